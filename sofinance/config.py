@@ -1,0 +1,274 @@
+"""Every setting once: name, type, unit, default and why; all problems are told at once.
+
+A setting is read from the environment variable of its name in capitals. A secret may also be
+read from a file, whose path is in the variable with ``_FILE`` behind its name (as Docker and
+Kubernetes mount them), so that it stands in no process list and no ``docker inspect``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from sofinance.infra.command import EXIT_USAGE, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SECRET_LENGTH_MIN = 32
+# What .env.example carries: good enough to try the service, refused where it matters.
+PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105 - no secret
+PORT_MAX = 65_535
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class SettingsError(SetupError):
+    """One or more settings are missing or wrong; the message has a line for each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        count = len(self.problems)
+        what = "1 setting is" if count == 1 else f"{count} settings are"
+        super().__init__(f"{what} wrong:{lines}", exit_code=EXIT_USAGE)
+
+
+def setting(  # noqa: PLR0913 - the one place where all that can be said of a setting is said
+    default: str | int | bool,
+    why: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    low: int | None = None,
+    high: int | None = None,
+    secret: bool = False,
+    required: bool = False,
+    also: tuple[str, ...] = (),
+    example: str = "",
+) -> Any:
+    """Declare a setting: its default, what it is for, its bounds and its other names."""
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={
+            "why": why, "unit": unit, "choices": choices, "low": low, "high": high,
+            "secret": secret, "required": required, "also": also, "example": example,
+        },
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The whole configuration, checked; a secret never shows in its repr."""
+
+    environment: str = setting(
+        "development", "Where this runs; production and staging refuse example secrets.",
+        choices=("development", "staging", "production"),
+    )  # fmt: skip
+    host: str = setting("127.0.0.1", "The address to listen on; 0.0.0.0 inside a container.")
+    port: int = setting(8000, "The TCP port to listen on.", low=0, high=PORT_MAX)
+    log_level: str = setting(
+        "info", "The least important level that is logged.",
+        choices=("debug", "info", "warning", "error", "critical"),
+    )  # fmt: skip
+
+    database_url: str = setting(
+        "", "The database, as the role sofinance_app: postgresql://user:password@host:port/name.",
+        secret=True, required=True, example="postgresql://sofinance_app:...@127.0.0.1:5432/sofinance",
+    )  # fmt: skip
+    owner_url: str = setting(
+        "", "The same database as a role that may migrate it; only `sofinance migrate` reads it.",
+        secret=True, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
+    )  # fmt: skip
+    database_pool_size: int = setting(
+        10, "Connections per worker process; all workers' together stay below max_connections.",
+        unit="connections", low=1, high=200,
+    )  # fmt: skip
+    database_acquire_timeout_s: int = setting(
+        5, "How long a request waits for a free connection before it answers 503.",
+        unit="s", low=1, high=60,
+    )  # fmt: skip
+    database_statement_timeout_ms: int = setting(
+        5_000, "The longest a statement may run before PostgreSQL cancels it and we answer 503.",
+        unit="ms", low=100, high=600_000,
+    )  # fmt: skip
+
+    jwt_secret: str = setting(
+        "", "The key that signs access tokens: 32 characters or more, from a random source.",
+        secret=True, required=True, also=("SECRET_KEY",), example=PLACEHOLDER_SECRET,
+    )  # fmt: skip
+    jwt_algorithm: str = setting(
+        "HS256", "How access tokens are signed.", choices=("HS256", "HS384", "HS512")
+    )
+    jwt_issuer: str = setting("sofinance", "The `iss` claim that is given and demanded.")
+    jwt_audience: str = setting("sofinance", "The `aud` claim that is given and demanded.")
+    access_token_minutes: int = setting(
+        15, "How long an access token is good; short, since a stolen one cannot be called back.",
+        unit="minutes", low=1, high=1_440, also=("JWT_EXPIRATION_MINUTES",),
+    )  # fmt: skip
+
+    idempotency_required: bool = setting(
+        False, "Refuse a write that moves money or stock without an Idempotency-Key."
+    )
+    idempotency_ttl_hours: int = setting(
+        24, "How long an answer is kept for replay under its Idempotency-Key.",
+        unit="hours", low=1, high=720,
+    )  # fmt: skip
+    max_body_bytes: int = setting(
+        1_048_576, "The largest request body; a larger one is answered 413 unread.",
+        unit="bytes", low=1_024, high=104_857_600,
+    )  # fmt: skip
+
+    enable_audit_logging: bool = setting(
+        True, "Write an audit row for every change, in the change's own transaction."
+    )
+    enable_response_enrichment: bool = setting(
+        False, "Add who asked, and how long it took, to each answer's `meta`."
+    )
+    include_app_version_meta: bool = setting(True, "Name the version in each answer's `meta`.")
+    include_correlation_id: bool = setting(True, "Name the request id in each answer's `meta`.")
+    enable_key_mirroring: bool = setting(
+        False, "Repeat the data's keys beside the envelope, for clients from before it."
+    )
+    mirror_pagination_keys: bool = setting(
+        False, "Repeat `pagination` beside the envelope, for clients from before it."
+    )
+
+    metrics_enabled: bool = setting(True, "Serve Prometheus metrics at /metrics.")
+    metrics_token: str = setting(
+        "", "When set, /metrics answers only to this bearer token.", secret=True
+    )
+    redis_url: str = setting(
+        "", "Redis, for what workers share; without it each worker keeps its own.",
+        secret=True, example="redis://127.0.0.1:6379/0",
+    )  # fmt: skip
+
+    @classmethod
+    def for_tests(cls, *, database_url: str, **changes: Any) -> Settings:
+        """Return settings for a test: complete, quick to refuse, with a key of its own."""
+        return cls(**{
+            "database_url": database_url,
+            "jwt_secret": "only-for-tests-" * 3,
+            "database_pool_size": 5,
+            "log_level": "warning",
+            **changes,
+        })  # fmt: skip
+
+
+FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
+REQUIRED = tuple(name for name, f in FIELDS.items() if f.metadata["required"])
+
+
+def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> Settings:
+    """Read all settings; raises SettingsError with every problem, not only the first."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for name, declared in FIELDS.items():
+        try:
+            text = _read(declared, environ)
+            if text is not None:
+                values[name] = _parse(declared, text)
+        except ValueError as problem:
+            problems.append(str(problem))
+    environment = values.get("environment", "development")
+    secret = values.get("jwt_secret", "")
+    if secret == PLACEHOLDER_SECRET and environment != "development":
+        problems.append(
+            f"JWT_SECRET is the example's: in {environment} it must be your own, "
+            "for instance from `openssl rand -hex 32`."
+        )
+    named_wrong = {problem.partition(" ")[0] for problem in problems}
+    problems += [
+        _missing(name)
+        for name in required
+        if not values.get(name) and name.upper() not in named_wrong
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def require(settings: Settings, names: Iterable[str]) -> None:
+    """Refuse settings that lack one of these; for commands that need only some."""
+    problems = [_missing(name) for name in names if not getattr(settings, name)]
+    if problems:
+        raise SettingsError(problems)
+
+
+def _missing(name: str) -> str:
+    return f"{name.upper()} is missing. {FIELDS[name].metadata['why']}"
+
+
+def _read(declared: Field[Any], environ: Mapping[str, str]) -> str | None:
+    """Return the text of a setting from its variable, another name of it, or its file."""
+    variables = (declared.name.upper(), *declared.metadata["also"])
+    for variable in variables:
+        text = environ.get(variable, "").strip()
+        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
+        if text and path:
+            raise ValueError(f"{variable} and {variable}_FILE are both set; keep one of them.")
+        if path:
+            try:
+                text = Path(path).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+                raise ValueError(f"{variable}_FILE: cannot read {path}: {why}.") from None
+            if not text:
+                raise ValueError(f"{variable}_FILE: {path} is empty.")
+        if text:
+            return text
+    return None
+
+
+def _parse(declared: Field[Any], text: str) -> str | int | bool:
+    """Return the value of a setting; a ValueError says in a sentence what is wrong with it."""
+    variable, rule = declared.name.upper(), declared.metadata
+    shown = "the given value" if rule["secret"] else repr(text)
+    if declared.type == "bool":
+        if text.lower() not in TRUE | FALSE:
+            raise ValueError(f"{variable} must be true or false, not {shown}.")
+        return text.lower() in TRUE
+    if declared.type == "int":
+        unit = f" {rule['unit']}" if rule["unit"] else ""
+        low, high = rule["low"], rule["high"]
+        # isdecimal alone would let other scripts' digits pass; int() alone '1_000' and ' 5'.
+        if not (text.isascii() and text.isdecimal() and low <= int(text[:20]) <= high):
+            raise ValueError(
+                f"{variable} must be a whole number from {low} to {high}{unit}, not {shown}."
+            )
+        return int(text)
+    if rule["choices"]:
+        by_fold: dict[str, str] = {choice.lower(): choice for choice in rule["choices"]}
+        if text.lower() not in by_fold:
+            choices = ", ".join(rule["choices"])
+            raise ValueError(f"{variable} must be one of {choices}, not {shown}.")
+        return by_fold[text.lower()]
+    if declared.name in {"database_url", "owner_url"}:
+        return _database_url(variable, text)
+    if declared.name == "redis_url" and not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+    if declared.name == "jwt_secret" and len(text) < SECRET_LENGTH_MIN:
+        raise ValueError(
+            f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
+            "for instance from `openssl rand -hex 32`."
+        )
+    return text
+
+
+def _database_url(variable: str, text: str) -> str:
+    """Return a URL that both asyncpg and psycopg take, from the spellings people have."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - the attribute is what checks the port
+    except ValueError as error:
+        raise ValueError(f"{variable} is not a URL: {error}.") from None
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"}:
+        raise ValueError(f"{variable} must begin with postgresql://.")
+    if not parts.path.strip("/"):
+        raise ValueError(f"{variable} must name a database: postgresql://user@host:port/name.")
+    # ?schema=public is what Prisma's URLs carry; PostgreSQL knows no such parameter.
+    query = urlencode([pair for pair in parse_qsl(parts.query) if pair != ("schema", "public")])
+    return urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
