@@ -1,0 +1,3 @@
+-- Undo branches and tills.
+drop table till;
+drop table branch;

@@ -1,0 +1,2 @@
+-- Undo customers.
+drop table customer;

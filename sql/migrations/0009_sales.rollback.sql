@@ -1,0 +1,20 @@
+-- Undo sales, payments, voids and receivables.
+alter table journal_entry drop column sale_id, drop column payment_id, drop column void_sale_id;
+alter table stock_movement drop column sale_id, drop column void_sale_id;
+drop table receivable;
+drop table sale_void;
+drop table payment;
+drop table sale_line;
+drop table sale;
+drop function sale_total_matches_lines();
+drop function sale_payments_match();
+drop function sale_stock_matches();
+drop function sale_entry_matches();
+drop function payment_entry_matches();
+drop function payment_sale_not_void();
+drop function sale_void_stock_matches();
+drop function sale_void_entry_matches();
+drop function customer_credit_limit();
+drop function receivable_follows();
+drop function lock_sale(bigint);
+drop function sale_void_waits();

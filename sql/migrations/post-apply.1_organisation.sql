@@ -1,0 +1,133 @@
+-- New organisations: the tenant, its chart of accounts, its tax codes and its administrator.
+-- Re-applied after every migration run; reviewed like a query.
+set local role sofinance_owner;
+
+create or replace function create_organisation(
+    p_name text,
+    p_base_currency text,
+    p_time_zone text,
+    p_prices_include_tax boolean,
+    p_standard_tax_percent numeric,
+    p_default_credit_limit numeric,
+    p_admin_email text,
+    p_admin_password_hash text,
+    p_admin_first_name text,
+    p_admin_last_name text
+) returns table (org_id bigint, admin_id bigint)
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+    new_org_id constant bigint := nextval('public.organisation_org_id_seq');
+    new_admin_id bigint;
+begin
+    perform set_config('app.org_id', new_org_id::text, true);
+    if not exists (select from pg_catalog.pg_timezone_names where name = p_time_zone) then
+        raise exception using
+            errcode = 'check_violation', constraint = 'organisation_time_zone_known',
+            message = 'unknown time zone';
+    end if;
+
+    insert into public.organisation overriding system value values (
+        new_org_id, p_name, p_base_currency, p_time_zone, p_prices_include_tax,
+        p_default_credit_limit, default
+    );
+
+    insert into public.app_user (
+        org_id, email, password_hash, first_name, last_name, role
+    )
+    values (
+        new_org_id, p_admin_email, p_admin_password_hash, p_admin_first_name, p_admin_last_name,
+        'ADMIN'
+    )
+    returning id into new_admin_id;
+
+    insert into public.tax_code (org_id, code, name, rate_percent)
+    values
+    (new_org_id, 'STD', 'Standard rate', p_standard_tax_percent),
+    (new_org_id, 'ZERO', 'Zero rate', 0);
+
+    -- The usual chart of a retailer: 1 assets, 2 liabilities, 3 equity, 4 revenue, 5 and 6 expenses.
+    insert into public.account (org_id, code, name, type, role, currency, takes_payments)
+    select new_org_id, chart.code, chart.name, chart.type, chart.role, p_base_currency, chart.money
+    from (
+        values
+        ('1000', 'Cash on hand', 'ASSET', 'cash', true),
+        ('1010', 'Bank', 'ASSET', 'bank', true),
+        ('1020', 'Card clearing', 'ASSET', 'card_clearing', true),
+        ('1030', 'Mobile money', 'ASSET', 'mobile_money', true),
+        ('1100', 'Accounts receivable', 'ASSET', 'receivable', false),
+        ('1200', 'Inventory', 'ASSET', 'inventory', false),
+        ('2000', 'Accounts payable', 'LIABILITY', 'payables', false),
+        ('2100', 'Tax payable', 'LIABILITY', 'tax_payable', false),
+        ('3000', 'Owner''s equity', 'EQUITY', null, false),
+        ('3100', 'Retained earnings', 'EQUITY', 'retained_earnings', false),
+        ('3900', 'Opening balance equity', 'EQUITY', 'opening_equity', false),
+        ('4000', 'Sales revenue', 'REVENUE', 'revenue', false),
+        ('4100', 'Sales discounts', 'REVENUE', 'discounts', false),
+        ('4200', 'Sales returns', 'REVENUE', 'returns', false),
+        ('5000', 'Cost of goods sold', 'EXPENSE', 'cogs', false),
+        ('5100', 'Inventory shrinkage', 'EXPENSE', 'shrinkage', false),
+        ('6000', 'Rent', 'EXPENSE', null, false),
+        ('6100', 'Wages and salaries', 'EXPENSE', null, false),
+        ('6200', 'Utilities', 'EXPENSE', null, false),
+        ('6300', 'Bank and card fees', 'EXPENSE', null, false),
+        ('6900', 'Other expenses', 'EXPENSE', null, false)
+    ) as chart (code, name, type, role, money);
+
+    perform set_config('app.org_id', caller, true);
+    return query select new_org_id, new_admin_id;
+end
+$$;
+comment on function create_organisation(
+    text, text, text, boolean, numeric, numeric, text, text, text, text
+) is
+'Crosses organisations: makes a new one with its chart of accounts, tax codes and administrator.';
+grant execute on function create_organisation(
+    text, text, text, boolean, numeric, numeric, text, text, text, text
+) to sofinance_app;
+
+create or replace function list_organisation_ids() returns table (org_id bigint)
+language plpgsql security definer set search_path = pg_catalog, public as $$
+begin
+    return query select distinct known.org_id from public.sign_in_address as known order by 1;
+end
+$$;
+comment on function list_organisation_ids() is
+'Crosses organisations: their numbers and nothing else, for verify and for jobs.';
+grant execute on function list_organisation_ids() to sofinance_app, sofinance_readonly;
+
+create or replace function open_period(p_org_id bigint, p_date date) returns bigint
+language plpgsql as $$
+declare
+    found_id bigint;
+begin
+    -- A month is opened when it is first posted into, so that no sale fails because nobody opened
+    -- one; but never before a closed period, and not more than a year ahead.
+    insert into accounting_period (org_id, starts_on, ends_on)
+    select p_org_id, month.starts_on, (month.starts_on + interval '1 month - 1 day')::date
+    from (select date_trunc('month', p_date)::date as starts_on) as month
+    where p_date <= current_date + 366
+        and not exists (
+            select from accounting_period
+            where org_id = p_org_id and is_closed and starts_on > p_date
+        )
+    on conflict do nothing
+    returning id into found_id;
+
+    if found_id is null then
+        select id into found_id
+        from accounting_period
+        where org_id = p_org_id and p_date between starts_on and ends_on;
+    end if;
+    if found_id is null then
+        raise exception using
+            errcode = 'foreign_key_violation', constraint = 'journal_entry_period_known',
+            table = 'journal_entry', message = 'no period takes this date',
+            detail = jsonb_build_object('posted_on', p_date)::text;
+    end if;
+    return found_id;
+end
+$$;
+comment on function open_period(bigint, date) is
+'The period of a date; opens its month if there is none yet, unless a later one is closed.';
+grant execute on function open_period(bigint, date) to sofinance_app;
