@@ -1,0 +1,1 @@
+"""What it does: one module per domain, each with its `routes`; create_app() finds them."""

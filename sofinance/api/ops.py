@@ -1,0 +1,118 @@
+"""Health, metrics and what this service is."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+import asyncpg
+from aiohttp import web
+from marshmallow import Schema, fields
+
+from sofinance import __version__
+from sofinance.infra import errors, metrics
+from sofinance.infra.errors import ApiError
+from sofinance.infra.fields import Timestamp
+from sofinance.infra.guard import unauthorized
+from sofinance.infra.http import Call, Routes
+
+routes = Routes()
+
+
+class Health(Schema):
+    status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
+    version = fields.String(required=True)
+    timestamp = Timestamp(required=True)
+    checks = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(metadata={"enum": ["healthy", "unhealthy", "timeout"]}),
+        required=True,
+    )
+
+
+class Info(Schema):
+    name = fields.String(required=True)
+    version = fields.String(required=True)
+    environment = fields.String(required=True)
+    now = Timestamp(required=True)
+
+
+async def check_database(call: Call) -> str:
+    """Say how the database is, after two seconds at most."""
+    try:
+        await call.db.ping()
+    except TimeoutError:
+        return "timeout"
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return "unhealthy"
+    return "healthy"
+
+
+def report(call: Call, checks: dict[str, str]) -> dict[str, Any]:
+    """Return the state of health; raises unhealthy (503) when any check failed."""
+    healthy = all(check == "healthy" for check in checks.values())
+    state = {
+        "status": "healthy" if healthy else "unhealthy",
+        "version": __version__,
+        "timestamp": call.now,
+        "checks": checks,
+    }
+    if not healthy:
+        raise ApiError(
+            "unhealthy",
+            "This service cannot do its work right now.",
+            status=503,
+            headers={"Retry-After": str(errors.RETRY_AFTER_S)},
+            **state,
+        )
+    return state
+
+
+@routes.endpoint("GET", "/health", public=True, prefix=False, returns=Health())
+async def get_health(call: Call) -> Any:
+    """Say whether the service and what it depends on work."""
+    return report(call, {"database": await check_database(call)})
+
+
+@routes.endpoint("GET", "/health/ready", public=True, prefix=False, returns=Health())
+@routes.endpoint("GET", "/readyz", public=True, prefix=False, returns=Health())
+async def get_readiness(call: Call) -> Any:
+    """Say whether requests should be sent here: not without a database, not while shutting down."""
+    checks = {"database": await check_database(call)}
+    if call.draining:
+        checks["shutdown"] = "unhealthy"
+    return report(call, checks)
+
+
+@routes.endpoint("GET", "/health/live", public=True, prefix=False, returns=Health())
+@routes.endpoint("GET", "/healthz", public=True, prefix=False, returns=Health())
+@routes.endpoint("GET", "/livez", public=True, prefix=False, returns=Health())
+@routes.endpoint("GET", "/ping", public=True, prefix=False, returns=Health())
+async def get_liveness(call: Call) -> Any:
+    """Say that the process runs; depends on nothing else."""
+    return report(call, {})
+
+
+@routes.endpoint("GET", "/metrics", public=True, prefix=False)
+async def get_metrics(call: Call) -> Any:
+    """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them."""
+    settings = call.settings
+    if not settings.metrics_enabled:
+        raise errors.not_found()
+    given = call.authorization or ""
+    if settings.metrics_token and not hmac.compare_digest(
+        given.encode(), f"Bearer {settings.metrics_token}".encode()
+    ):
+        raise unauthorized("The metrics need their own token: Authorization: Bearer ...")
+    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+@routes.endpoint("GET", "/info", public=True, returns=Info())
+async def get_info(call: Call) -> Any:
+    """Say what answers here."""
+    return {
+        "name": "SOFinance",
+        "version": __version__,
+        "environment": call.settings.environment,
+        "now": call.now,
+    }

@@ -1,0 +1,90 @@
+"""Read this first: what the service is made of, and what happens when it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import pkgutil
+from collections.abc import AsyncIterator
+
+import asyncpg
+from aiohttp import web
+
+from sofinance import api, config
+from sofinance.infra import logs, metrics, openapi
+from sofinance.infra.http import Endpoint
+from sofinance.infra.middleware import surround
+from sofinance.infra.route import Machine, Route
+
+MACHINE: web.AppKey[Machine] = web.AppKey("machine", Machine)
+WATCH_INTERVAL_S = 5
+
+
+def create_app(settings: config.Settings) -> web.Application:
+    """Make the application; its database is opened when it starts and closed when it stops."""
+    machine = Machine(settings)
+    app = web.Application(
+        middlewares=[surround(machine)], client_max_size=settings.max_body_bytes
+    )
+    app[MACHINE] = machine
+    endpoints = find_endpoints()
+    for endpoint in endpoints:
+        answer = Route(endpoint, machine).answer
+        app.router.add_route(endpoint.method, endpoint.path, answer)
+        if endpoint.method == "GET":
+            app.router.add_route("HEAD", endpoint.path, answer)
+    openapi.add_documents(app, endpoints)
+    app.cleanup_ctx.append(run_machine)
+    app.on_shutdown.append(drain)
+    return app
+
+
+async def gunicorn_app() -> web.Application:
+    """Make the application from the environment, for gunicorn."""
+    settings = config.load(os.environ)
+    logs.configure(level=settings.log_level, environment=settings.environment)
+    return create_app(settings)
+
+
+def find_endpoints() -> list[Endpoint]:
+    """Import every slice and return what their `routes` declare, in the order of their names."""
+    endpoints: list[Endpoint] = []
+    for module in sorted(pkgutil.iter_modules(api.__path__), key=lambda found: found.name):
+        endpoints += importlib.import_module(f"{api.__name__}.{module.name}").routes
+    return endpoints
+
+
+async def run_machine(app: web.Application) -> AsyncIterator[None]:
+    """Open the database and load what it knows; at the end let what runs finish and close it."""
+    machine = app[MACHINE]
+    await machine.db.open()
+    try:
+        await machine.learn()
+        watcher = asyncio.create_task(watch(machine))
+        yield
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+    finally:
+        await machine.db.close()
+
+
+async def drain(app: web.Application) -> None:
+    """Tell whoever asks for readiness to send requests elsewhere."""
+    app[MACHINE].draining = True
+
+
+async def watch(machine: Machine) -> None:
+    """Keep the gauges of the pool and of the database current."""
+    while True:
+        metrics.POOL_SIZE.set(machine.db.size_max)
+        metrics.POOL_OPEN.set(machine.db.size)
+        metrics.POOL_IN_USE.set(machine.db.in_use)
+        try:
+            await machine.db.ping()
+            metrics.DATABASE_UP.set(1)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            metrics.DATABASE_UP.set(0)
+        await asyncio.sleep(WATCH_INTERVAL_S)

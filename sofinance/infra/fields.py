@@ -1,0 +1,241 @@
+"""The kinds of field that JSON lacks: exact amounts, quantities, moments; and a fast dump.
+
+On the way in they check shape; on the way out they write exactly what is stored. An amount is
+written in the currency of the object that it is in, or of the object around that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import orjson
+from marshmallow import Schema, ValidationError, fields, validate
+
+from sofinance.infra.logs import timestamp
+from sofinance.rules import money
+
+ID_MAX = 2**63 - 1
+Sign = Literal["any", "not_negative", "positive"]
+
+
+class Exact(fields.Field[Decimal]):
+    """A decimal number, a string in JSON; never a float.
+
+    ``sign`` is "any", "not_negative" or "positive". A whole number may come as a JSON number.
+    """
+
+    whole_digits = 14
+    decimals = 6
+    example = "0.175"
+
+    def __init__(self, *, sign: Sign = "any", **options: Any) -> None:
+        super().__init__(**options)
+        self.sign = sign
+        self._shape = re.compile(rf"-?[0-9]{{1,{self.whole_digits}}}(\.[0-9]{{1,{self.decimals}}})?")
+        self.metadata.setdefault("example", self.example)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Decimal:
+        if type(value) is int:
+            value = str(value)
+        elif not isinstance(value, str):
+            raise ValidationError(f'Send it as a string, for example "{self.example}".')
+        if not self._shape.fullmatch(value):
+            raise ValidationError(
+                f"Not a plain decimal number of at most {self.whole_digits} digits"
+                f" and {self.decimals} decimals."
+            )
+        # Adding zero makes -0 a 0.
+        number = Decimal(value) + 0
+        if number < 0 and self.sign != "any":
+            raise ValidationError("Must not be negative.")
+        if number == 0 and self.sign == "positive":
+            raise ValidationError("Must be above zero.")
+        return number
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+        return None if value is None else plain(value)
+
+
+class Money(Exact):
+    """An amount of money: "25.98".
+
+    It is written with its currency's decimals: that of the attribute ``currency`` of its own
+    object, else of the object around it. The database checks that an amount is on the currency's
+    smallest unit.
+    """
+
+    whole_digits = 16
+    decimals = 3
+    example = "25.98"
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+        return None if value is None else money.text(value, _currency(obj))
+
+
+class Quantity(Exact):
+    """How many, of a thing that may be divisible: "1.5"."""
+
+    whole_digits = 11
+    decimals = 3
+    example = "1.5"
+
+
+class Id(fields.Integer):
+    """The id of a row."""
+
+    def __init__(self, **options: Any) -> None:
+        options["validate"] = validate.Range(1, ID_MAX)
+        super().__init__(strict=True, **options)
+
+
+class Timestamp(fields.Field[datetime]):
+    """A moment: ISO 8601 with an offset in, UTC with milliseconds and Z out."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise ValidationError("Not an ISO 8601 date and time.") from None
+        if moment.tzinfo is None:
+            raise ValidationError("Say the offset from UTC, or Z.")
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            raise ValidationError("Out of range.") from None
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+        return None if value is None else utc(value)
+
+
+class RawJson(fields.Field[Any]):
+    """JSON that PostgreSQL wrote, passed on as it is; for answers only."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
+        return None if value is None else orjson.Fragment(value)
+
+
+def plain(number: Decimal) -> str:
+    """Write a number without trailing zeros and without an exponent: 1.500 is "1.5"."""
+    written = format(number, "f")
+    return written.rstrip("0").rstrip(".") if "." in written else written
+
+
+def utc(moment: datetime) -> str:
+    """Write an aware moment in UTC."""
+    return timestamp(moment.astimezone(UTC))
+
+
+def _currency(obj: Any) -> str | None:
+    try:
+        found = obj["currency"] if hasattr(obj, "__getitem__") else obj.currency
+    except (KeyError, AttributeError):
+        return None
+    return None if found is None else str(found)
+
+
+# --- dumping --------------------------------------------------------------------------------------
+
+Convert = Callable[[Any, str | None], Any]
+Dump = Callable[[Any, str | None], dict[str, Any]]
+# Fields whose values orjson writes as they are.
+AS_IS = (fields.String, fields.Integer, fields.Boolean, fields.Date, fields.UUID, fields.Raw)
+
+
+def compile_dump(schema: Schema) -> Dump:
+    """Turn a schema into a function that dumps one object, given the currency around it.
+
+    The same as ``schema.dump`` at a fifth of its cost, but strict: an attribute that the object
+    lacks is a KeyError or an AttributeError, not a hole in the answer.
+    """
+    parts = [
+        (field.data_key or name, field.attribute or name, _converter(field, field.attribute or name))
+        for name, field in schema.dump_fields.items()
+    ]
+    holds_money = _holds_money(schema)
+
+    def dump(obj: Any, around: str | None) -> dict[str, Any]:
+        subscriptable = hasattr(obj, "__getitem__")
+        currency = (_currency(obj) or around) if holds_money else None
+        out: dict[str, Any] = {}
+        for key, attribute, convert in parts:
+            value = obj[attribute] if subscriptable else getattr(obj, attribute)
+            out[key] = value if convert is None or value is None else convert(value, currency)
+        return out
+
+    return dump
+
+
+def _holds_money(schema: Schema) -> bool:
+    inner = [getattr(field, "inner", field) for field in schema.dump_fields.values()]
+    return any(
+        isinstance(field, Money) or (isinstance(field, fields.Nested) and _holds_money(field.schema))
+        for field in inner
+    )
+
+
+def _converter(field: fields.Field[Any], attribute: str) -> Convert | None:
+    match field:
+        case Money():
+            return money.text
+        case Exact():
+            return lambda value, _: plain(value)
+        case Timestamp() | fields.DateTime():
+            return lambda value, _: utc(value)
+        case RawJson():
+            return lambda value, _: orjson.Fragment(value)
+        case fields.Nested():
+            dump = compile_dump(field.schema)
+            if field.many:
+                return lambda value, currency: [dump(item, currency) for item in value]
+            return dump
+        case fields.List():
+            convert = _converter(field.inner, attribute)
+            if convert is None:
+                return lambda value, _: list(value)
+            return lambda value, currency: [convert(item, currency) for item in value]
+    if isinstance(field, AS_IS):
+        return None
+    return lambda value, _: field._serialize(value, attribute, None)  # noqa: SLF001 - its own seam
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+PAGE_MAX = 100_000
+SIZE_MAX = 100
+SIZE_DEFAULT = 20
+
+
+class PageQuery(Schema):
+    """Which page of a list; the queries of paged endpoints derive from it."""
+
+    page = fields.Integer(load_default=1, validate=validate.Range(1, PAGE_MAX))
+    size = fields.Integer(load_default=SIZE_DEFAULT, validate=validate.Range(1, SIZE_MAX))
+
+
+def pagination(total: int, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures that a person pages by."""
+    page, size = query["page"], query["size"]
+    pages = -(-total // size)
+    return {
+        "total": total,
+        "page": page,
+        "limit": size,
+        "total_pages": pages,
+        "has_next": page < pages,
+        "has_prev": page > 1,
+    }
+
+
+class Pagination(Schema):
+    """Where in the list a page is."""
+
+    total = fields.Integer(required=True)
+    page = fields.Integer(required=True)
+    limit = fields.Integer(required=True)
+    total_pages = fields.Integer(required=True)
+    has_next = fields.Boolean(required=True)
+    has_prev = fields.Boolean(required=True)

@@ -1,0 +1,208 @@
+"""What slices use: `Routes.endpoint` declares all of a route, `Call` is all a handler may know.
+
+What happens around a handler is in route.py, what happens around every request in middleware.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from marshmallow import Schema
+
+from sofinance.infra.db import Database, Mode
+from sofinance.infra.fields import PageQuery
+
+if TYPE_CHECKING:
+    from sofinance.config import Settings
+    from sofinance.infra.guard import Guard, Principal
+    from sofinance.infra.sql import Connection
+
+PREFIX = "/api/v1"
+
+Handler = Callable[["Call"], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: all that a handler may know.
+
+    In a public endpoint there is no caller (org_id and user_id are 0) and no transaction; it opens
+    its own with ``call.tenant(org_id)`` or ``call.untenanted()``.
+    """
+
+    principal: Principal
+    org_id: int
+    user_id: int
+    branch_id: int | None
+    body: dict[str, Any]
+    query: dict[str, Any]
+    path: dict[str, Any]
+    request_id: str
+    now: datetime
+    ip: str | None
+    authorization: str | None
+    db: Database
+    guard: Guard
+    settings: Settings
+    draining: bool
+    notes: dict[str, Any]
+    _conn: Connection | None
+
+    @property
+    def conn(self) -> Connection:
+        """The connection of this request's transaction."""
+        if self._conn is None:
+            raise RuntimeError("a public endpoint opens its own transaction: call.tenant(org_id)")
+        return self._conn
+
+    @property
+    def role(self) -> str:
+        """The caller's role."""
+        return self.principal.role
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """What the caller may do; ask `allows`, which knows administrators."""
+        return self.principal.permissions
+
+    @property
+    def limit(self) -> int:
+        """The rows of the page that is asked for."""
+        return int(self.query["size"])
+
+    @property
+    def offset(self) -> int:
+        """The rows before the page that is asked for."""
+        return int((self.query["page"] - 1) * self.query["size"])
+
+    def allows(self, permission: str) -> bool:
+        """Say whether the caller may do something beyond what the endpoint asks for."""
+        return self.principal.allows(permission)
+
+    def before(self, obj: Any) -> None:
+        """Give the audit row what the thing was like before this request."""
+        self.notes["before"] = obj
+
+    def audit(self, *, entity_id: int) -> None:
+        """Name the thing in the audit row, where neither the answer nor the path has its id."""
+        self.notes["entity_id"] = entity_id
+
+    def tenant(
+        self, org_id: int, *, user_id: int | None = None, mode: Mode = Mode.WRITE
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction that sees one organisation's rows; for public endpoints."""
+        return self.db.tenant(org_id, user_id=user_id, mode=mode)
+
+    def untenanted(self, *, mode: Mode = Mode.READ) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction that sees no organisation's rows; for public endpoints."""
+        return self.db.untenanted(mode=mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Paged:
+    """The answer of a paged endpoint: its handler returns (rows, total)."""
+
+    schema: Schema
+
+
+def paged(schema: Schema) -> Paged:
+    """Answer {items, pagination}; the handler returns (rows, total)."""
+    return Paged(schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """All that is declared about a route."""
+
+    method: str
+    path: str
+    handler: Handler
+    permission: str | None
+    body: Schema | None
+    query: Schema | None
+    returns: Schema | Paged | None
+    status: int
+    message: str
+    location: str | None
+    mode: Mode
+    idempotent: bool
+    entity: str
+
+    @property
+    def tag(self) -> str:
+        """The slice that it belongs to."""
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
+    def name(self) -> str:
+        """The slice and the handler: what the audit row calls the action."""
+        return f"{self.tag}.{getattr(self.handler, '__name__', '')}"
+
+
+class Routes(list[Endpoint]):
+    """The endpoints of a slice."""
+
+    def endpoint(  # noqa: PLR0913 - the one place where all of a route is declared
+        self,
+        method: str,
+        path: str,
+        *,
+        permission: str | None = None,
+        public: bool = False,
+        body: Schema | None = None,
+        query: Schema | None = None,
+        returns: Schema | Paged | None = None,
+        status: int | None = None,
+        message: str | None = None,
+        location: str | None = None,
+        read: bool = False,
+        report: bool = False,
+        idempotent: bool = True,
+        entity: str | None = None,
+        prefix: bool = True,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a route.
+
+        `permission` or `public=True`: who may call. `body`, `query`: what goes in, schemas whose
+        unknown fields are errors. `returns`: what comes out; None answers 204. `status` is 200, or
+        204. `location` is a template over the answer's and the path's fields. `read` (so is every
+        GET) makes the transaction read-only; `report` lets all its queries see one state.
+        `idempotent=False` is for answers that must not be stored, such as tokens. `entity` names
+        the kind of thing in the audit row (else the slice). `prefix=False` mounts at the root.
+        """
+        where = f"{method} {path}"
+        if (permission is not None) is public:
+            raise TypeError(f"{where}: give either permission='...' or public=True")
+        if isinstance(returns, Paged):
+            query = query or PageQuery()
+            if not isinstance(query, PageQuery):
+                raise TypeError(f"{where}: the query of a paged endpoint derives from PageQuery")
+        mode = Mode.REPORT if report else Mode.READ if read or method == "GET" else Mode.WRITE
+        answered = status or (204 if returns is None else 200)
+
+        def declare(handler: Handler) -> Handler:
+            tag = handler.__module__.rpartition(".")[2]
+            self.append(
+                Endpoint(
+                    method=method,
+                    path=(PREFIX if prefix else "") + path,
+                    handler=handler,
+                    permission=permission,
+                    body=body,
+                    query=query,
+                    returns=returns,
+                    status=answered,
+                    message=message or ("Created" if answered == 201 else "OK"),  # noqa: PLR2004
+                    location=None if location is None else PREFIX + location,
+                    mode=mode,
+                    idempotent=idempotent,
+                    entity=entity or tag,
+                )
+            )
+            return handler
+
+        return declare

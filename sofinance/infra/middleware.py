@@ -1,0 +1,106 @@
+"""What happens around every request: its id, its log lines, its metrics, and all errors."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from sofinance.infra import errors, metrics
+from sofinance.infra.errors import ApiError
+from sofinance.infra.logs import JOURNAL, TRACE, Trace
+from sofinance.infra.route import JSON_HEADERS, USER_AGENT_LENGTH_MAX, Machine
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+UNMATCHED = "unmatched"
+# What aiohttp refuses by itself, before or around our handlers.
+AIOHTTP_CODES = {
+    404: ("not_found", "There is no such thing here."),
+    405: ("method_not_allowed", "This path knows other methods; see the Allow header."),
+    413: ("payload_too_large", "The body is larger than this service takes."),
+}
+SERVER_ERROR = 500
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def surround(machine: Machine) -> Any:
+    """Return the application's one middleware."""
+
+    @web.middleware
+    async def surrounded(request: web.Request, handler: Answer) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        given = request.headers.get("X-Request-ID")
+        request_id = given if given and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        trace = Trace(request_id)
+        TRACE.set(trace)
+        method, path = request.method, request.rel_url.raw_path
+        JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
+        try:
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an envelope
+            response = refuse(machine, request, trace, error)
+        if not response.prepared:
+            response.headers["X-Request-ID"] = request_id
+        duration_s = time.perf_counter() - started_s
+        resource = request.match_info.route.resource
+        route = UNMATCHED if resource is None else resource.canonical
+        metrics.observe(method, route, response.status, duration_s)
+        line = {
+            "method": method,
+            "path": path,
+            "route": route,
+            "status": response.status,
+            "duration_ms": round(duration_s * 1000, 3),
+            "ip_address": request.remote,
+            "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX],
+        }
+        if trace.error_code is not None:
+            line["error_code"] = trace.error_code
+        level = logging.ERROR if response.status >= SERVER_ERROR else logging.INFO
+        JOURNAL.write(level, "request completed", line)
+        return response
+
+    return surrounded
+
+
+def refuse(
+    machine: Machine, request: web.Request, trace: Trace, error: Exception
+) -> web.StreamResponse:
+    """Render whatever went wrong, in a handler, at COMMIT or in aiohttp itself."""
+    known: ApiError | None
+    if isinstance(error, web.HTTPException):
+        if error.status < 400:  # noqa: PLR2004 - a redirect is not a refusal
+            return error
+        known = from_aiohttp(error)
+    else:
+        known = errors.translate(error, machine.vocabulary)
+    if known is None:
+        log.error("unhandled error", exc_info=error)
+        known = errors.internal()
+    trace.error_code = known.code
+    accept = request.headers.get("Accept", "")
+    if errors.wants_problem(accept):
+        body = errors.problem(known, request_id=trace.request_id, path=request.rel_url.raw_path)
+        headers = {"Content-Type": "application/problem+json", **known.headers}
+    else:
+        body = machine.envelope.failure(known, trace.request_id)
+        headers = {**JSON_HEADERS, **known.headers}
+    return web.Response(body=body, status=known.status, headers=headers)
+
+
+def from_aiohttp(error: web.HTTPException) -> ApiError:
+    """Give aiohttp's own refusals the names of ours."""
+    code, message = AIOHTTP_CODES.get(
+        error.status, (error.reason.lower().replace(" ", "_"), f"{error.reason}.")
+    )
+    allow = error.headers.get("Allow")
+    headers = None if allow is None else {"Allow": allow}
+    return ApiError(code, message, status=error.status, headers=headers)

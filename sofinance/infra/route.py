@@ -1,0 +1,369 @@
+"""What happens around a handler, once per request.
+
+Authenticate, permission, path, query, body; then in one transaction the tenant, the idempotency
+key, the handler, the audit row, the stored answer; then COMMIT, and only then the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+from aiohttp import web
+
+from sofinance import queries as q
+from sofinance.infra import errors
+from sofinance.infra.db import COMMIT, Database, Mode, abandon, commit, opening
+from sofinance.infra.envelope import Envelope, dumps
+from sofinance.infra.errors import ApiError
+from sofinance.infra.fields import compile_dump, pagination
+from sofinance.infra.guard import ADMIN, Guard, Principal, require
+from sofinance.infra.http import Call, Endpoint, Paged
+from sofinance.infra.logs import TRACE
+from sofinance.infra.parse import (
+    BRANCH_HEADER,
+    QueryReader,
+    load,
+    read_branch,
+    read_json,
+    read_path,
+)
+
+if TYPE_CHECKING:
+    from marshmallow import Schema
+
+    from sofinance.config import Settings
+    from sofinance.infra.sql import Connection
+
+ATTEMPT_COUNT_MAX = 3
+# The wait before another attempt is random, up to this, doubled each time.
+BACKOFF_MS = 10
+KEY_LENGTH_MAX = 255
+USER_AGENT_LENGTH_MAX = 500
+JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+# What an audit row never holds.
+SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
+NOBODY = Principal(
+    org_id=0, user_id=0, role="", permissions=frozenset(), branch_id=None, expires_at_s=0.0
+)
+
+
+class Machine:
+    """What the endpoints of one application share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.db = Database(settings)
+        self.envelope = Envelope(settings)
+        self.guard = Guard(
+            secret=settings.jwt_secret,
+            algorithm=settings.jwt_algorithm,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            token_minutes=settings.access_token_minutes,
+        )
+        self.vocabulary: dict[str, str] = {}
+        self.draining = False
+
+    async def learn(self) -> None:
+        """Load what the database knows and every request needs: the rules' messages, the roles."""
+        async with self.db.untenanted() as conn:
+            rules = await q.request.list_vocabulary(conn)
+            grants = await q.auth.list_role_permissions(conn)
+        self.vocabulary = {rule.code: rule.message for rule in rules}
+        self.guard.learn_roles((grant.role, grant.permission) for grant in grants)
+
+
+class StaleConnectionError(ConnectionError):
+    """The connection was dead when it was taken from the pool: nothing was done with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key and what was asked under it, as digests."""
+
+    key_hash: bytes
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler's result became."""
+
+    data: Any
+    json: bytes
+    body: bytes
+    headers: dict[str, str]
+
+
+class Route:
+    """An endpoint in an application: what can be worked out before the first request, is."""
+
+    def __init__(self, endpoint: Endpoint, machine: Machine) -> None:
+        self.endpoint = endpoint
+        self._machine = machine
+        self._handler = endpoint.handler
+        self._dump = dumper(endpoint.returns)
+        self._query = QueryReader(endpoint.query)
+        self._has_path = "{" in endpoint.path
+        writes = endpoint.mode is Mode.WRITE
+        self._audits = writes and machine.settings.enable_audit_logging
+        self._keeps = writes and endpoint.idempotent
+        self._key_required = endpoint.method == "POST" and machine.settings.idempotency_required
+        self._message = orjson.dumps(endpoint.message)
+        self._action = endpoint.name.encode()
+        self._entity = endpoint.entity.encode()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; raises what went wrong, for the middleware to render."""
+        endpoint, machine = self.endpoint, self._machine
+        trace = TRACE.get()
+        authorization = request.headers.get("Authorization")
+        principal = NOBODY
+        if endpoint.permission is not None:
+            principal = machine.guard.authenticate(authorization)
+            if trace is not None:
+                trace.user_id, trace.org_id = principal.user_id, principal.org_id
+            require(principal, endpoint.permission)
+        path = read_path(request) if self._has_path else {}
+        query = self._query.read(request)
+        sent = body = {}
+        if endpoint.body is not None:
+            sent = await read_json(request)
+            body = load(endpoint.body, sent)
+        branch_id = branch_of(request, principal)
+        request_id = "" if trace is None else trace.request_id
+
+        def make_call(conn: Connection | None) -> Call:
+            return Call(
+                principal, principal.org_id, principal.user_id, branch_id, body, query, path,
+                request_id, datetime.now(UTC), request.remote, authorization, machine.db, machine.guard,
+                machine.settings, machine.draining, {}, conn,
+            )  # fmt: skip
+
+        if endpoint.permission is None:
+            call = make_call(None)
+            result = await self._handler(call)
+            if isinstance(result, web.StreamResponse):
+                return result
+            answer = self._write(call, result)
+            return respond(endpoint.status, answer.body, answer.headers)
+        key = self._key(request, sent) if self._keeps else None
+        attempt = 1
+        while True:
+            try:
+                async with machine.db.acquire() as conn:
+                    try:
+                        return await self._attempt(request, make_call, conn, key)
+                    finally:
+                        await abandon(conn)
+            except StaleConnectionError:
+                if attempt == ATTEMPT_COUNT_MAX:
+                    raise
+            except asyncpg.PostgresError as error:
+                if attempt == ATTEMPT_COUNT_MAX or error.sqlstate not in errors.RETRIED:
+                    raise
+            await asyncio.sleep(random.random() * BACKOFF_MS / 1000 * 2**attempt)  # noqa: S311
+            attempt += 1
+
+    async def _attempt(
+        self,
+        request: web.Request,
+        make_call: Callable[[Connection], Call],
+        conn: Connection,
+        key: Key | None,
+    ) -> web.Response:
+        """Do all of it once, from BEGIN to COMMIT."""
+        call = make_call(conn)
+        if not await self._open(call, key):
+            return await self._replay(call, key)
+        answer = self._write(call, await self._handler(call))
+        await commit(conn, self._closing(request, call, key, answer))
+        return respond(self.endpoint.status, answer.body, answer.headers)
+
+    async def _open(self, call: Call, key: Key | None) -> bool:
+        """Begin, and reserve the key; False when an earlier request has the key already."""
+        message = opening(
+            self.endpoint.mode, call.org_id, call.user_id, call.db.statement_timeout_ms
+        )
+        if key is not None:
+            reserve = q.request.reserve_key.literal(
+                org_id=call.org_id,
+                key_hash=key.key_hash,
+                fingerprint=key.fingerprint,
+                ttl_hours=call.settings.idempotency_ttl_hours,
+            )
+            message = f"{message};\n{reserve}"
+        try:
+            tag = await call.conn.execute(message)
+        except asyncpg.LockNotAvailableError:
+            raise key_in_use() from None
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+            raise StaleConnectionError from error
+        return tag != "INSERT 0 0"
+
+    def _write(self, call: Call, result: Any) -> Answer:
+        """Turn what a handler returned into an answer."""
+        if self._dump is None:
+            return Answer(None, b"null", b"", {})
+        data = self._dump(result, call.query)
+        json = orjson.dumps(data)
+        envelope = self._machine.envelope
+        body = envelope.success(self._message, json, call.request_id, envelope.mirrored(data))
+        return Answer(data, json, body, self._headers(data, call.path))
+
+    def _headers(self, data: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, str]:
+        location = self.endpoint.location
+        if location is None:
+            return JSON_HEADERS
+        return {**JSON_HEADERS, "Location": location.format_map({**path, **data})}
+
+    def _closing(self, request: web.Request, call: Call, key: Key | None, answer: Answer) -> str:
+        """Write the message that ends the transaction: audit row, stored answer, COMMIT."""
+        parts: list[str] = []
+        if self._audits:
+            parts.append(self._audit(request, call, answer))
+        if key is not None:
+            parts.append(
+                q.request.store_answer.literal(
+                    org_id=call.org_id,
+                    key_hash=key.key_hash,
+                    status=self.endpoint.status,
+                    body=answer.body,
+                )
+            )
+        parts.append(COMMIT)
+        return ";\n".join(parts)
+
+    def _audit(self, request: web.Request, call: Call, answer: Answer) -> str:
+        data, notes = answer.data, call.notes
+        entity_id = notes.get("entity_id")
+        if entity_id is None:
+            found = data.get("id") if isinstance(data, dict) else None
+            entity_id = found if type(found) is int else call.path.get("id")
+        before = notes.get("before")
+        after: bytes | None = answer.json
+        if data is None:
+            after = None
+        elif isinstance(data, dict) and not SECRET_KEYS.isdisjoint(data):
+            after = dumps(without_secrets(data))
+        agent = request.headers.get("User-Agent")
+        return q.request.write_audit.literal(
+            org_id=call.org_id,
+            user_id=call.user_id,
+            action=self._action,
+            entity_type=self._entity,
+            entity_id=entity_id,
+            before=None if before is None else dumps(without_secrets(before)),
+            after=after,
+            request_id=call.request_id.encode(),
+            ip=None if call.ip is None else call.ip.encode(),
+            user_agent=agent and agent[:USER_AGENT_LENGTH_MAX].encode("utf-8", "replace"),
+        )
+
+    def _key(self, request: web.Request, sent: Any) -> Key | None:
+        header = request.headers.get("Idempotency-Key")
+        if header is None:
+            if self._key_required:
+                raise ApiError(
+                    "idempotency_key_required", "This needs an Idempotency-Key.", status=400
+                )
+            return None
+        # The draft standard quotes the key, the world does not: both name the same key.
+        name = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+        if not (0 < len(name) <= KEY_LENGTH_MAX and name.isascii() and name.isprintable()):
+            raise ApiError(
+                "idempotency_key_invalid",
+                f"An Idempotency-Key has 1 to {KEY_LENGTH_MAX} printable ASCII characters.",
+                status=400,
+            )
+        # What was asked, whatever the order of the keys or the spaces between them.
+        asked = (
+            f"{request.method} {request.raw_path}\n{request.headers.get(BRANCH_HEADER, '')}\n"
+        ).encode("utf-8", "surrogateescape") + orjson.dumps(sent, option=orjson.OPT_SORT_KEYS)
+        return Key(sha256(name.encode()).digest(), sha256(asked).digest())
+
+    async def _replay(self, call: Call, key: Key | None) -> web.Response:
+        """Answer as the first time; refuse a key that was used for something else."""
+        if key is None:
+            raise RuntimeError("nothing was reserved, so there is nothing to replay")
+        stored = await q.request.find_answer(call.conn, org_id=call.org_id, key_hash=key.key_hash)
+        if stored is None:
+            raise errors.try_again()  # it expired between our two looks
+        if stored.fingerprint != key.fingerprint:
+            raise ApiError(
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another request.",
+                status=422,
+            )
+        if stored.status is None or stored.body is None:
+            raise key_in_use()
+        headers = {"Idempotent-Replayed": "true"}
+        if stored.body:
+            data = orjson.loads(stored.body)["data"]
+            headers |= self._headers(data if isinstance(data, dict) else {}, call.path)
+        return respond(stored.status, stored.body, headers)
+
+
+def key_in_use() -> ApiError:
+    """Say that another request with this key is still running."""
+    return ApiError(
+        "idempotency_key_in_use",
+        "A request with this Idempotency-Key is still running.",
+        status=409,
+        headers={"Retry-After": str(errors.RETRY_AFTER_S)},
+    )
+
+
+def branch_of(request: web.Request, principal: Principal) -> int | None:
+    """Return the branch to act in: the header's, else the caller's own.
+
+    Raises forbidden (403) when somebody who belongs to a branch names another one.
+    """
+    branch_id = read_branch(request)
+    if branch_id is None or branch_id == principal.branch_id:
+        return principal.branch_id
+    if principal.branch_id is not None and principal.role != ADMIN:
+        raise ApiError("forbidden", "You belong to another branch.", status=403)
+    return branch_id
+
+
+def dumper(
+    returns: Schema | Paged | None,
+) -> Callable[[Any, Mapping[str, Any]], dict[str, Any] | list[Any]] | None:
+    """Return the function that turns a handler's result into data; None when there is none."""
+    match returns:
+        case None:
+            return None
+        case Paged():
+            dump_item = compile_dump(returns.schema)
+
+            def dump_page(result: Any, query: Mapping[str, Any]) -> dict[str, Any]:
+                rows, total = result
+                items = [dump_item(row, None) for row in rows]
+                return {"items": items, "pagination": pagination(total, query)}
+
+            return dump_page
+    dump_one = compile_dump(returns)
+    if returns.many:
+        return lambda result, _: [dump_one(row, None) for row in result]
+    return lambda result, _: dump_one(result, None)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a row or a mapping without the fields that no audit row may hold."""
+    if not hasattr(value, "items"):
+        return value
+    return {name: inner for name, inner in value.items() if name not in SECRET_KEYS}
+
+
+def respond(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """Make the answer."""
+    return web.Response(body=body or None, status=status, headers=headers)

@@ -1,0 +1,205 @@
+"""Named queries: each ``-- name:`` block of sql/queries/*.sql becomes an async function.
+
+A statement that travels in a simple-protocol message (several statements, one round trip, no
+parameters) is rendered by `Query.literal`, which takes values that cannot carry SQL and no others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import asyncpg
+
+PACKAGE_DIR = Path(__file__).resolve().parent.parent
+# A wheel carries sql/ inside the package; a source tree and an editable install have it beside.
+SQL_DIR = next(
+    (path for path in (PACKAGE_DIR / "sql", PACKAGE_DIR.parent / "sql") if path.is_dir()),
+    PACKAGE_DIR / "sql",
+)
+QUERIES_DIR = SQL_DIR / "queries"
+
+BLOCK = re.compile(r"^-- name: ([a-z][a-z0-9_]*) :(one|maybe|many|value|exec)$", re.MULTILINE)
+BLOCK_LIKE = re.compile(r"^[ \t]*--[ \t]*name[ \t]*:.*$", re.MULTILINE)
+TOKEN = re.compile(
+    r"""  (?<!\w)[eE]'(?:[^'\\]|\\.|'')*'   # string with escapes
+        | '(?:[^']|'')*'                     # string
+        | "(?:[^"]|"")*"                   # quoted identifier
+        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$  # dollar-quoted body
+        | --[^\n]* | /\*.*?\*/             # comments
+        | ::                               # cast
+        | (?<!\w):(?P<param>[a-z_]\w*)     # :param, but not the bound in [1:n]
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+class Connection(Protocol):
+    """What a query needs of a connection: asyncpg's, alone or from a pool."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        """Return all rows."""
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        """Return the first row, or None."""
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Return the first column of the first row, or None."""
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Return the command tag; without arguments the query may be several statements."""
+
+
+class NotFoundError(LookupError):
+    """A ``:one`` query found no row."""
+
+
+class Row(asyncpg.Record):  # type: ignore[misc] # asyncpg has no types
+    """A row whose columns read as attributes: ``row.total``."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # queries.pyi declares the columns of each row
+
+        def __getattr__(self, name):
+            try:
+                return self[name]
+            except KeyError:
+                raise AttributeError(name) from None
+
+
+class Block(NamedTuple):
+    """One ``-- name: find_this :maybe`` block of a query file."""
+
+    name: str
+    mode: str
+    text: str
+
+
+class Query:
+    """One named query: call it with a connection and exactly its parameters."""
+
+    __slots__ = ("_template", "key", "mode", "params", "sql", "text")
+
+    def __init__(self, key: str, mode: str, text: str) -> None:
+        self.key, self.mode, self.text = key, mode, text
+        self.params: list[str] = []
+        statement = text.strip().rstrip(";").rstrip()
+        # The leading comment names the query in pg_stat_activity and the server log.
+        self.sql = f"/* {key} */ " + TOKEN.sub(self._number, statement)
+        self._template = f"/* {key} */ " + _template(statement)
+
+    def _number(self, match: re.Match[str]) -> str:
+        name = match["param"]
+        if name is None:
+            return match[0]
+        if name not in self.params:
+            self.params.append(name)
+        return f"${self.params.index(name) + 1}"
+
+    def _values(self, args: dict[str, Any]) -> list[Any]:
+        params = self.params
+        if len(args) == len(params):
+            try:
+                return [args[name] for name in params]
+            except KeyError:
+                pass  # the same number of arguments under other names: told below
+        raise TypeError(f"{self.key} takes {sorted(params)}, got {sorted(args)}")
+
+    async def __call__(self, conn: Connection, /, **args: Any) -> Any:
+        """Run it: a row, a row or None, a list, a value, or the number of rows touched."""
+        values = self._values(args)
+        mode = self.mode
+        if mode == "many":
+            return await conn.fetch(self.sql, *values)
+        if mode == "value":
+            return await conn.fetchval(self.sql, *values)
+        if mode == "exec":
+            # A utility statement's tag ("BEGIN") carries no count.
+            count = (await conn.execute(self.sql, *values)).rpartition(" ")[2]
+            return int(count) if count.isdigit() else 0
+        row = await conn.fetchrow(self.sql, *values)
+        if row is None and mode == "one":
+            raise NotFoundError(self.key)
+        return row
+
+    def literal(self, **args: int | bytes | bool | None) -> str:
+        r"""Render the statement with its values in it, for a simple-protocol message.
+
+        Only int, bool, bytes and None are taken: none of them can carry a quote. Text travels as its
+        UTF-8 bytes, which the query reads with ``convert_from(:memo, 'utf8')``. A bytes literal is
+        ``'\x...'``: the pool refuses a server whose standard_conforming_strings is off.
+        """
+        self._values(args)
+        return self._template % {name: _literal(value) for name, value in args.items()}
+
+
+def _literal(value: int | bytes | bool | None) -> str:
+    # The exact type, since a subclass could bring its own idea of str().
+    kind = type(value)
+    if kind is int:
+        # In parentheses, or `1-:x` would become the comment `1--5`.
+        return str(value) if value >= 0 else f"({value})"  # type: ignore[operator]
+    if kind is bytes:
+        return f"'\\x{value.hex()}'"  # type: ignore[union-attr]
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    raise TypeError(f"a literal is an int, bool, bytes or None, not {kind.__name__}")
+
+
+def _template(statement: str) -> str:
+    """Turn ``:name`` into ``%(name)s`` and keep every other per cent sign as it is."""
+    parts: list[str] = []
+    end = 0
+    for match in TOKEN.finditer(statement):
+        if match["param"] is not None:
+            parts += [statement[end : match.start()].replace("%", "%%"), f"%({match['param']})s"]
+            end = match.end()
+    return "".join(parts) + statement[end:].replace("%", "%%")
+
+
+def split(text: str, name: str = "the query file") -> Iterator[Block]:
+    """Cut the text of a query file into its named blocks.
+
+    Raises ValueError, naming the file, for SQL outside a block, a heading that is not understood,
+    an empty block and a name defined twice (which is never an override).
+    """
+    for like in BLOCK_LIKE.finditer(text):
+        if not BLOCK.fullmatch(like[0]):
+            raise ValueError(
+                f"{name}: {like[0].strip()!r} is not `-- name: verb_noun :mode`"
+                " with a mode of one, maybe, many, value or exec"
+            )
+    header, *parts = BLOCK.split(text)
+    if COMMENT.sub("", header).strip():
+        raise ValueError(f"{name}: there is SQL before the first `-- name:` line")
+    seen: set[str] = set()
+    for query, mode, block in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        if query in seen:
+            raise ValueError(f"{name}: {query} is defined twice")
+        if not COMMENT.sub("", block).strip():
+            raise ValueError(f"{name}: {query} has no SQL")
+        seen.add(query)
+        yield Block(query, mode, block)
+
+
+def load(path: Path) -> dict[str, Query]:
+    """Read one query file into its queries by name."""
+    text = path.read_text("utf-8")
+    return {
+        block.name: Query(f"{path.stem}.{block.name}", block.mode, block.text)
+        for block in split(text, path.name)
+    }
+
+
+def load_all(directory: Path = QUERIES_DIR) -> dict[str, SimpleNamespace]:
+    """Read every query file: one namespace per file, ``q.journal.post_entry(conn, ...)``."""
+    if not directory.is_dir():
+        raise ValueError(f"there are no query files: {directory} does not exist")
+    return {path.stem: SimpleNamespace(**load(path)) for path in sorted(directory.glob("*.sql"))}

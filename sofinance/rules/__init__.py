@@ -1,0 +1,1 @@
+"""How numbers work: pure functions, no I/O, no clock."""

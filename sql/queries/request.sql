@@ -1,0 +1,103 @@
+-- What surrounds every request: its transaction, its tenant, its idempotency key, its audit row.
+-- The statements up to commit_work are also rendered with their values in them and sent several
+-- in one message, so text comes as UTF-8 bytes and there are no timestamps among the parameters.
+
+-- name: begin_write :exec
+-- Begin a transaction that may change something.
+begin;
+
+-- name: begin_read :exec
+-- Begin a transaction that only reads.
+begin read only;
+
+-- name: begin_report :exec
+-- Begin a transaction whose queries all see one and the same state.
+begin isolation level repeatable read read only;
+
+-- name: set_tenant :one
+-- Say whose rows this transaction may see, and how long it may run and wait, until its end.
+-- nullable: user_id
+select
+    set_config('app.org_id', :org_id::bigint::text, true) as org_id,
+    set_config('app.user_id', :user_id::bigint::text, true) as user_id,
+    set_config('statement_timeout', :statement_timeout_ms::int::text, true) as statement_timeout,
+    set_config('lock_timeout', :lock_timeout_ms::int::text, true) as lock_timeout;
+
+-- name: set_limits :one
+-- Say how long a transaction without a tenant may run and wait, until its end.
+select
+    set_config('statement_timeout', :statement_timeout_ms::int::text, true) as statement_timeout,
+    set_config('lock_timeout', :lock_timeout_ms::int::text, true) as lock_timeout;
+
+-- name: reserve_key :exec
+-- Reserve an idempotency key: 1 when it is ours now, 0 when an earlier request has it.
+-- Waits for a request that is still running with the key, at most lock_timeout. An expired key
+-- is free again.
+insert into idempotency_key as known (org_id, key_hash, fingerprint, expires_at)
+values (:org_id, :key_hash, :fingerprint, now() + make_interval(hours => :ttl_hours))
+on conflict (org_id, key_hash) do update
+    set fingerprint = excluded.fingerprint, status = null, body = null,
+        created_at = now(), expires_at = excluded.expires_at
+    where known.expires_at <= now();
+
+-- name: store_answer :exec
+-- Keep what was answered under a reserved key, for whoever asks again.
+update idempotency_key set status = :status, body = :body
+where org_id = :org_id and key_hash = :key_hash;
+
+-- name: write_audit :exec
+-- Say who did what to which thing, and how it was before and after.
+-- nullable: user_id, entity_type, entity_id, before, after, request_id, ip, user_agent
+insert into audit_log (
+    org_id, user_id, action, entity_type, entity_id, before, after, request_id, ip, user_agent
+) values (
+    :org_id,
+    :user_id,
+    convert_from(:action, 'utf8'),
+    convert_from(:entity_type, 'utf8'),
+    :entity_id,
+    convert_from(:before, 'utf8')::jsonb,
+    convert_from(:after, 'utf8')::jsonb,
+    convert_from(:request_id, 'utf8'),
+    convert_from(:ip, 'utf8')::inet,
+    convert_from(:user_agent, 'utf8')
+);
+
+-- name: commit_work :exec
+-- Commit; the deferred rules speak here.
+commit;
+
+-- name: roll_back :exec
+-- Undo whatever the transaction did.
+rollback;
+
+-- name: find_answer :maybe
+-- Read what was answered under an idempotency key.
+select fingerprint, status, body
+from idempotency_key
+where org_id = :org_id and key_hash = :key_hash;
+
+-- name: list_vocabulary :many
+-- List every rule that can be broken and its comment, the message that a client reads.
+-- Rules are constraints, unique indexes, and triggers that raise under their own name.
+-- not null: code, message
+select named.code::text as code, named.message
+from (
+    select conname as code, obj_description(oid, 'pg_constraint') as message
+    from pg_constraint
+    union all
+    select pg_class.relname, obj_description(pg_index.indexrelid, 'pg_class')
+    from pg_index
+    inner join pg_class on pg_index.indexrelid = pg_class.oid
+    where pg_index.indisunique
+    union all
+    select tgname, obj_description(oid, 'pg_trigger')
+    from pg_trigger
+    where not tgisinternal
+) as named
+where named.message is not null;
+
+-- name: ping :value
+-- Say that the database answers.
+-- not null: answer
+select 1 as answer;
