@@ -7,16 +7,20 @@ import contextlib
 import importlib
 import os
 import pkgutil
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import asyncpg
 from aiohttp import web
 
 from sofinance import api, config
 from sofinance.infra import logs, metrics, openapi
-from sofinance.infra.http import Endpoint
 from sofinance.infra.middleware import surround
 from sofinance.infra.route import Machine, Route
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sofinance.infra.http import Endpoint
 
 MACHINE: web.AppKey[Machine] = web.AppKey("machine", Machine)
 WATCH_INTERVAL_S = 5
@@ -25,9 +29,7 @@ WATCH_INTERVAL_S = 5
 def create_app(settings: config.Settings) -> web.Application:
     """Make the application; its database is opened when it starts and closed when it stops."""
     machine = Machine(settings)
-    app = web.Application(
-        middlewares=[surround(machine)], client_max_size=settings.max_body_bytes
-    )
+    app = web.Application(middlewares=[surround(machine)], client_max_size=settings.max_body_bytes)
     app[MACHINE] = machine
     endpoints = find_endpoints()
     for endpoint in endpoints:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import enum
 import functools
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -20,6 +19,8 @@ from sofinance import queries as q
 from sofinance.infra.sql import Connection, Row
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from sofinance.config import Settings
 
 SERVER_VERSION_MIN = 15

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sofinance.infra.errors import ApiError
 
 ENVELOPE_KEYS = frozenset({"success", "message", "data", "error", "meta", "timestamp"})
+SUCCESS = b'{"success":true,"message":%b,"data":%b,"error":null,"meta":%b,"timestamp":"%b"%b}'
+FAILURE = b'{"success":false,"message":%b,"data":null,"error":%b,"meta":%b,"timestamp":"%b"}'
 MIRRORED_PAGE_KEYS = ("items", "page", "size", "total")
 
 
@@ -30,16 +32,14 @@ class Envelope:
 
     def success(self, message: bytes, data: bytes, request_id: str, mirrored: bytes = b"") -> bytes:
         """Write the envelope around a message and data that are JSON already."""
-        return b'{"success":true,"message":%b,"data":%b,"error":null,"meta":%b,"timestamp":"%b"%b}' % (
-            message, data, self._meta(request_id), _now(), mirrored,
-        )  # fmt: skip
+        parts = message, data, self._meta(request_id), _now(), mirrored
+        return SUCCESS % parts
 
     def failure(self, error: ApiError, request_id: str) -> bytes:
         """Write the envelope of an error."""
         told = {"code": error.code, "message": error.message, "details": error.details}
-        return b'{"success":false,"message":%b,"data":null,"error":%b,"meta":%b,"timestamp":"%b"}' % (
-            orjson.dumps(error.message), dumps(told), self._meta(request_id), _now(),
-        )  # fmt: skip
+        parts = orjson.dumps(error.message), dumps(told), self._meta(request_id), _now()
+        return FAILURE % parts
 
     def mirrored(self, data: Any) -> bytes:
         """Repeat the data's keys beside the envelope, for clients from before it."""

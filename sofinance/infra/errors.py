@@ -6,14 +6,15 @@ that a new rule needs no line here.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
 
 from sofinance.infra.sql import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # How long a client should wait before it asks again.
 RETRY_AFTER_S = 1
@@ -113,7 +114,7 @@ def _from_rule(
 ) -> ApiError | None:
     code = error.constraint_name
     if code is None:
-        return not_found() if status == 404 else None  # noqa: PLR2004 - a status reads best as one
+        return not_found() if status == 404 else None
     message = vocabulary.get(code)
     if message is None:
         return None
@@ -146,10 +147,10 @@ def translate(error: BaseException, vocabulary: Mapping[str, str]) -> ApiError |
             return ApiError("invalid_request", "A number is out of range.", status=422)
         case asyncpg.PostgresError():
             return from_postgres(error, vocabulary)
-        case asyncpg.InternalClientError():
-            return None
-        case asyncpg.InterfaceError() | OSError() | asyncio.TimeoutError():
-            # A closed connection, a refused one, or none free in time.
+        case asyncpg.InterfaceError() | OSError() if not isinstance(
+            error, asyncpg.InternalClientError
+        ):
+            # A closed connection, a refused one, or (TimeoutError is an OSError) none free in time.
             return unavailable()
     return None
 

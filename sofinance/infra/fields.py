@@ -33,12 +33,14 @@ class Exact(fields.Field[Decimal]):
     example = "0.175"
 
     def __init__(self, *, sign: Sign = "any", **options: Any) -> None:
-        super().__init__(**options)
+        metadata = {"example": self.example, **(options.pop("metadata", None) or {})}
+        super().__init__(metadata=metadata, **options)
         self.sign = sign
-        self._shape = re.compile(rf"-?[0-9]{{1,{self.whole_digits}}}(\.[0-9]{{1,{self.decimals}}})?")
-        self.metadata.setdefault("example", self.example)
+        self._shape = re.compile(
+            rf"-?[0-9]{{1,{self.whole_digits}}}(\.[0-9]{{1,{self.decimals}}})?"
+        )
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Decimal:
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         if type(value) is int:
             value = str(value)
         elif not isinstance(value, str):
@@ -56,7 +58,7 @@ class Exact(fields.Field[Decimal]):
             raise ValidationError("Must be above zero.")
         return number
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         return None if value is None else plain(value)
 
 
@@ -72,7 +74,7 @@ class Money(Exact):
     decimals = 3
     example = "25.98"
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:  # noqa: ARG002
         return None if value is None else money.text(value, _currency(obj))
 
 
@@ -95,7 +97,7 @@ class Id(fields.Integer):
 class Timestamp(fields.Field[datetime]):
     """A moment: ISO 8601 with an offset in, UTC with milliseconds and Z out."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> datetime:
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
         try:
             moment = datetime.fromisoformat(value)
         except (TypeError, ValueError):
@@ -107,14 +109,14 @@ class Timestamp(fields.Field[datetime]):
         except OverflowError:
             raise ValidationError("Out of range.") from None
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> str | None:
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
         return None if value is None else utc(value)
 
 
 class RawJson(fields.Field[Any]):
     """JSON that PostgreSQL wrote, passed on as it is; for answers only."""
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **_: Any) -> Any:
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return None if value is None else orjson.Fragment(value)
 
 
@@ -152,7 +154,11 @@ def compile_dump(schema: Schema) -> Dump:
     lacks is a KeyError or an AttributeError, not a hole in the answer.
     """
     parts = [
-        (field.data_key or name, field.attribute or name, _converter(field, field.attribute or name))
+        (
+            field.data_key or name,
+            field.attribute or name,
+            _converter(field, field.attribute or name),
+        )
         for name, field in schema.dump_fields.items()
     ]
     holds_money = _holds_money(schema)
@@ -172,12 +178,15 @@ def compile_dump(schema: Schema) -> Dump:
 def _holds_money(schema: Schema) -> bool:
     inner = [getattr(field, "inner", field) for field in schema.dump_fields.values()]
     return any(
-        isinstance(field, Money) or (isinstance(field, fields.Nested) and _holds_money(field.schema))
+        isinstance(field, Money)
+        or (isinstance(field, fields.Nested) and _holds_money(field.schema))
         for field in inner
     )
 
 
-def _converter(field: fields.Field[Any], attribute: str) -> Convert | None:
+def _converter(  # noqa: PLR0911 - one return for each kind of field
+    field: fields.Field[Any], attribute: str
+) -> Convert | None:
     match field:
         case Money():
             return money.text

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 
 from sofinance.infra.errors import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
 ADMIN = "ADMIN"
 # Verified tokens that are remembered: some 600 bytes each.
@@ -130,7 +132,10 @@ class Guard:
 def unauthorized(message: str) -> ApiError:
     """Say that the caller did not prove who they are."""
     return ApiError(
-        "unauthorized", message, status=401, headers={"WWW-Authenticate": 'Bearer realm="sofinance"'}
+        "unauthorized",
+        message,
+        status=401,
+        headers={"WWW-Authenticate": 'Bearer realm="sofinance"'},
     )
 
 

@@ -6,17 +6,18 @@ What happens around a handler is in route.py, what happens around every request 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from marshmallow import Schema
 
 from sofinance.infra.db import Database, Mode
 from sofinance.infra.fields import PageQuery
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from marshmallow import Schema
+
     from sofinance.config import Settings
     from sofinance.infra.guard import Guard, Principal
     from sofinance.infra.sql import Connection
@@ -196,7 +197,7 @@ class Routes(list[Endpoint]):
                     query=query,
                     returns=returns,
                     status=answered,
-                    message=message or ("Created" if answered == 201 else "OK"),  # noqa: PLR2004
+                    message=message or ("Created" if answered == 201 else "OK"),
                     location=None if location is None else PREFIX + location,
                     mode=mode,
                     idempotent=idempotent,

@@ -28,9 +28,7 @@ DURATIONS = Histogram(
     "http_request_duration_seconds", "How long answers took.", ["method", "route"],
     buckets=BUCKETS_S,
 )  # fmt: skip
-POOL_IN_USE = Gauge(
-    "db_pool_in_use", "Database connections at work.", multiprocess_mode="livesum"
-)
+POOL_IN_USE = Gauge("db_pool_in_use", "Database connections at work.", multiprocess_mode="livesum")
 POOL_OPEN = Gauge("db_pool_open", "Database connections open.", multiprocess_mode="livesum")
 POOL_SIZE = Gauge("db_pool_size", "Database connections allowed.", multiprocess_mode="livesum")
 DATABASE_UP = Gauge(
@@ -59,5 +57,5 @@ def render() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)

@@ -26,7 +26,6 @@ AIOHTTP_CODES = {
     405: ("method_not_allowed", "This path knows other methods; see the Allow header."),
     413: ("payload_too_large", "The body is larger than this service takes."),
 }
-SERVER_ERROR = 500
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,7 +63,7 @@ def surround(machine: Machine) -> Any:
         }
         if trace.error_code is not None:
             line["error_code"] = trace.error_code
-        level = logging.ERROR if response.status >= SERVER_ERROR else logging.INFO
+        level = logging.ERROR if response.status >= 500 else logging.INFO
         JOURNAL.write(level, "request completed", line)
         return response
 
@@ -77,7 +76,7 @@ def refuse(
     """Render whatever went wrong, in a handler, at COMMIT or in aiohttp itself."""
     known: ApiError | None
     if isinstance(error, web.HTTPException):
-        if error.status < 400:  # noqa: PLR2004 - a redirect is not a refusal
+        if error.status < 400:  # a redirect is not a refusal
             return error
         known = from_aiohttp(error)
     else:

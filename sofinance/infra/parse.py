@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from aiohttp import web
 from marshmallow import Schema, ValidationError, fields
 
 from sofinance.infra import errors
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import ID_MAX
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 ID_DIGITS_MAX = 19
 BRANCH_HEADER = "X-Branch-Id"
@@ -98,7 +100,9 @@ def flatten(messages: Any, prefix: str = "") -> dict[str, list[str]]:
             else:
                 flat |= flatten(inner, f"{prefix}.{name}" if prefix else str(name))
         return flat
-    return {prefix: [str(one) for one in messages] if isinstance(messages, list) else [str(messages)]}
+    return {
+        prefix: [str(one) for one in messages] if isinstance(messages, list) else [str(messages)]
+    }
 
 
 class QueryReader:
@@ -112,7 +116,6 @@ class QueryReader:
             for name, field in declared.items()
             if isinstance(field, fields.List)
         }
-
 
     def read(self, request: web.Request) -> dict[str, Any]:
         """Return the query's values; unknown names and names given twice are invalid_request."""

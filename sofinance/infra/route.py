@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -26,7 +25,7 @@ from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import compile_dump, pagination
 from sofinance.infra.guard import ADMIN, Guard, Principal, require
 from sofinance.infra.http import Call, Endpoint, Paged
-from sofinance.infra.logs import TRACE
+from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
     BRANCH_HEADER,
     QueryReader,
@@ -37,6 +36,8 @@ from sofinance.infra.parse import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from marshmallow import Schema
 
     from sofinance.config import Settings
@@ -47,6 +48,8 @@ ATTEMPT_COUNT_MAX = 3
 BACKOFF_MS = 10
 KEY_LENGTH_MAX = 255
 USER_AGENT_LENGTH_MAX = 500
+# The command tag of an INSERT that inserted.
+RESERVED = "INSERT 0 1"
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 # What an audit row never holds.
 SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
@@ -94,6 +97,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What was answered under a key the first time."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a handler's result became."""
 
@@ -109,7 +120,7 @@ class Route:
     def __init__(self, endpoint: Endpoint, machine: Machine) -> None:
         self.endpoint = endpoint
         self._machine = machine
-        self._handler = endpoint.handler
+        self._handler, self._body = endpoint.handler, endpoint.body
         self._dump = dumper(endpoint.returns)
         self._query = QueryReader(endpoint.query)
         self._has_path = "{" in endpoint.path
@@ -123,91 +134,105 @@ class Route:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; raises what went wrong, for the middleware to render."""
-        endpoint, machine = self.endpoint, self._machine
-        trace = TRACE.get()
+        trace = TRACE.get() or Trace("")
         authorization = request.headers.get("Authorization")
-        principal = NOBODY
-        if endpoint.permission is not None:
-            principal = machine.guard.authenticate(authorization)
-            if trace is not None:
-                trace.user_id, trace.org_id = principal.user_id, principal.org_id
-            require(principal, endpoint.permission)
+        principal = self._admit(authorization, trace)
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
-        sent = body = {}
-        if endpoint.body is not None:
-            sent = await read_json(request)
-            body = load(endpoint.body, sent)
+        sent = await read_json(request) if self._body is not None else {}
+        body = load(self._body, sent) if self._body is not None else {}
         branch_id = branch_of(request, principal)
-        request_id = "" if trace is None else trace.request_id
+        machine = self._machine
 
         def make_call(conn: Connection | None) -> Call:
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
-                request_id, datetime.now(UTC), request.remote, authorization, machine.db, machine.guard,
-                machine.settings, machine.draining, {}, conn,
+                trace.request_id, datetime.now(UTC), request.remote, authorization,
+                machine.db, machine.guard, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
 
-        if endpoint.permission is None:
-            call = make_call(None)
-            result = await self._handler(call)
-            if isinstance(result, web.StreamResponse):
-                return result
-            answer = self._write(call, result)
-            return respond(endpoint.status, answer.body, answer.headers)
+        if self.endpoint.permission is None:
+            return await self._answer_anybody(make_call(None))
         key = self._key(request, sent) if self._keeps else None
         attempt = 1
         while True:
             try:
                 async with machine.db.acquire() as conn:
                     try:
-                        return await self._attempt(request, make_call, conn, key)
+                        return await self._attempt(request, make_call(conn), key)
                     finally:
                         await abandon(conn)
-            except StaleConnectionError:
-                if attempt == ATTEMPT_COUNT_MAX:
-                    raise
-            except asyncpg.PostgresError as error:
-                if attempt == ATTEMPT_COUNT_MAX or error.sqlstate not in errors.RETRIED:
+            except (StaleConnectionError, asyncpg.PostgresError) as error:
+                if attempt == ATTEMPT_COUNT_MAX or not is_worth_another_try(error):
                     raise
             await asyncio.sleep(random.random() * BACKOFF_MS / 1000 * 2**attempt)  # noqa: S311
             attempt += 1
 
-    async def _attempt(
-        self,
-        request: web.Request,
-        make_call: Callable[[Connection], Call],
-        conn: Connection,
-        key: Key | None,
-    ) -> web.Response:
-        """Do all of it once, from BEGIN to COMMIT."""
-        call = make_call(conn)
-        if not await self._open(call, key):
-            return await self._replay(call, key)
-        answer = self._write(call, await self._handler(call))
-        await commit(conn, self._closing(request, call, key, answer))
+    def _admit(self, authorization: str | None, trace: Trace) -> Principal:
+        """Return who calls, if they may call this."""
+        permission = self.endpoint.permission
+        if permission is None:
+            return NOBODY
+        principal = self._machine.guard.authenticate(authorization)
+        trace.user_id, trace.org_id = principal.user_id, principal.org_id
+        require(principal, permission)
+        return principal
+
+    async def _answer_anybody(self, call: Call) -> web.StreamResponse:
+        """Answer at a public endpoint, which opens its own transactions and may stream."""
+        result = await self._handler(call)
+        if isinstance(result, web.StreamResponse):
+            return result
+        answer = self._write(call, result)
         return respond(self.endpoint.status, answer.body, answer.headers)
 
-    async def _open(self, call: Call, key: Key | None) -> bool:
-        """Begin, and reserve the key; False when an earlier request has the key already."""
+    async def _attempt(self, request: web.Request, call: Call, key: Key | None) -> web.Response:
+        """Do all of it once, from BEGIN to COMMIT."""
+        stored = await self._open(call, key)
+        if stored is not None:
+            return self._replay(call, stored)
+        answer = self._write(call, await self._handler(call))
+        await commit(call.conn, self._closing(request, call, key, answer))
+        return respond(self.endpoint.status, answer.body, answer.headers)
+
+    async def _open(self, call: Call, key: Key | None) -> Stored | None:
+        """Begin, and reserve the key; returns what was answered if it is an earlier request's."""
         message = opening(
             self.endpoint.mode, call.org_id, call.user_id, call.db.statement_timeout_ms
         )
-        if key is not None:
-            reserve = q.request.reserve_key.literal(
-                org_id=call.org_id,
-                key_hash=key.key_hash,
-                fingerprint=key.fingerprint,
-                ttl_hours=call.settings.idempotency_ttl_hours,
-            )
-            message = f"{message};\n{reserve}"
+        if key is None:
+            await begin(call.conn, message)
+            return None
+        reserve = q.request.reserve_key.literal(
+            org_id=call.org_id,
+            key_hash=key.key_hash,
+            fingerprint=key.fingerprint,
+            ttl_hours=call.settings.idempotency_ttl_hours,
+        )
         try:
-            tag = await call.conn.execute(message)
+            if await begin(call.conn, f"{message};\n{reserve}") == RESERVED:
+                return None
+            found = await q.request.find_answer(
+                call.conn, org_id=call.org_id, key_hash=key.key_hash
+            )
+            if found is None or found.is_expired:
+                await q.request.forget_expired_key(
+                    call.conn, org_id=call.org_id, key_hash=key.key_hash
+                )
+                if await call.conn.execute(reserve) == RESERVED:
+                    return None
+                raise errors.try_again()  # somebody else found it expired, too
         except asyncpg.LockNotAvailableError:
             raise key_in_use() from None
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
-            raise StaleConnectionError from error
-        return tag != "INSERT 0 0"
+        if found.fingerprint != key.fingerprint:
+            raise ApiError(
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another request.",
+                status=422,
+            )
+        if found.status is None or found.body is None:
+            raise key_in_use()
+        return Stored(found.status, found.body)
 
     def _write(self, call: Call, result: Any) -> Answer:
         """Turn what a handler returned into an answer."""
@@ -219,9 +244,9 @@ class Route:
         body = envelope.success(self._message, json, call.request_id, envelope.mirrored(data))
         return Answer(data, json, body, self._headers(data, call.path))
 
-    def _headers(self, data: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, str]:
+    def _headers(self, data: Any, path: Mapping[str, Any]) -> dict[str, str]:
         location = self.endpoint.location
-        if location is None:
+        if location is None or not isinstance(data, dict):
             return JSON_HEADERS
         return {**JSON_HEADERS, "Location": location.format_map({**path, **data})}
 
@@ -254,19 +279,29 @@ class Route:
             after = None
         elif isinstance(data, dict) and not SECRET_KEYS.isdisjoint(data):
             after = dumps(without_secrets(data))
-        agent = request.headers.get("User-Agent")
+        agent = request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX]
         return q.request.write_audit.literal(
             org_id=call.org_id,
             user_id=call.user_id,
             action=self._action,
             entity_type=self._entity,
             entity_id=entity_id,
-            before=None if before is None else dumps(without_secrets(before)),
+            before=None if before is None else dumps(without_secrets(self._shape(before))),
             after=after,
             request_id=call.request_id.encode(),
             ip=None if call.ip is None else call.ip.encode(),
-            user_agent=agent and agent[:USER_AGENT_LENGTH_MAX].encode("utf-8", "replace"),
+            # Bytes that are no UTF-8 came in as surrogates; they become question marks.
+            user_agent=agent.encode("utf-8", "replace"),
         )
+
+    def _shape(self, before: Any) -> Any:
+        """Write how it was like the answer writes how it is, where it has all of its fields."""
+        if self._dump is None or isinstance(self.endpoint.returns, Paged):
+            return before
+        try:
+            return self._dump(before, {})
+        except (KeyError, AttributeError):
+            return before
 
     def _key(self, request: web.Request, sent: Any) -> Key | None:
         header = request.headers.get("Idempotency-Key")
@@ -290,26 +325,28 @@ class Route:
         ).encode("utf-8", "surrogateescape") + orjson.dumps(sent, option=orjson.OPT_SORT_KEYS)
         return Key(sha256(name.encode()).digest(), sha256(asked).digest())
 
-    async def _replay(self, call: Call, key: Key | None) -> web.Response:
-        """Answer as the first time; refuse a key that was used for something else."""
-        if key is None:
-            raise RuntimeError("nothing was reserved, so there is nothing to replay")
-        stored = await q.request.find_answer(call.conn, org_id=call.org_id, key_hash=key.key_hash)
-        if stored is None:
-            raise errors.try_again()  # it expired between our two looks
-        if stored.fingerprint != key.fingerprint:
-            raise ApiError(
-                "idempotency_key_reused",
-                "This Idempotency-Key was used for another request.",
-                status=422,
-            )
-        if stored.status is None or stored.body is None:
-            raise key_in_use()
+    def _replay(self, call: Call, stored: Stored) -> web.Response:
+        """Answer as the first time."""
         headers = {"Idempotent-Replayed": "true"}
         if stored.body:
             data = orjson.loads(stored.body)["data"]
-            headers |= self._headers(data if isinstance(data, dict) else {}, call.path)
+            headers |= self._headers(data, call.path)
         return respond(stored.status, stored.body, headers)
+
+
+async def begin(conn: Connection, message: str) -> str:
+    """Send the message that begins with BEGIN; returns the last statement's command tag."""
+    try:
+        return await conn.execute(message)
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+        raise StaleConnectionError from error
+
+
+def is_worth_another_try(error: BaseException) -> bool:
+    """Say whether nothing was done and the next attempt may well succeed."""
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate in errors.RETRIED
+    return isinstance(error, StaleConnectionError)
 
 
 def key_in_use() -> ApiError:

@@ -7,12 +7,14 @@ parameters) is rendered by `Query.literal`, which takes values that cannot carry
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import asyncpg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 # A wheel carries sql/ inside the package; a source tree and an editable install have it beside.
@@ -58,14 +60,36 @@ class NotFoundError(LookupError):
     """A ``:one`` query found no row."""
 
 
-class Row(asyncpg.Record):  # type: ignore[misc] # asyncpg has no types
-    """A row whose columns read as attributes: ``row.total``."""
+if TYPE_CHECKING:
 
-    __slots__ = ()
+    class Row:
+        """A row whose columns read as attributes; queries.pyi declares those of each query."""
 
-    if not TYPE_CHECKING:  # queries.pyi declares the columns of each row
+        def __getitem__(self, column: str | int) -> Any:
+            """Return a column by its name or its place."""
 
-        def __getattr__(self, name):
+        def get(self, column: str, default: Any = None) -> Any:
+            """Return a column, or the default when there is none of this name."""
+
+        def items(self) -> Iterator[tuple[str, Any]]:
+            """Return names and values."""
+
+        def keys(self) -> Iterator[str]:
+            """Return the names."""
+
+        def values(self) -> Iterator[Any]:
+            """Return the values."""
+
+        def __len__(self) -> int: ...
+
+else:
+
+    class Row(asyncpg.Record):
+        """A row whose columns read as attributes: ``row.total``."""
+
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any:
             try:
                 return self[name]
             except KeyError:
@@ -80,8 +104,8 @@ class Block(NamedTuple):
     text: str
 
 
-class Query:
-    """One named query: call it with a connection and exactly its parameters."""
+class Statement:
+    """The text of a named query, in the two forms in which it can be sent."""
 
     __slots__ = ("_template", "key", "mode", "params", "sql", "text")
 
@@ -107,8 +131,24 @@ class Query:
             try:
                 return [args[name] for name in params]
             except KeyError:
-                pass  # the same number of arguments under other names: told below
+                pass  # as many arguments, under other names: told below
         raise TypeError(f"{self.key} takes {sorted(params)}, got {sorted(args)}")
+
+    def literal(self, **args: int | bytes | bool | None) -> str:
+        r"""Render the statement with its values in it, for a simple-protocol message.
+
+        Only int, bool, bytes and None are taken: none of them can carry a quote. Text travels as
+        its UTF-8 bytes, which the query reads with ``convert_from(:memo, 'utf8')``. A bytes literal
+        is ``'\x...'``: the pool refuses a server whose standard_conforming_strings is off.
+        """
+        self._values(args)
+        return self._template % {name: _literal(value) for name, value in args.items()}
+
+
+class Query(Statement):
+    """One named query: call it with a connection and exactly its parameters."""
+
+    __slots__ = ()
 
     async def __call__(self, conn: Connection, /, **args: Any) -> Any:
         """Run it: a row, a row or None, a list, a value, or the number of rows touched."""
@@ -127,25 +167,15 @@ class Query:
             raise NotFoundError(self.key)
         return row
 
-    def literal(self, **args: int | bytes | bool | None) -> str:
-        r"""Render the statement with its values in it, for a simple-protocol message.
 
-        Only int, bool, bytes and None are taken: none of them can carry a quote. Text travels as its
-        UTF-8 bytes, which the query reads with ``convert_from(:memo, 'utf8')``. A bytes literal is
-        ``'\x...'``: the pool refuses a server whose standard_conforming_strings is off.
-        """
-        self._values(args)
-        return self._template % {name: _literal(value) for name, value in args.items()}
-
-
-def _literal(value: int | bytes | bool | None) -> str:
+def _literal(value: object) -> str:
     # The exact type, since a subclass could bring its own idea of str().
     kind = type(value)
     if kind is int:
-        # In parentheses, or `1-:x` would become the comment `1--5`.
-        return str(value) if value >= 0 else f"({value})"  # type: ignore[operator]
+        # A negative number in parentheses, or `1-:x` would become the comment `1--5`.
+        return f"({value})" if value < 0 else str(value)  # type: ignore[operator]
     if kind is bytes:
-        return f"'\\x{value.hex()}'"  # type: ignore[union-attr]
+        return f"'\\x{value.hex()}'"  # type: ignore[attr-defined]
     if value is None:
         return "null"
     if kind is bool:

@@ -5,8 +5,11 @@ Source of the exponents: ISO 4217, list one. A currency that is not named here h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MINOR_UNITS: dict[str, int] = {
     **dict.fromkeys(

@@ -31,14 +31,10 @@ select
 
 -- name: reserve_key :exec
 -- Reserve an idempotency key: 1 when it is ours now, 0 when an earlier request has it.
--- Waits for a request that is still running with the key, at most lock_timeout. An expired key
--- is free again.
-insert into idempotency_key as known (org_id, key_hash, fingerprint, expires_at)
+-- Waits for a request that is still running with the key, at most lock_timeout.
+insert into idempotency_key (org_id, key_hash, fingerprint, expires_at)
 values (:org_id, :key_hash, :fingerprint, now() + make_interval(hours => :ttl_hours))
-on conflict (org_id, key_hash) do update
-    set fingerprint = excluded.fingerprint, status = null, body = null,
-        created_at = now(), expires_at = excluded.expires_at
-    where known.expires_at <= now();
+on conflict (org_id, key_hash) do nothing;
 
 -- name: store_answer :exec
 -- Keep what was answered under a reserved key, for whoever asks again.
@@ -72,10 +68,16 @@ commit;
 rollback;
 
 -- name: find_answer :maybe
--- Read what was answered under an idempotency key.
-select fingerprint, status, body
+-- Read what was answered under an idempotency key, and whether that may still be said.
+-- not null: is_expired
+select fingerprint, status, body, expires_at <= now() as is_expired
 from idempotency_key
 where org_id = :org_id and key_hash = :key_hash;
+
+-- name: forget_expired_key :exec
+-- Make an expired key free again.
+delete from idempotency_key
+where org_id = :org_id and key_hash = :key_hash and expires_at <= now();
 
 -- name: list_vocabulary :many
 -- List every rule that can be broken and its comment, the message that a client reads.
