@@ -1,0 +1,89 @@
+"""The command `sofinance`: which module does what, and how a failure is told."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import inspect
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import psycopg
+
+from sofinance import __version__
+from sofinance.infra.command import EXIT_CANNOT_RUN, EXIT_GOOD, EXIT_USAGE, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+# Command -> the module that has add_parser(subparsers) and run(args) -> exit code.
+TOOLS = {
+    "dev": "sofinance.tools.dev",
+    "serve": "sofinance.tools.serve",
+    "migrate": "sofinance.tools.migrate",
+}
+NO_DATABASE = (
+    psycopg.OperationalError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    ConnectionError,
+)
+
+
+def parser(commands: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of these commands, or of all.
+
+    Only their modules are imported, so that a service that starts does not wait for an importer.
+    """
+    top = argparse.ArgumentParser(
+        prog="sofinance",
+        description="The back office of a retailer: the sale that keeps its own books.",
+        epilog="Settings come from the environment: see .env.example. "
+        "`sofinance COMMAND --help` tells more.",
+    )
+    top.add_argument("--version", action="version", version=f"sofinance {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in dict.fromkeys(TOOLS[name] for name in commands or TOOLS):
+        importlib.import_module(module).add_parser(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code (0 good, 1 failed, 2 usage, 3 cannot run)."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = parser([words[0]] if words and words[0] in TOOLS else ()).parse_args(words)
+        return _run(args)
+    except SetupError as error:
+        return _tell(error.message, error.exit_code)
+    except NO_DATABASE as error:
+        return _tell(f"The database does not answer: {_sentence(error)}", EXIT_CANNOT_RUN)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # `sofinance export ... | head`: nobody listens any more; keep Python from flushing again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_GOOD
+
+
+def _run(args: argparse.Namespace) -> int:
+    result: int | Coroutine[Any, Any, int] = args.run(args)
+    return asyncio.run(result) if inspect.iscoroutine(result) else int(result)  # type: ignore[arg-type]
+
+
+def _tell(message: str, exit_code: int) -> int:
+    print(f"sofinance: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().rstrip(".") + "."
+
+
+__all__ = ["EXIT_USAGE", "TOOLS", "main", "parser"]

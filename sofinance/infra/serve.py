@@ -1,0 +1,110 @@
+"""Run the application in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import uvloop
+from aiohttp import web
+
+from sofinance.app import create_app
+from sofinance.infra.command import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from sofinance.config import Settings
+
+BACKLOG = 1_024
+# What was begun is answered for this long after a signal; then connections are cut.
+SHUTDOWN_TIMEOUT_S = 20
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address before anything else is started, so that nothing is started in vain."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, port))
+        # Not yet listening: a client is refused, not kept waiting, until we can answer.
+    except OSError as error:
+        taken.close()
+        why = {
+            errno.EADDRINUSE: "another program uses it; stop that one or give another port",
+            errno.EACCES: "ports below 1024 need a right that this user has not",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise SetupError(f"Cannot listen on {host}:{port}: {why}.") from None
+    return taken
+
+
+def url_of(taken: socket.socket) -> str:
+    """Return the URL that reaches the socket from this machine."""
+    host, port = taken.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
+    return f"http://{host}:{port}"
+
+
+async def serve(
+    settings: Settings, taken: socket.socket, ready: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer requests until a signal; ``ready`` is awaited once the first can be answered.
+
+    On a signal no new connection is taken, requests that have begun are answered, then the pool
+    is closed. A second signal stops at once.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopped.set()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+    runner = web.AppRunner(
+        create_app(settings), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
+    try:
+        await _set_up(runner)
+        await web.SockSite(runner, taken, backlog=BACKLOG).start()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, stop)
+        await _first(ready(), stopped.wait())
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop, which takes about a third off a request's share of the processor."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+async def _set_up(runner: web.AppRunner) -> None:
+    """Start the application; say what is wrong with the database if that is what it is."""
+    try:
+        await runner.setup()
+    except asyncpg.UndefinedTableError:
+        raise SetupError("The database is not migrated: run `sofinance migrate`.") from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        why = str(error).strip().rstrip(".") or "no answer in time"
+        raise SetupError(f"The database cannot be used: {why}.") from None
+
+
+async def _first(*works: Coroutine[Any, Any, Any] | Awaitable[Any]) -> None:
+    """Wait till one is done and drop the others; what it raises is raised here."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,1 @@
+"""What `sofinance` can be told to do: one module per command, see cli.py."""

@@ -1,0 +1,141 @@
+"""`sofinance dev`: everything from nothing: PostgreSQL, schema, demo organisation, service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from sofinance import config
+from sofinance.infra import embedded, logs, migrate
+from sofinance.infra import serve as server
+from sofinance.infra.command import EXIT_GOOD, data_option
+from sofinance.tools import demo
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+    from types import FrameType
+
+# A working day: whoever tries the service out signs in once.
+ACCESS_TOKEN_MINUTES = 480
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "dev",
+        help="serve from nothing: an embedded PostgreSQL and a demo organisation",
+        description="Start a PostgreSQL of our own in a data directory that survives restarts, "
+        "migrate it, make a demo organisation on the first start, and serve. Ctrl-C stops both.",
+    )
+    data_option(parser)
+    parser.add_argument("--host", help="the address to listen on (HOST, 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="the port to listen on (PORT, 8000); 0 for any")
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON when ready, for scripts"
+    )
+    parser.add_argument(
+        "--empty", action="store_true", help="leave out the demo's products, stock and sales"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal, then stop the database too."""
+    given = dict(os.environ)
+    for variable, option in (("HOST", args.host), ("PORT", args.port)):
+        if option is not None:
+            given[variable] = str(option)
+    given.setdefault("ACCESS_TOKEN_MINUTES", str(ACCESS_TOKEN_MINUTES))
+    for variable in ("DATABASE_URL", "OWNER_URL", "JWT_SECRET", "SECRET_KEY"):
+        given.pop(variable, None)  # the embedded database's own take their place
+        given.pop(f"{variable}_FILE", None)
+    settings = config.load(given, required=())
+    # On stderr: stdout is for what the person, or the script that asked for --json, waits for.
+    logs.configure(level=settings.log_level, environment=settings.environment, stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    with server.listen(settings.host, settings.port) as taken:
+        database = embedded.Server(args.data)
+        try:
+            _say(args, f"Starting PostgreSQL in {database.data}")
+            database.start()
+            for name in migrate.apply(database.url(embedded.SUPERUSER)):
+                _say(args, f"Applied {name}")
+            settings = replace(
+                settings,
+                port=taken.getsockname()[1],
+                database_url=database.socket_url("sofinance_app"),
+                owner_url=database.socket_url("sofinance_owner"),
+                jwt_secret=database.jwt_secret,
+            )
+
+            async def ready() -> None:
+                await _welcome(args, settings, database, server.url_of(taken))
+
+            server.run(server.serve(settings, taken, ready))
+        finally:
+            _say(args, "Stopping PostgreSQL")
+            database.stop()
+    return EXIT_GOOD
+
+
+async def _welcome(
+    args: argparse.Namespace, settings: config.Settings, database: embedded.Server, url: str
+) -> None:
+    """Make the demo organisation if there is none yet, and say how to get in."""
+    accounts = _recall(database.data)
+    if accounts is None:
+        _say(args, "Making the demo organisation")
+        accounts = asdict(await demo.create_demo(settings, url, empty=args.empty))
+        _remember(database.data, accounts)
+    if args.json:
+        line = {
+            "url": url,
+            "docs_url": f"{url}/docs",
+            "database_url": database.url("sofinance_app"),
+            "owner_url": database.url("sofinance_owner"),
+            **accounts,
+        }
+        print(json.dumps(line), flush=True)
+        return
+    admin, cashier = accounts["admin"], accounts["cashier"]
+    print(
+        f"""
+SOFinance serves {accounts["organisation"]} on {url}
+
+  documentation  {url}/docs
+  administrator  {admin["email"]}  {admin["password"]}
+  cashier        {cashier["email"]}  {cashier["password"]}
+  data           {database.data}
+
+Ctrl-C stops it.""",
+        flush=True,
+    )
+
+
+def _recall(data: Path) -> dict[str, Any] | None:
+    """Return the demo's sign-ins, which are kept beside the data; None before there is one."""
+    path = data / "demo.json"
+    if not path.exists():
+        return None
+    accounts: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return accounts
+
+
+def _remember(data: Path, accounts: dict[str, Any]) -> None:
+    embedded.write_private(data / "demo.json", json.dumps(accounts) + "\n")
+
+
+def _say(args: argparse.Namespace, what: str) -> None:
+    if not args.json:
+        print(what, file=sys.stderr)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """Leave by way of every `finally`, so that the database is not left running."""
+    sys.exit(128 + number)

@@ -1,0 +1,47 @@
+"""`sofinance serve`: one process on a database that somebody else runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sofinance import config
+from sofinance.infra import logs
+from sofinance.infra import serve as server
+from sofinance.infra.command import EXIT_GOOD
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve on the PostgreSQL of DATABASE_URL",
+        description="Serve on the PostgreSQL (15 or newer) of DATABASE_URL, in one process. "
+        "For several, `gunicorn -c gunicorn.conf.py`. Migrate first: `sofinance migrate`.",
+    )
+    parser.add_argument("--host", help="the address to listen on (HOST)")
+    parser.add_argument("--port", type=int, help="the port to listen on (PORT)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    given = dict(os.environ)
+    if args.host is not None:
+        given["HOST"] = args.host
+    if args.port is not None:
+        given["PORT"] = str(args.port)
+    settings = config.load(given)
+    logs.configure(level=settings.log_level, environment=settings.environment)
+    with server.listen(settings.host, settings.port) as taken:
+        settings = replace(settings, port=taken.getsockname()[1])
+        server.run(server.serve(settings, taken, _nothing))
+    return EXIT_GOOD
+
+
+async def _nothing() -> None:
+    """Be ready without a word: the log says so."""

@@ -1,0 +1,303 @@
+"""One PostgreSQL per run, one migrated template, one clone per worker, one organisation per test.
+
+Tests commit, because a rollback never fires a deferred rule, and nothing is ever cleaned up: each
+test has an organisation of its own, which proves isolation by the way.
+
+The server is the embedded one. ``TEST_POSTGRES=15`` takes Debian's of that major instead, and
+``TEST_SERVER=postgresql://superuser:password@host:port`` one that runs already and is for tests
+only: the passwords of the four roles are changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import asyncpg
+import psycopg
+import pytest
+from aiohttp.test_utils import TestServer
+from psycopg import sql
+
+from sofinance import queries as q
+from sofinance.app import create_app
+from sofinance.config import Settings
+from sofinance.infra import embedded, logs, migrate
+from sofinance.infra.command import SetupError
+from sofinance.infra.guard import Guard
+from sofinance.infra.passwords import hash_password
+from sofinance.infra.sql import Row
+from tests.support import ROLE_PASSWORD, Api, Org, Psql, User, role_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    MakeApi = Callable[..., Awaitable[Api]]
+    MakeOrg = Callable[..., Awaitable[Org]]
+
+DEBIAN_PROGRAMS = "/usr/lib/postgresql/{major}/bin"
+# Only here: a test's data is gone with the run, so a power cut may take it.
+UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+TEMPLATE_LOCK_KEY = 7_153_620
+ADMIN_PASSWORD = "correct horse battery staple"  # noqa: S105 - of made-up people
+
+
+# -- the server --------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server in the first process; workers find its URL in the environment."""
+    if hasattr(config, "workerinput") or config.option.collectonly or "TEST_SERVER" in os.environ:
+        return
+    data = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
+    data.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
+    server = embedded.Server(data / "data", programs=_programs(), options=UNSAFE_BUT_FAST)
+
+    def stop() -> None:
+        del os.environ["TEST_SERVER"]
+        server.stop()
+        shutil.rmtree(data)
+
+    try:
+        server.start()
+    except SetupError as error:
+        shutil.rmtree(data)
+        pytest.exit(error.message, returncode=error.exit_code)
+    os.environ["TEST_SERVER"] = server.url("postgres", "").rstrip("/")
+    config.add_cleanup(stop)
+
+
+def pytest_report_header() -> list[str]:
+    """Say which PostgreSQL this run is on."""
+    if "TEST_SERVER" not in os.environ:
+        return []
+    with _superuser() as conn:
+        return [f"PostgreSQL {conn.info.parameter_status('server_version')}"]
+
+
+def _programs() -> Path | None:
+    major = os.environ.get("TEST_POSTGRES", "")
+    if major in {"", "embedded"}:
+        return None
+    programs = Path(DEBIAN_PROGRAMS.format(major=major))
+    if not (programs / "initdb").exists():
+        pytest.exit(f"TEST_POSTGRES={major}, but there is no {programs}/initdb.", returncode=3)
+    return programs
+
+
+@contextmanager
+def _superuser(database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
+    url = role_url(os.environ["TEST_SERVER"], "superuser", database)
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as conn:
+        yield conn
+
+
+# -- databases ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def template() -> str:
+    """A migrated database that nobody is connected to; edited SQL means another one."""
+    files = sorted(migrate.MIGRATIONS.glob("*.sql"))
+    digest = hashlib.sha256(
+        b"\0".join(part for f in files for part in (f.name.encode(), f.read_bytes()))
+    )
+    name = f"sofinance_template_{digest.hexdigest()[:12]}"
+    with _superuser() as admin:
+        admin.execute("select pg_advisory_lock(%s)", [TEMPLATE_LOCK_KEY])  # the others wait
+        found = admin.execute("select 1 from pg_database where datname = %s", [name]).fetchone()
+        if found is None:
+            half = f"{name}_half"
+            admin.execute(f"drop database if exists {half} with (force)")
+            admin.execute(f"create database {half}")
+            migrate.apply(role_url(os.environ["TEST_SERVER"], "superuser", half))
+            for role in embedded.ROLES:
+                admin.execute(
+                    sql.SQL("alter role {} login password {}").format(
+                        sql.Identifier(role), sql.Literal(ROLE_PASSWORD)
+                    )
+                )
+            admin.execute(f"alter database {half} rename to {name}")
+    return name
+
+
+@contextmanager
+def _clone(template: str, name: str) -> Iterator[str]:
+    """Yield the superuser's URL of a copy of the template, which goes when we are done."""
+    with _superuser() as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name} template {template} strategy file_copy")
+    yield role_url(os.environ["TEST_SERVER"], "superuser", name)
+    with _superuser() as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def _worker_dsn(template: str, worker_id: str) -> Iterator[str]:
+    with _clone(template, f"sofinance_test_{worker_id}_{os.getpid()}") as url:
+        yield url
+
+
+@pytest.fixture
+def superuser_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test's database as the superuser: the worker's, or a private one if it is marked so."""
+    if request.node.get_closest_marker("empty_database") is None:
+        yield request.getfixturevalue("_worker_dsn")
+        return
+    template = request.getfixturevalue("template")
+    with _clone(template, f"sofinance_test_{uuid.uuid4().hex[:12]}") as url:
+        yield url
+
+
+@pytest.fixture
+def dsn(superuser_dsn: str) -> str:
+    """The test's database as the application."""
+    return role_url(superuser_dsn, "sofinance_app")
+
+
+@pytest.fixture
+def owner_dsn(superuser_dsn: str) -> str:
+    """The test's database as the owner of the schema."""
+    return role_url(superuser_dsn, "sofinance_owner")
+
+
+@pytest.fixture(scope="session")
+def _worker_psql(_worker_dsn: str) -> Iterator[Psql]:
+    psql = Psql(_worker_dsn)
+    yield psql
+    psql.close()
+
+
+@pytest.fixture
+def psql(request: pytest.FixtureRequest, superuser_dsn: str) -> Iterator[Psql]:
+    """SQL past the application, as any role: ``psql(statement, role=..., org=...)``."""
+    if request.node.get_closest_marker("empty_database") is None:
+        yield request.getfixturevalue("_worker_psql")
+        return
+    private = Psql(superuser_dsn)
+    yield private
+    private.close()
+
+
+# -- the application ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(dsn: str) -> Settings:
+    """The settings of the test's application."""
+    return Settings.for_tests(database_url=dsn)
+
+
+@asynccontextmanager
+async def _serving(settings: Settings) -> AsyncIterator[Api]:
+    """Yield the application, served on a port of its own."""
+    logs.configure(level=settings.log_level, environment=settings.environment)
+    async with (
+        TestServer(create_app(settings)) as server,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        yield Api(session, str(server.make_url("")).rstrip("/"), server.app)
+
+
+@pytest.fixture(scope="session")
+async def _worker_api(_worker_dsn: str) -> AsyncIterator[Api]:
+    url = role_url(_worker_dsn, "sofinance_app")
+    async with _serving(Settings.for_tests(database_url=url)) as api:
+        yield api
+
+
+@pytest.fixture
+async def _private_api(settings: Settings) -> AsyncIterator[Api]:
+    async with _serving(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def api(request: pytest.FixtureRequest) -> Api:
+    """The application over HTTP; work commits, so deferred rules speak."""
+    marked = request.node.get_closest_marker("empty_database") is not None
+    made: Api = request.getfixturevalue("_private_api" if marked else "_worker_api")
+    return made
+
+
+@pytest.fixture
+async def api_with(settings: Settings) -> AsyncIterator[MakeApi]:
+    """More applications, each with settings of its own, by keyword."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**changes: Any) -> Api:
+            return await stack.enter_async_context(_serving(replace(settings, **changes)))
+
+        yield make
+
+
+# -- organisations -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+async def _admin_password_hash() -> str:
+    return await hash_password(ADMIN_PASSWORD)  # once: it is slow on purpose
+
+
+@pytest.fixture
+async def new_org(settings: Settings, _admin_password_hash: str) -> AsyncIterator[MakeOrg]:
+    """More organisations, each to one's liking, by keyword."""
+    conn: Any = await asyncpg.connect(settings.database_url, record_class=Row)
+    guard = Guard(
+        secret=settings.jwt_secret,
+        algorithm=settings.jwt_algorithm,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        token_minutes=settings.access_token_minutes,
+    )
+
+    def issue_token(user: User) -> str:
+        now = datetime.now(UTC)
+        return guard.issue_token(user_id=user.id, org_id=user.org_id, role=user.role, now=now)[0]
+
+    async def make(**changes: Any) -> Org:
+        asked = {
+            "name": "Test",
+            "base_currency": "USD",
+            "time_zone": "UTC",
+            "prices_include_tax": False,
+            "standard_tax_percent": Decimal(10),
+            "default_credit_limit": Decimal(1000),
+            "admin_email": f"{uuid.uuid4().hex}@example.com",
+            "admin_first_name": "Ada",
+            "admin_last_name": "Admin",
+            **changes,
+        }
+        made = await q.orgs.create_organisation(
+            conn, admin_password_hash=_admin_password_hash, **asked
+        )
+        admin = User(
+            made.org_id, made.admin_id, "ADMIN", asked["admin_email"], ADMIN_PASSWORD, token=""
+        )
+        admin = replace(admin, token=issue_token(admin))
+        return Org(made.org_id, asked["name"], asked["base_currency"], admin, issue_token)
+
+    yield make
+    await conn.close()
+
+
+@pytest.fixture
+async def org(new_org: MakeOrg) -> Org:
+    """A new organisation: a test's own corner, so that nothing is ever cleaned up."""
+    return await new_org()
+
+
+@pytest.fixture
+async def other_org(new_org: MakeOrg) -> Org:
+    """Another one, whose rows must never be seen or linked."""
+    return await new_org(name="Other")
