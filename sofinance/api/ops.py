@@ -93,7 +93,7 @@ async def get_liveness(call: Call) -> Any:
     return report(call, {})
 
 
-@routes.endpoint("GET", "/metrics", public=True, prefix=False)
+@routes.endpoint("GET", "/metrics", public=True, prefix=False, status=200)
 async def get_metrics(call: Call) -> Any:
     """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them."""
     settings = call.settings

@@ -33,12 +33,17 @@ class Exact(fields.Field[Decimal]):
     example = "0.175"
 
     def __init__(self, *, sign: Sign = "any", **options: Any) -> None:
-        metadata = {"example": self.example, **(options.pop("metadata", None) or {})}
+        shape = rf"-?[0-9]{{1,{self.whole_digits}}}(\.[0-9]{{1,{self.decimals}}})?"
+        documented = {
+            "type": "string",
+            "format": "decimal",
+            "pattern": f"^{shape}$",
+            "example": self.example,
+        }
+        metadata = documented | dict(options.pop("metadata", None) or {})
         super().__init__(metadata=metadata, **options)
         self.sign = sign
-        self._shape = re.compile(
-            rf"-?[0-9]{{1,{self.whole_digits}}}(\.[0-9]{{1,{self.decimals}}})?"
-        )
+        self._shape = re.compile(shape)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Decimal:
         if type(value) is int:
@@ -96,6 +101,11 @@ class Id(fields.Integer):
 
 class Timestamp(fields.Field[datetime]):
     """A moment: ISO 8601 with an offset in, UTC with milliseconds and Z out."""
+
+    def __init__(self, **options: Any) -> None:
+        documented = {"type": "string", "format": "date-time"}
+        metadata = documented | dict(options.pop("metadata", None) or {})
+        super().__init__(metadata=metadata, **options)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
         try:

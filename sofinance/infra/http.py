@@ -182,6 +182,8 @@ class Routes(list[Endpoint]):
             query = query or PageQuery()
             if not isinstance(query, PageQuery):
                 raise TypeError(f"{where}: the query of a paged endpoint derives from PageQuery")
+        if returns is None and not public and status not in {None, 204}:
+            raise TypeError(f"{where}: an endpoint that returns nothing answers 204")
         mode = Mode.REPORT if report else Mode.READ if read or method == "GET" else Mode.WRITE
         answered = status or (204 if returns is None else 200)
 
