@@ -27,8 +27,13 @@ RULE_STATUS = {
     "23P01": 409,  # exclusion: overlaps
     "P0002": 404,  # a posting function did not find what it was asked about
 }
-# Checks that a well-formed request breaks because another one was faster: 409, not 422.
-LOST_RACE = frozenset({"stock_not_negative", "customer_credit_limit"})
+# Rules whose status is another than that of their kind: a well-formed request breaks the first two
+# because another one was faster, the third for want of a permission.
+CODE_STATUS = {
+    "stock_not_negative": 409,
+    "customer_credit_limit": 409,
+    "sale_line_price_override_allowed": 403,
+}
 # Serialization failure, deadlock, and a plan that a migration made stale: worth another try.
 RETRIED = frozenset({"40001", "40P01", "0A000"})
 # A lock or a statement took too long.
@@ -118,8 +123,7 @@ def _from_rule(
     message = vocabulary.get(code)
     if message is None:
         return None
-    if code in LOST_RACE:
-        status = 409
+    status = CODE_STATUS.get(code, status)
     return ApiError(code, message, status=status, **_details(error.detail))
 
 

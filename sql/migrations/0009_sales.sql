@@ -125,6 +125,7 @@ create table sale_line (
     quantity numeric(14, 3) not null,
     list_price numeric(20, 4) not null,
     unit_price numeric(20, 4) not null,
+    overridden_by bigint,
     subtotal numeric(20, 4) not null,
     discount numeric(20, 4) not null,
     sale_discount numeric(20, 4) not null,
@@ -141,6 +142,11 @@ create table sale_line (
     references product (org_id, id),
     constraint sale_line_quantity_above_zero check (quantity > 0),
     constraint sale_line_price_not_negative check (unit_price >= 0 and list_price >= 0),
+    constraint sale_line_price_override_allowed check (
+        (unit_price = list_price) = (overridden_by is null)
+    ),
+    constraint sale_line_overrider_known foreign key (org_id, overridden_by)
+    references app_user (org_id, id),
     constraint sale_line_subtotal_right check (
         subtotal = round(quantity * unit_price, minor_units(currency))
     ),
@@ -175,6 +181,8 @@ comment on column sale_line.product_id is 'The product.';
 comment on column sale_line.quantity is 'Units sold.';
 comment on column sale_line.list_price is 'The product''s shelf price at the time.';
 comment on column sale_line.unit_price is 'Price asked; another than list_price was overridden.';
+comment on column sale_line.overridden_by is
+'The user who asked another price than the shelf price; empty where it is the shelf price.';
 comment on column sale_line.subtotal is 'quantity x unit_price, rounded half up to the minor unit.';
 comment on column sale_line.discount is 'Discount given on the line.';
 comment on column sale_line.sale_discount is 'The line''s share of the discount on the whole sale.';
@@ -190,6 +198,9 @@ comment on constraint sale_line_sale_known on sale_line is
 comment on constraint sale_line_product_known on sale_line is 'There is no such product.';
 comment on constraint sale_line_quantity_above_zero on sale_line is 'A quantity is above zero.';
 comment on constraint sale_line_price_not_negative on sale_line is 'A price is zero or more.';
+comment on constraint sale_line_price_override_allowed on sale_line is
+'Another price than the shelf price needs the permission sales:override_price.';
+comment on constraint sale_line_overrider_known on sale_line is 'There is no such user.';
 comment on constraint sale_line_subtotal_right on sale_line is
 'The subtotal of a line is its quantity times its unit price.';
 comment on constraint sale_line_discount_within_subtotal on sale_line is

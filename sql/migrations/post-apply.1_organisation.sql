@@ -21,11 +21,6 @@ declare
     new_admin_id bigint;
 begin
     perform set_config('app.org_id', new_org_id::text, true);
-    if not exists (select from pg_catalog.pg_timezone_names where name = p_time_zone) then
-        raise exception using
-            errcode = 'check_violation', constraint = 'organisation_time_zone_known',
-            message = 'unknown time zone';
-    end if;
 
     insert into public.organisation overriding system value values (
         new_org_id, p_name, p_base_currency, p_time_zone, p_prices_include_tax,

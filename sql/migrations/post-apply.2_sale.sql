@@ -17,6 +17,13 @@ comment on function payment_account_role(text) is
 'The role of the account that receives a method of payment, where the client names no account.';
 grant execute on function payment_account_role(text) to sofinance_app;
 
+create or replace function payment_type(p_total numeric, p_paid numeric) returns text
+language sql immutable parallel safe
+return case when p_paid >= p_total then 'FULL' when p_paid > 0 then 'PARTIAL' else 'UNPAID' end;
+comment on function payment_type(numeric, numeric) is
+'How far a sale is paid: FULL, PARTIAL or UNPAID.';
+grant execute on function payment_type(numeric, numeric) to sofinance_app, sofinance_readonly;
+
 create or replace function post_sale(
     p_org_id bigint,
     p_user_id bigint,
@@ -37,11 +44,18 @@ create or replace function post_sale(
     p_account_ids bigint[],
     p_amounts numeric[],
     p_references text[]
-) returns table (sale_id bigint, entry_id bigint)
+) returns table (
+    id bigint, branch_id bigint, branch_name text, till_id bigint, till_name text,
+    receipt_no bigint, client_sale_id uuid, customer_id bigint, customer_name text,
+    cashier_id bigint, cashier_name text, currency text, prices_include_tax boolean,
+    items_count integer, subtotal numeric, discount numeric, tax numeric, total numeric,
+    paid_amount numeric, outstanding_amount numeric, payment_type text, status text,
+    sold_on date, sold_at timestamptz, till_at timestamptz, notes text, entry_id bigint
+)
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    place record;       -- branch, till and organisation
+    place record;       -- branch, till, organisation, and the names on the receipt
     basket record;      -- the priced lines, as arrays
     money record;       -- the totals
     goods record;       -- the locked stock, as arrays
@@ -53,12 +67,16 @@ declare
     entry_lines record;
 begin
     select
-        till.id as till_id, branch.time_zone, org.base_currency as currency,
-        org.prices_include_tax
+        till.id as till_id, till.name as till_name, branch.name as branch_name, branch.time_zone,
+        org.base_currency as currency, org.prices_include_tax,
+        cashier.first_name || ' ' || cashier.last_name as cashier_name,
+        customer.name as customer_name
     into place
     from branch
     join organisation as org on org.org_id = branch.org_id
     join till on till.org_id = branch.org_id and till.branch_id = branch.id
+    join app_user as cashier on cashier.org_id = branch.org_id and cashier.id = p_user_id
+    left join customer on customer.org_id = branch.org_id and customer.id = p_customer_id
     where branch.org_id = p_org_id and branch.id = p_branch_id and branch.is_active
         and till.is_active and (p_till_id is null or till.id = p_till_id)
     order by till.id
@@ -132,7 +150,7 @@ begin
     end if;
     if basket.overridden is not null and not p_may_override then
         raise exception using
-            errcode = 'check_violation', constraint = 'sale_line_price_overridden',
+            errcode = 'check_violation', constraint = 'sale_line_price_override_allowed',
             table = 'sale_line', message = 'another price than the shelf price',
             detail = jsonb_build_object('product_ids', basket.overridden)::text;
     end if;
@@ -213,14 +231,14 @@ begin
 
     insert into sale_line (
         org_id, sale_id, line_no, line_count, currency, prices_include_tax, product_id, quantity,
-        list_price, unit_price, subtotal, discount, sale_discount, tax_code, tax_rate_percent,
-        tax, total
+        list_price, unit_price, overridden_by, subtotal, discount, sale_discount, tax_code,
+        tax_rate_percent, tax, total
     )
     select
         p_org_id, new_sale_id, line.line_no, cardinality(p_product_ids), place.currency,
         place.prices_include_tax, line.product_id, line.quantity, line.list_price,
-        line.unit_price, line.subtotal, line.discount, line.sale_discount, line.tax_code,
-        line.rate, line.tax,
+        line.unit_price, case when line.unit_price <> line.list_price then p_user_id end,
+        line.subtotal, line.discount, line.sale_discount, line.tax_code, line.rate, line.tax,
         line.subtotal - line.discount - line.sale_discount
         + case when place.prices_include_tax then 0 else line.tax end
     from unnest(
@@ -308,7 +326,13 @@ begin
             with ordinality as line (account_id, debit, credit, line_no);
     end if;
 
-    return query select new_sale_id, new_entry_id;
+    return query select
+        new_sale_id, p_branch_id, place.branch_name, place.till_id, place.till_name,
+        new_receipt_no, p_client_sale_id, p_customer_id, place.customer_name, p_user_id,
+        place.cashier_name, place.currency::text, place.prices_include_tax,
+        cardinality(p_product_ids), basket.subtotal, basket.discount, basket.tax, money.total,
+        money.paid, money.total - money.paid, payment_type(money.total, money.paid), 'COMPLETED',
+        business_date, now(), p_till_at, p_notes, new_entry_id;
 end
 $$;
 comment on function post_sale(
@@ -330,7 +354,11 @@ create or replace function post_payment(
     p_amount numeric,
     p_currency text,
     p_reference text
-) returns table (payment_id bigint)
+) returns table (
+    payment_id bigint, sale_id bigint, payment_no integer, method text, account_id bigint,
+    currency text, amount numeric, reference text, received_on date, paid_amount numeric,
+    outstanding_amount numeric, payment_type text, entry_id bigint
+)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -338,6 +366,7 @@ declare
     business_date date;
     new_payment_id bigint;
     new_entry_id bigint;
+    paid_account_id bigint;
 begin
     -- Payments of one sale wait for each other here, and only here.
     if not lock_sale(p_sale_id) then
@@ -375,6 +404,9 @@ begin
             )::text;
     end if;
     business_date := (now() at time zone due.time_zone)::date;
+    paid_account_id := coalesce(p_account_id, (
+        select id from account where org_id = p_org_id and role = payment_account_role(p_method)
+    ));
 
     insert into payment (
         org_id, sale_id, payment_no, currency, sale_total, sale_paid, paid_before, amount, method,
@@ -382,12 +414,8 @@ begin
     )
     values (
         p_org_id, p_sale_id, due.payment_no + 1, coalesce(p_currency, due.currency), due.total,
-        due.paid, due.paid_so_far, p_amount, p_method,
-        coalesce(p_account_id, (
-            select id from account
-            where org_id = p_org_id and role = payment_account_role(p_method)
-        )),
-        p_reference, business_date, p_user_id
+        due.paid, due.paid_so_far, p_amount, p_method, paid_account_id, p_reference,
+        business_date, p_user_id
     )
     returning id into new_payment_id;
 
@@ -410,13 +438,16 @@ begin
     insert into journal_line (
         org_id, entry_id, line_no, line_count, account_id, currency, debit, credit
     )
-    select p_org_id, new_entry_id, 1, 2, account_id, currency, amount, 0
-    from payment where org_id = p_org_id and id = new_payment_id
+    select p_org_id, new_entry_id, 1, 2, paid_account_id, due.currency, p_amount, 0
     union all
     select p_org_id, new_entry_id, 2, 2, id, due.currency, 0, p_amount
     from account where org_id = p_org_id and role = 'receivable';
 
-    return query select new_payment_id;
+    return query select
+        new_payment_id, p_sale_id, due.payment_no + 1, p_method, paid_account_id,
+        due.currency::text, p_amount, p_reference, business_date, due.paid_so_far + p_amount,
+        due.total - due.paid_so_far - p_amount,
+        payment_type(due.total, due.paid_so_far + p_amount), new_entry_id;
 end
 $$;
 comment on function post_payment(
@@ -431,7 +462,10 @@ create or replace function void_sale(
     p_user_id bigint,
     p_sale_id bigint,
     p_reason text
-) returns table (sale_id bigint, entry_id bigint)
+) returns table (
+    sale_id bigint, currency text, total numeric, reason text, voided_on date, voided_by bigint,
+    entry_id bigint
+)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -443,7 +477,7 @@ begin
     if not lock_sale(p_sale_id) then
         return;
     end if;
-    select sale.branch_id, sale.currency, branch.time_zone into voided
+    select sale.branch_id, sale.currency, sale.total, branch.time_zone into voided
     from sale
     join branch on branch.org_id = sale.org_id and branch.id = sale.branch_id
     where sale.org_id = p_org_id and sale.id = p_sale_id;
@@ -511,7 +545,9 @@ begin
             with ordinality as line (account_id, debit, credit, line_no);
     end if;
 
-    return query select p_sale_id, new_entry_id;
+    return query select
+        p_sale_id, voided.currency::text, voided.total, p_reason, business_date, p_user_id,
+        new_entry_id;
 end
 $$;
 comment on function void_sale(bigint, bigint, bigint, text) is

@@ -13,7 +13,10 @@ create or replace function receive_goods(
     p_product_ids bigint[],
     p_quantities numeric[],
     p_unit_costs numeric[]
-) returns table (receipt_id bigint, entry_id bigint)
+) returns table (
+    id bigint, branch_id bigint, kind text, reference text, supplier_name text, currency text,
+    total numeric, line_count integer, received_on date, entry_id bigint
+)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -110,7 +113,9 @@ begin
         );
     end if;
 
-    return query select new_receipt_id, new_entry_id;
+    return query select
+        new_receipt_id, p_branch_id, p_kind, p_reference, p_supplier_name, place.currency::text,
+        amount, cardinality(p_product_ids), business_date, new_entry_id;
 end
 $$;
 comment on function receive_goods(
