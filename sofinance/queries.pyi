@@ -282,6 +282,11 @@ class branches:
 
     list_tills: ClassVar[_ListTills]
 
+    class _GetBusinessDate(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int | None) -> date: ...
+
+    get_business_date: ClassVar[_GetBusinessDate]
+
 class catalog:
     class CreateCategoryRow(Row):
         id: int
@@ -805,6 +810,45 @@ class orgs:
 
     get_organisation: ClassVar[_GetOrganisation]
 
+class payments:
+    class PostPaymentRow(Row):
+        payment_id: int
+        sale_id: int
+        payment_no: int
+        method: str
+        account_id: int
+        currency: str
+        amount: Decimal
+        reference: str | None
+        received_on: date
+        paid_amount: Decimal
+        outstanding_amount: Decimal
+        payment_type: str
+        entry_id: int
+
+    class _PostPayment(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, sale_id: int, method: str, account_id: int | None, amount: Decimal, currency: str | None, reference: str | None) -> payments.PostPaymentRow: ...
+
+    post_payment: ClassVar[_PostPayment]
+
+    class ListPaymentsRow(Row):
+        id: int
+        payment_no: int
+        method: str
+        account_id: int
+        currency: str
+        amount: Decimal
+        paid_after: Decimal
+        reference: str | None
+        received_on: date
+        received_at: datetime
+        received_by: int
+
+    class _ListPayments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, sale_id: int, after_no: int, limit: int) -> list[payments.ListPaymentsRow]: ...
+
+    list_payments: ClassVar[_ListPayments]
+
 class periods:
     class CreatePeriodRow(Row):
         id: int
@@ -880,6 +924,27 @@ class periods:
         async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
 
     count_periods: ClassVar[_CountPeriods]
+
+class receivables:
+    class SummariseReceivablesRow(Row):
+        receivables_count: int
+        outstanding_total: Decimal
+        paid_total: Decimal
+
+    class _SummariseReceivables(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> receivables.SummariseReceivablesRow: ...
+
+    summarise_receivables: ClassVar[_SummariseReceivables]
+
+    class AgeReceivablesRow(Row):
+        bucket: int
+        outstanding: Decimal
+        receivables_count: int
+
+    class _AgeReceivables(Statement):
+        async def __call__(self, conn: Connection, /, *, bucket_days: Sequence[int], as_of: date, org_id: int) -> list[receivables.AgeReceivablesRow]: ...
+
+    age_receivables: ClassVar[_AgeReceivables]
 
 class request:
     class _BeginWrite(Statement):
@@ -1007,26 +1072,6 @@ class sales:
 
     post_sale: ClassVar[_PostSale]
 
-    class PostPaymentRow(Row):
-        payment_id: int
-        sale_id: int
-        payment_no: int
-        method: str
-        account_id: int
-        currency: str
-        amount: Decimal
-        reference: str | None
-        received_on: date
-        paid_amount: Decimal
-        outstanding_amount: Decimal
-        payment_type: str
-        entry_id: int
-
-    class _PostPayment(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, sale_id: int, method: str, account_id: int | None, amount: Decimal, currency: str | None, reference: str | None) -> sales.PostPaymentRow: ...
-
-    post_payment: ClassVar[_PostPayment]
-
     class VoidSaleRow(Row):
         sale_id: int
         currency: str
@@ -1097,24 +1142,6 @@ class sales:
 
     list_sale_lines: ClassVar[_ListSaleLines]
 
-    class ListPaymentsRow(Row):
-        id: int
-        payment_no: int
-        method: str
-        account_id: int
-        currency: str
-        amount: Decimal
-        paid_after: Decimal
-        reference: str | None
-        received_on: date
-        received_at: datetime
-        received_by: int
-
-    class _ListPayments(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, sale_id: int, after_no: int, limit: int) -> list[sales.ListPaymentsRow]: ...
-
-    list_payments: ClassVar[_ListPayments]
-
     class ListSalesRow(Row):
         id: int
         branch_id: int
@@ -1170,31 +1197,6 @@ class sales:
         async def __call__(self, conn: Connection, /, *, org_id: int, start_date: date, end_date: date, branch_id: int | None, limit: int) -> list[sales.ListTopProductsRow]: ...
 
     list_top_products: ClassVar[_ListTopProducts]
-
-    class _GetBusinessDate(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int | None) -> date: ...
-
-    get_business_date: ClassVar[_GetBusinessDate]
-
-    class SummariseReceivablesRow(Row):
-        receivables_count: int
-        outstanding_total: Decimal
-        paid_total: Decimal
-
-    class _SummariseReceivables(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int) -> sales.SummariseReceivablesRow: ...
-
-    summarise_receivables: ClassVar[_SummariseReceivables]
-
-    class AgeReceivablesRow(Row):
-        bucket: int
-        outstanding: Decimal
-        receivables_count: int
-
-    class _AgeReceivables(Statement):
-        async def __call__(self, conn: Connection, /, *, bucket_days: Sequence[int], as_of: date, org_id: int) -> list[sales.AgeReceivablesRow]: ...
-
-    age_receivables: ClassVar[_AgeReceivables]
 
 class tax:
     class CreateTaxCodeRow(Row):

@@ -43,11 +43,6 @@ declare
     new_admin_id bigint;
 begin
     perform set_config('app.org_id', new_org_id::text, true);
-    if not exists (select from pg_catalog.pg_timezone_names where name = p_time_zone) then
-        raise exception using
-            errcode = 'check_violation', constraint = 'organisation_time_zone_known',
-            message = 'unknown time zone';
-    end if;
 
     insert into public.organisation overriding system value values (
         new_org_id, p_name, p_base_currency, p_time_zone, p_prices_include_tax,
@@ -901,7 +896,7 @@ begin
     end if;
     if basket.overridden is not null and not p_may_override then
         raise exception using
-            errcode = 'check_violation', constraint = 'sale_line_price_overridden',
+            errcode = 'check_violation', constraint = 'sale_line_price_override_allowed',
             table = 'sale_line', message = 'another price than the shelf price',
             detail = jsonb_build_object('product_ids', basket.overridden)::text;
     end if;
@@ -982,14 +977,14 @@ begin
 
     insert into sale_line (
         org_id, sale_id, line_no, line_count, currency, prices_include_tax, product_id, quantity,
-        list_price, unit_price, subtotal, discount, sale_discount, tax_code, tax_rate_percent,
-        tax, total
+        list_price, unit_price, overridden_by, subtotal, discount, sale_discount, tax_code,
+        tax_rate_percent, tax, total
     )
     select
         p_org_id, new_sale_id, line.line_no, cardinality(p_product_ids), place.currency,
         place.prices_include_tax, line.product_id, line.quantity, line.list_price,
-        line.unit_price, line.subtotal, line.discount, line.sale_discount, line.tax_code,
-        line.rate, line.tax,
+        line.unit_price, case when line.unit_price <> line.list_price then p_user_id end,
+        line.subtotal, line.discount, line.sale_discount, line.tax_code, line.rate, line.tax,
         line.subtotal - line.discount - line.sale_discount
         + case when place.prices_include_tax then 0 else line.tax end
     from unnest(
@@ -2929,6 +2924,7 @@ CREATE TABLE public.sale_line (
     quantity numeric(14,3) NOT NULL,
     list_price numeric(20,4) NOT NULL,
     unit_price numeric(20,4) NOT NULL,
+    overridden_by bigint,
     subtotal numeric(20,4) NOT NULL,
     discount numeric(20,4) NOT NULL,
     sale_discount numeric(20,4) NOT NULL,
@@ -2940,6 +2936,7 @@ CREATE TABLE public.sale_line (
     CONSTRAINT sale_line_in_its_slot CHECK (((line_no >= 1) AND (line_no <= line_count))),
     CONSTRAINT sale_line_in_minor_units CHECK (((unit_price = round(unit_price, public.minor_units(currency))) AND (discount = round(discount, public.minor_units(currency))) AND (sale_discount = round(sale_discount, public.minor_units(currency))))),
     CONSTRAINT sale_line_price_not_negative CHECK (((unit_price >= (0)::numeric) AND (list_price >= (0)::numeric))),
+    CONSTRAINT sale_line_price_override_allowed CHECK (((unit_price = list_price) = (overridden_by IS NULL))),
     CONSTRAINT sale_line_quantity_above_zero CHECK ((quantity > (0)::numeric)),
     CONSTRAINT sale_line_subtotal_right CHECK ((subtotal = round((quantity * unit_price), public.minor_units(currency)))),
     CONSTRAINT sale_line_tax_right CHECK ((tax = round(((((subtotal - discount) - sale_discount) * tax_rate_percent) / ((100)::numeric +
@@ -2980,6 +2977,8 @@ COMMENT ON COLUMN public.sale_line.list_price IS 'The product''s shelf price at 
 
 COMMENT ON COLUMN public.sale_line.unit_price IS 'Price asked; another than list_price was overridden.';
 
+COMMENT ON COLUMN public.sale_line.overridden_by IS 'The user who asked another price than the shelf price; empty where it is the shelf price.';
+
 COMMENT ON COLUMN public.sale_line.subtotal IS 'quantity x unit_price, rounded half up to the minor unit.';
 
 COMMENT ON COLUMN public.sale_line.discount IS 'Discount given on the line.';
@@ -3001,6 +3000,8 @@ COMMENT ON CONSTRAINT sale_line_in_its_slot ON public.sale_line IS 'A sale''s li
 COMMENT ON CONSTRAINT sale_line_in_minor_units ON public.sale_line IS 'An amount has no more decimals than its currency.';
 
 COMMENT ON CONSTRAINT sale_line_price_not_negative ON public.sale_line IS 'A price is zero or more.';
+
+COMMENT ON CONSTRAINT sale_line_price_override_allowed ON public.sale_line IS 'Another price than the shelf price needs the permission sales:override_price.';
 
 COMMENT ON CONSTRAINT sale_line_quantity_above_zero ON public.sale_line IS 'A quantity is above zero.';
 
@@ -4173,6 +4174,13 @@ ALTER TABLE ONLY public.sale
     ADD CONSTRAINT sale_customer_known FOREIGN KEY (org_id, customer_id) REFERENCES public.customer(org_id, id);
 
 COMMENT ON CONSTRAINT sale_customer_known ON public.sale IS 'There is no such customer.';
+
+-- fk constraint: sale_line sale_line_overrider_known
+
+ALTER TABLE ONLY public.sale_line
+    ADD CONSTRAINT sale_line_overrider_known FOREIGN KEY (org_id, overridden_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT sale_line_overrider_known ON public.sale_line IS 'There is no such user.';
 
 -- fk constraint: sale_line sale_line_product_known
 

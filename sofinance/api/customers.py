@@ -7,20 +7,13 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Id, Money, PageQuery, Timestamp
+from sofinance.infra.fields import Id, LowerEmail, Money, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
 
 TYPES = ["INDIVIDUAL", "COMPANY"]
 STATUSES = ["ACTIVE", "INACTIVE", "BLACKLISTED"]
-
-
-class LowerEmail(fields.Email):
-    """An e-mail address, in lower case whatever comes in."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> str:
-        return str(super()._deserialize(value, attr, data, **options)).lower()
 
 
 class NewCustomer(Schema):

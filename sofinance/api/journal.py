@@ -144,7 +144,7 @@ class TrialBalance(Schema):
 
 async def today(call: Call) -> Any:
     """Return the business date where the organisation is."""
-    return await q.sales.get_business_date(call.conn, org_id=call.org_id, branch_id=None)
+    return await q.branches.get_business_date(call.conn, org_id=call.org_id, branch_id=None)
 
 
 @routes.endpoint(

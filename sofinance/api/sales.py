@@ -1,4 +1,4 @@
-"""Sales, their payments, voids, and what is owed for them."""
+"""Sales: posted whole, listed, summed up, taken back."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from sofinance import queries as q
-from sofinance.api.customers import LowerEmail
 from sofinance.infra.errors import ApiError
-from sofinance.infra.fields import Exact, Id, Money, PageQuery, Quantity, Timestamp
+from sofinance.infra.fields import Exact, Id, LowerEmail, Money, PageQuery, Quantity, Timestamp
 from sofinance.infra.http import Call, Routes, paged
+from sofinance.schemas import NewPayment, Payment
 
 routes = Routes()
 
 LINES_MAX = 500
 PAYMENTS_MAX = 20
 RANGE_DAYS_MAX = 365
-BUCKETS_MAX = 10
 TOP_PRODUCTS = 10
-METHODS = ["CASH", "CARD", "BANK_TRANSFER", "MOBILE_MONEY", "CHEQUE", "OTHER"]
 PAYMENT_TYPES = ["UNPAID", "PARTIAL", "FULL"]
 
 
@@ -34,18 +32,6 @@ class NewSaleLine(Schema):
     discount = Money(load_default=Decimal(0), sign="not_negative")
 
 
-class NewPayment(Schema):
-    """Money received; without an account, into the usual one of its method."""
-
-    amount = Money(required=True, sign="positive")
-    method = fields.Str(load_default="CASH", validate=validate.OneOf(METHODS))
-    account_id = Id(load_default=None, allow_none=True)
-    currency = fields.Str(
-        load_default=None, allow_none=True, validate=validate.Regexp(r"\A[A-Z]{3}\Z")
-    )
-    reference = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=100))
-
-
 class NewSale(Schema):
     """A sale. What is not paid is owed by the customer: an id, or a name to create one by."""
 
@@ -53,13 +39,13 @@ class NewSale(Schema):
     till_id = Id(load_default=None, allow_none=True)
     client_sale_id = fields.UUID(load_default=None, allow_none=True)
     customer_id = Id(load_default=None, allow_none=True)
-    customer_name = fields.Str(
-        load_default=None, allow_none=True, validate=validate.Length(1, 200)
-    )
+    customer_name = fields.Str(load_default=None, allow_none=True, validate=validate.Length(1, 200))
     customer_email = LowerEmail(
         load_default=None, allow_none=True, validate=validate.Length(max=254)
     )
-    customer_phone = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=40))
+    customer_phone = fields.Str(
+        load_default=None, allow_none=True, validate=validate.Length(max=40)
+    )
     items = fields.List(
         fields.Nested(NewSaleLine), required=True, validate=validate.Length(1, LINES_MAX)
     )
@@ -136,22 +122,6 @@ class SaleLine(Schema):
     total = Money(required=True)
 
 
-class Payment(Schema):
-    """A payment of a sale."""
-
-    id = Id(required=True)
-    payment_no = fields.Int(required=True)
-    method = fields.Str(required=True)
-    account_id = Id(required=True)
-    currency = fields.Str(required=True)
-    amount = Money(required=True)
-    paid_after = Money(required=True)
-    reference = fields.Str(required=True, allow_none=True)
-    received_on = fields.Date(required=True)
-    received_at = Timestamp(required=True)
-    received_by = Id(required=True)
-
-
 class Sale(PostedSale):
     """A sale with its lines and payments."""
 
@@ -191,48 +161,6 @@ class SaleQuery(PageQuery):
     end_date = fields.Date(load_default=None)
     payment_type = fields.Str(load_default=None, validate=validate.OneOf(PAYMENT_TYPES))
     include_voided = fields.Bool(load_default=False)
-
-
-class PostedPayment(Schema):
-    """A payment that has just been posted, and how far the sale is now paid."""
-
-    payment_id = Id(required=True)
-    sale_id = Id(required=True)
-    payment_no = fields.Int(required=True)
-    method = fields.Str(required=True)
-    account_id = Id(required=True)
-    currency = fields.Str(required=True)
-    amount = Money(required=True)
-    reference = fields.Str(required=True, allow_none=True)
-    received_on = fields.Date(required=True)
-    paid_amount = Money(required=True)
-    outstanding_amount = Money(required=True)
-    payment_type = fields.Str(required=True)
-    entry_id = Id(required=True)
-
-
-class PaymentQuery(Schema):
-    """Which page of a sale's payments."""
-
-    cursor = Id(load_default=None, metadata={"description": "next_cursor of the page before."})
-    limit = fields.Int(load_default=50, validate=validate.Range(1, 100))
-
-
-class SaleTotals(Schema):
-    """What a sale costs, and how far it is paid."""
-
-    sale_total = Money(required=True)
-    paid_total = Money(required=True)
-    outstanding_total = Money(required=True)
-
-
-class Payments(Schema):
-    """A page of a sale's payments."""
-
-    items = fields.List(fields.Nested(Payment), required=True)
-    next_cursor = Id(required=True, allow_none=True)
-    currency = fields.Str(required=True)
-    sale_totals = fields.Nested(SaleTotals, required=True)
 
 
 class NewVoid(Schema):
@@ -322,41 +250,6 @@ class Today(Schema):
     top_selling_products = fields.List(fields.Nested(TopProduct), required=True)
 
 
-class Receivables(Schema):
-    """What all customers owe."""
-
-    currency = fields.Str(required=True)
-    receivables_count = fields.Int(required=True)
-    outstanding_total = Money(required=True)
-    paid_total = Money(required=True)
-
-
-class AgeingQuery(Schema):
-    """Upper bounds of the buckets, in days, ascending."""
-
-    bucket_days = fields.Str(
-        load_default="30,60,90", validate=validate.Regexp(r"\A[0-9]{1,4}(,[0-9]{1,4})*\Z")
-    )
-
-
-class Bucket(Schema):
-    """What is owed for sales of an age, in days, both ends included."""
-
-    from_days = fields.Int(required=True)
-    to_days = fields.Int(required=True, allow_none=True)
-    currency = fields.Str(required=True)
-    outstanding = Money(required=True)
-    receivables_count = fields.Int(required=True)
-
-
-class Ageing(Schema):
-    """What is owed, by age."""
-
-    as_of_date = fields.Date(required=True)
-    currency = fields.Str(required=True)
-    buckets = fields.List(fields.Nested(Bucket), required=True)
-
-
 def numbered(sale: Any) -> dict[str, Any]:
     """Add the receipt number as it is printed: the till's name and its own number."""
     return {**sale, "receipt_number": f"{sale.till_name}-{sale.receipt_no:06}"}
@@ -366,7 +259,7 @@ async def whole_sale(call: Call) -> dict[str, Any]:
     """Get the sale of the path with its lines and all its payments."""
     sale = await q.sales.get_sale(call.conn, org_id=call.org_id, id=call.path["id"])
     lines = await q.sales.list_sale_lines(call.conn, org_id=call.org_id, sale_id=sale.id)
-    payments = await q.sales.list_payments(
+    payments = await q.payments.list_payments(
         call.conn, org_id=call.org_id, sale_id=sale.id, after_no=0, limit=LINES_MAX
     )
     return {**numbered(sale), "items": lines, "payments": payments}
@@ -468,7 +361,7 @@ async def list_sales(call: Call) -> Any:
 async def summarise_sales(call: Call) -> Any:
     """Sum up the sales of the last days, today included."""
     days, branch_id = call.query["range_days"], call.query["branch_id"]
-    last = await q.sales.get_business_date(call.conn, org_id=call.org_id, branch_id=branch_id)
+    last = await q.branches.get_business_date(call.conn, org_id=call.org_id, branch_id=branch_id)
     first = last - timedelta(days=days - 1)
     sums = await q.sales.summarise_sales(
         call.conn, org_id=call.org_id, branch_id=branch_id, start_date=first, end_date=last
@@ -490,7 +383,7 @@ async def summarise_sales(call: Call) -> Any:
 async def summarise_today(call: Call) -> Any:
     """Sum up today's sales; today is the branch's, or without one the organisation's."""
     branch_id = call.query["branch_id"]
-    date = await q.sales.get_business_date(call.conn, org_id=call.org_id, branch_id=branch_id)
+    date = await q.branches.get_business_date(call.conn, org_id=call.org_id, branch_id=branch_id)
     key = {"org_id": call.org_id, "branch_id": branch_id, "start_date": date, "end_date": date}
     sums = await q.sales.summarise_sales(call.conn, **key)
     return {
@@ -503,43 +396,6 @@ async def summarise_today(call: Call) -> Any:
         "top_selling_products": await q.sales.list_top_products(
             call.conn, **key, limit=TOP_PRODUCTS
         ),
-    }
-
-
-@routes.endpoint(
-    "GET", "/sales/ar/summary", permission="sales:read", returns=Receivables(), report=True
-)
-async def summarise_receivables(call: Call) -> Any:
-    """Sum up what all customers owe; equals the balance of accounts receivable."""
-    sums = await q.sales.summarise_receivables(call.conn, org_id=call.org_id)
-    return {**sums, "currency": await base_currency(call)}
-
-
-@routes.endpoint(
-    "GET", "/sales/ar/aging", permission="sales:read", query=AgeingQuery(), returns=Ageing(),
-    report=True,
-)  # fmt: skip
-async def age_receivables(call: Call) -> Any:
-    """Sum up what is owed by the age of the sale in days."""
-    bounds = [int(days) for days in call.query["bucket_days"].split(",")]
-    if len(bounds) > BUCKETS_MAX or sorted(set(bounds)) != bounds:
-        raise ApiError(
-            "invalid_request", "Some fields are not valid.", status=422,
-            fields={"bucket_days": [f"At most {BUCKETS_MAX} ascending numbers."]},
-        )  # fmt: skip
-    as_of = await q.sales.get_business_date(call.conn, org_id=call.org_id, branch_id=None)
-    currency = await base_currency(call)
-    rows = await q.sales.age_receivables(
-        call.conn, org_id=call.org_id, as_of=as_of, bucket_days=bounds
-    )
-    starts = [0, *(bound + 1 for bound in bounds)]
-    return {
-        "as_of_date": as_of,
-        "currency": currency,
-        "buckets": [
-            {**row, "from_days": start, "to_days": end, "currency": currency}
-            for row, start, end in zip(rows, starts, [*bounds, None], strict=True)
-        ],
     }
 
 
@@ -566,50 +422,6 @@ async def get_receipt(call: Call) -> Any:
             "phone": branch.phone,
         },
         "sale": sale,
-    }
-
-
-@routes.endpoint(
-    "POST", "/sales/{id}/payments", permission="payments:write", body=NewPayment(),
-    returns=PostedPayment(), status=201, entity="payments",
-)  # fmt: skip
-async def post_payment(call: Call) -> Any:
-    """Post a later payment: Dr its account, Cr receivable.
-
-    Refused by code: payment_within_total (with what is outstanding), payment_sale_not_void,
-    payment_account_known (409).
-    """
-    payment = await q.sales.post_payment(
-        call.conn, org_id=call.org_id, user_id=call.user_id, sale_id=call.path["id"], **call.body
-    )
-    call.audit(entity_id=payment.payment_id)
-    return payment
-
-
-@routes.endpoint(
-    "GET", "/sales/{id}/payments", permission="payments:read", query=PaymentQuery(),
-    returns=Payments(), report=True,
-)  # fmt: skip
-async def list_payments(call: Call) -> Any:
-    """List the payments of a sale in their order."""
-    sale = await q.sales.get_sale(call.conn, org_id=call.org_id, id=call.path["id"])
-    limit = call.query["limit"]
-    rows = await q.sales.list_payments(
-        call.conn,
-        org_id=call.org_id,
-        sale_id=sale.id,
-        after_no=call.query["cursor"] or 0,
-        limit=limit + 1,
-    )
-    return {
-        "items": rows[:limit],
-        "next_cursor": rows[limit - 1].payment_no if len(rows) > limit else None,
-        "currency": sale.currency,
-        "sale_totals": {
-            "sale_total": sale.total,
-            "paid_total": sale.paid_amount,
-            "outstanding_total": sale.outstanding_amount,
-        },
     }
 
 

@@ -109,3 +109,15 @@ from till
 where org_id = :org_id and branch_id = :branch_id
 order by id
 limit 1000;
+
+-- name: get_business_date :value
+-- Today's date where the branch is, else where the organisation is.
+-- nullable: branch_id
+-- not null: business_date
+select
+    (now() at time zone coalesce((
+        select branch.time_zone from branch
+        where branch.org_id = :org_id and branch.id = :branch_id::bigint
+    ), organisation.time_zone))::date as business_date
+from organisation
+where organisation.org_id = :org_id;

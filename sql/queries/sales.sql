@@ -1,4 +1,4 @@
--- Sales, payments, voids and receivables. All amounts are in the sale's currency.
+-- Sales and what takes them back. All amounts are in the sale's currency.
 
 -- name: post_sale :one
 -- Post a sale whole, in one statement: header, lines, payments, stock, cost of goods, receivable
@@ -40,29 +40,6 @@ from post_sale(
         :org_id, :user_id, :branch_id, :till_id, :customer_id, :client_sale_id, :sold_on,
         :till_at, :notes, :discount, :may_override, :product_ids, :quantities, :unit_prices,
         :discounts, :methods, :account_ids, :amounts, :references
-    ) as posted;
-
--- name: post_payment :one
--- Post a later payment of a sale: Dr its account, Cr receivable. Locks the sale.
--- Deferred rules: payment_entry_matches, payment_sale_not_void, and those of the journal.
--- nullable: account_id, currency, reference
--- not null: payment_id, sale_id, payment_no, method, account_id, currency, amount, received_on, paid_amount, outstanding_amount, payment_type, entry_id
-select
-    posted.payment_id,
-    posted.sale_id,
-    posted.payment_no,
-    posted.method,
-    posted.account_id,
-    posted.currency,
-    posted.amount,
-    posted.reference,
-    posted.received_on,
-    posted.paid_amount,
-    posted.outstanding_amount,
-    posted.payment_type,
-    posted.entry_id
-from post_payment(
-        :org_id, :user_id, :sale_id, :method, :account_id, :amount, :currency, :reference
     ) as posted;
 
 -- name: void_sale :one
@@ -144,26 +121,6 @@ inner join product on line.org_id = product.org_id and line.product_id = product
 where line.org_id = :org_id and line.sale_id = :sale_id
 order by line.line_no
 limit 500;
-
--- name: list_payments :many
--- List the payments of a sale in their order, paged by number.
--- not null: paid_after
-select
-    id,
-    payment_no,
-    method,
-    account_id,
-    currency,
-    amount,
-    paid_after,
-    reference,
-    received_on,
-    received_at,
-    received_by
-from payment
-where org_id = :org_id and sale_id = :sale_id and payment_no > :after_no
-order by payment_no
-limit :limit;
 
 -- name: list_sales :many
 -- List sales, latest first; voided ones only where asked for.
@@ -273,47 +230,3 @@ where
 group by line.product_id, product.sku, product.name, product.currency
 order by sum(line.total) desc, line.product_id
 limit :limit;
-
--- name: get_business_date :value
--- Today's date where the branch is, else where the organisation is.
--- nullable: branch_id
--- not null: business_date
-select
-    (now() at time zone coalesce((
-        select branch.time_zone from branch
-        where branch.org_id = :org_id and branch.id = :branch_id::bigint
-    ), organisation.time_zone))::date as business_date
-from organisation
-where organisation.org_id = :org_id;
-
--- name: summarise_receivables :one
--- Sum up what all customers owe.
--- not null: receivables_count, outstanding_total, paid_total
-select
-    count(*) filter (where outstanding > 0) as receivables_count,
-    coalesce(sum(outstanding), 0) as outstanding_total,
-    coalesce(sum(settled), 0) as paid_total
-from receivable
-where org_id = :org_id;
-
--- name: age_receivables :many
--- Sum up what is owed by age in days: one row per bucket, the last without an upper bound.
--- `bucket_days` are upper bounds, ascending.
--- not null: bucket, outstanding, receivables_count
-select
-    bucket.bucket,
-    coalesce(sum(owed.outstanding), 0) as outstanding,
-    count(owed.outstanding) as receivables_count
-from generate_series(1, cardinality(:bucket_days::int[]) + 1) as bucket (bucket)
-left join (
-    select
-        outstanding,
-        1 + (
-            select count(*) from unnest(:bucket_days::int[]) as bound
-            where :as_of::date - sold_on > bound
-        ) as bucket
-    from receivable
-    where org_id = :org_id and outstanding > 0
-) as owed on bucket.bucket = owed.bucket
-group by bucket.bucket
-order by bucket.bucket;
