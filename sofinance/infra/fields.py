@@ -7,16 +7,18 @@ written in the currency of the object that it is in, or of the object around tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from marshmallow import Schema, ValidationError, fields, validate
 
 from sofinance.infra.logs import timestamp
 from sofinance.rules import money
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ID_MAX = 2**63 - 1
 ID_DIGITS_MAX = len(str(ID_MAX))
@@ -93,15 +95,11 @@ class Quantity(Exact):
 
 
 class Id(fields.Integer):
-    """The id of a row: a JSON number in a body, its digits in a query."""
+    """The id of a row: a JSON number."""
 
     def __init__(self, **options: Any) -> None:
         options["validate"] = validate.Range(1, ID_MAX)
         super().__init__(strict=True, **options)
-
-    def _validated(self, value: Any) -> int:
-        digits = isinstance(value, str) and value.isascii() and value.isdigit()
-        return super()._validated(int(value) if digits and len(value) <= ID_DIGITS_MAX else value)
 
 
 class Timestamp(fields.Field[datetime]):

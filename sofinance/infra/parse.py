@@ -14,6 +14,8 @@ from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import ID_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp import web
 
 ID_DIGITS_MAX = 19
@@ -81,10 +83,13 @@ def _malformed(why: str) -> ApiError:
     return ApiError("malformed_json", "The body is not JSON.", status=400, why=why)
 
 
-def load(schema: Schema, data: Any) -> dict[str, Any]:
-    """Fit data into a schema; raises invalid_request (422) that names every field that does not."""
+def load(fit: Callable[[Any], Any], data: Any) -> dict[str, Any]:
+    """Fit data into a schema by its load function.
+
+    Raises invalid_request (422), which names every field that does not fit.
+    """
     try:
-        loaded: dict[str, Any] = schema.load(data)
+        loaded: dict[str, Any] = fit(data)
     except ValidationError as error:
         raise errors.invalid_request(flatten(error.messages)) from None
     return loaded
@@ -111,10 +116,13 @@ class QueryReader:
     def __init__(self, schema: Schema | None) -> None:
         self._schema = schema
         declared = {} if schema is None else schema.load_fields
-        self._lists = {
-            field.data_key or name
-            for name, field in declared.items()
-            if isinstance(field, fields.List)
+        named = {field.data_key or name: field for name, field in declared.items()}
+        self._lists = {name for name, field in named.items() if isinstance(field, fields.List)}
+        # Fields that take a number and no digits in a body: here there is nothing but digits.
+        self._numbers = {
+            name
+            for name, field in named.items()
+            if isinstance(inner := getattr(field, "inner", field), fields.Integer) and inner.strict
         }
 
     def read(self, request: web.Request) -> dict[str, Any]:
@@ -124,7 +132,9 @@ class QueryReader:
         given: dict[str, Any] = {}
         wrong: dict[str, list[str]] = {}
         for name in request.query:
-            values = request.query.getall(name)
+            values: list[Any] = request.query.getall(name)
+            if name in self._numbers:
+                values = [_number(value) for value in values]
             if self._schema is None:
                 wrong[name] = ["Unknown field."]
             elif name in self._lists:
@@ -135,7 +145,12 @@ class QueryReader:
                 given[name] = values[0]
         if wrong:
             raise errors.invalid_request(wrong)
-        return {} if self._schema is None else load(self._schema, given)
+        return {} if self._schema is None else load(self._schema.load, given)
+
+
+def _number(text: str) -> int | str:
+    is_number = len(text) <= ID_DIGITS_MAX and text.isascii() and text.isdecimal()
+    return int(text) if is_number else text
 
 
 def read_path(request: web.Request) -> dict[str, Any]:
@@ -147,10 +162,9 @@ def read_path(request: web.Request) -> dict[str, Any]:
 
 
 def _id(text: str) -> int:
-    if len(text) <= ID_DIGITS_MAX and text.isascii() and text.isdecimal():
-        number = int(text)
-        if 0 < number <= ID_MAX:
-            return number
+    number = _number(text)
+    if type(number) is int and 0 < number <= ID_MAX:
+        return number
     raise errors.not_found()
 
 

@@ -22,7 +22,7 @@ from sofinance.infra import errors
 from sofinance.infra.db import COMMIT, Database, Mode, abandon, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
-from sofinance.infra.fields import compile_dump, pagination
+from sofinance.infra.fields import pagination
 from sofinance.infra.guard import ADMIN, Guard, Principal, require
 from sofinance.infra.http import Call, Endpoint, Paged
 from sofinance.infra.logs import TRACE, Trace
@@ -34,6 +34,7 @@ from sofinance.infra.parse import (
     read_json,
     read_path,
 )
+from sofinance.infra.shapes import compile_dump, compile_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,7 +121,8 @@ class Route:
     def __init__(self, endpoint: Endpoint, machine: Machine) -> None:
         self.endpoint = endpoint
         self._machine = machine
-        self._handler, self._body = endpoint.handler, endpoint.body
+        self._handler = endpoint.handler
+        self._fit = None if endpoint.body is None else compile_load(endpoint.body)
         self._dump = dumper(endpoint.returns)
         self._query = QueryReader(endpoint.query)
         self._has_path = "{" in endpoint.path
@@ -139,8 +141,11 @@ class Route:
         principal = self._admit(authorization, trace)
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
-        sent = await read_json(request) if self._body is not None else {}
-        body = load(self._body, sent) if self._body is not None else {}
+        sent: Any = {}
+        body: dict[str, Any] = {}
+        if self._fit is not None:
+            sent = await read_json(request)
+            body = load(self._fit, sent)
         branch_id = branch_of(request, principal)
         machine = self._machine
 
