@@ -778,7 +778,7 @@ begin
             errcode = 'check_violation', constraint = 'customer_credit_limit',
             table = 'receivable', message = 'the customer may not owe this',
             detail = jsonb_build_object(
-                'customer_id', new.customer_id, 'status', buyer.status,
+                'customer_id', new.customer_id, 'customer_status', buyer.status,
                 'credit_limit', buyer.credit_limit::text, 'would_owe', owed::text
             )::text;
     end if;

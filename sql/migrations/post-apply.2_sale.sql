@@ -135,7 +135,8 @@ begin
         array_agg(rate_percent order by line_no) as rates,
         array_agg(tax order by line_no) as taxes,
         sum(subtotal) as subtotal,
-        sum(discount + coalesce(sale_discount, 0)) as discount,
+        sum(subtotal - discount) as undiscounted,
+        sum(discount + sale_discount) as discount,
         sum(tax) as tax,
         array_agg(product_id order by line_no) filter (where is_active is not true) as unsellable,
         array_agg(product_id order by line_no) filter (where unit_price <> price) as overridden
@@ -154,13 +155,16 @@ begin
             table = 'sale_line', message = 'another price than the shelf price',
             detail = jsonb_build_object('product_ids', basket.overridden)::text;
     end if;
-    if p_discount > 0 and basket.discount is distinct from p_discount + (
-        select sum(line_discount) from unnest(p_discounts) as line_discount
-    ) then
+    if p_discount <> round(p_discount, decimals) then
+        raise exception using
+            errcode = 'check_violation', constraint = 'sale_in_minor_units', table = 'sale',
+            message = 'a discount of a part of a cent';
+    end if;
+    if basket.discount > basket.subtotal or (p_discount > 0 and basket.undiscounted = 0) then
         raise exception using
             errcode = 'check_violation', constraint = 'sale_discount_within_subtotal',
-            table = 'sale', message = 'a discount on nothing',
-            detail = jsonb_build_object('subtotal', basket.subtotal::text)::text;
+            table = 'sale', message = 'a discount above what it is given on',
+            detail = jsonb_build_object('subtotal', round(basket.subtotal, decimals)::text)::text;
     end if;
 
     select
@@ -174,7 +178,7 @@ begin
             errcode = 'check_violation', constraint = 'payment_within_total', table = 'payment',
             message = 'paid more than the total',
             detail = jsonb_build_object(
-                'total', money.total::text, 'paid', money.paid::text
+                'total', round(money.total, decimals)::text, 'paid', money.paid::text
             )::text;
     end if;
 
@@ -400,7 +404,10 @@ begin
             errcode = 'check_violation', constraint = 'payment_within_total', table = 'payment',
             message = 'more than is outstanding',
             detail = jsonb_build_object(
-                'outstanding', (due.total - due.paid_so_far)::text, 'amount', p_amount::text
+                'outstanding', round(
+                    due.total - due.paid_so_far, minor_units(due.currency)
+                )::text,
+                'amount', p_amount::text
             )::text;
     end if;
     business_date := (now() at time zone due.time_zone)::date;
