@@ -548,6 +548,54 @@ class customers:
 
     summarise_receivables: ClassVar[_SummariseReceivables]
 
+class export:
+    class AllowPausesRow(Row):
+        pause_ms: str | None
+
+    class _AllowPauses(Statement):
+        async def __call__(self, conn: Connection, /, *, pause_ms: int) -> export.AllowPausesRow: ...
+
+    allow_pauses: ClassVar[_AllowPauses]
+
+    class _FindFirstDate(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, as_of: date) -> date | None: ...
+
+    find_first_date: ClassVar[_FindFirstDate]
+
+    class ListAccountsRow(Row):
+        id: int
+        code: str
+        name: str
+        type: str
+        currency: str
+
+    class _ListAccounts(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, after_id: int, limit: int) -> list[export.ListAccountsRow]: ...
+
+    list_accounts: ClassVar[_ListAccounts]
+
+    class ListEntryLinesRow(Row):
+        id: int
+        posted_on: date
+        kind: str
+        memo: str | None
+        reference_type: str | None
+        reference_id: str | None
+        reverses_id: int | None
+        sale_id: int | None
+        payment_id: int | None
+        void_sale_id: int | None
+        goods_receipt_id: int | None
+        account_id: int | None
+        currency: str | None
+        amount: Decimal | None
+        description: str | None
+
+    class _ListEntryLines(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, as_of: date, after_on: date, after_id: int, limit: int) -> list[export.ListEntryLinesRow]: ...
+
+    list_entry_lines: ClassVar[_ListEntryLines]
+
 class inventory:
     class ReceiveGoodsRow(Row):
         id: int
@@ -752,17 +800,17 @@ class journal:
     trial_balance: ClassVar[_TrialBalance]
 
     class _MarkRollUp(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+        async def __call__(self, conn: Connection, /) -> int: ...
 
     mark_roll_up: ClassVar[_MarkRollUp]
 
     class _RollUpBalances(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+        async def __call__(self, conn: Connection, /) -> int: ...
 
     roll_up_balances: ClassVar[_RollUpBalances]
 
     class _RebuildBalances(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+        async def __call__(self, conn: Connection, /) -> int: ...
 
     rebuild_balances: ClassVar[_RebuildBalances]
 

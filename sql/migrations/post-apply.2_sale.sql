@@ -87,6 +87,20 @@ begin
             message = 'no such active till in an active branch',
             detail = jsonb_build_object('branch_id', p_branch_id, 'till_id', p_till_id)::text;
     end if;
+
+    -- Before everything else: a till that sends a sale again must read that it is posted, not that
+    -- the goods it sold are gone. Two at once meet at the constraint itself.
+    if p_client_sale_id is not null then
+        select id into new_sale_id
+        from sale where org_id = p_org_id and client_sale_id = p_client_sale_id;
+        if found then
+            raise exception using
+                errcode = 'unique_violation', constraint = 'sale_client_sale_taken',
+                table = 'sale', message = 'posted already',
+                detail = jsonb_build_object('sale_id', new_sale_id)::text;
+        end if;
+    end if;
+
     decimals := minor_units(place.currency);
     business_date := coalesce(p_sold_on, (now() at time zone place.time_zone)::date);
 

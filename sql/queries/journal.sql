@@ -255,17 +255,17 @@ limit 10000;
 -- name: mark_roll_up :value
 -- Note up to where no posting is under way; commit at once, then roll_up_balances.
 -- not null: mark_roll_up
-select mark_roll_up(:org_id);
+select mark_roll_up();
 
 -- name: roll_up_balances :value
 -- Add the entries up to the mark to the daily snapshots.
 -- not null: roll_up_balances
-select roll_up_balances(:org_id);
+select roll_up_balances();
 
 -- name: rebuild_balances :value
 -- Make the daily snapshots again from the journal.
 -- not null: rebuild_balances
-select rebuild_balances(:org_id);
+select rebuild_balances();
 
 -- name: list_snapshot_differences :many
 -- List the days of accounts whose snapshot is not the sum of their lines; none, if all is well.
