@@ -81,6 +81,7 @@ create table product (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint product_pk primary key (org_id, id),
+    constraint product_currency_key unique (org_id, id, currency),
     constraint product_sku_taken unique (org_id, sku),
     constraint product_barcode_taken unique (org_id, barcode),
     constraint product_category_known foreign key (org_id, category_id)
@@ -115,6 +116,8 @@ comment on column product.is_active is 'False: cannot be sold. Never deleted.';
 comment on column product.created_at is 'When it was created (server time).';
 comment on column product.updated_at is 'When it was last changed (server time).';
 comment on constraint product_pk on product is 'This product exists already.';
+comment on constraint product_currency_key on product is
+'Lets a line name its product together with its currency.';
 comment on constraint product_sku_taken on product is 'Another product has this SKU.';
 comment on constraint product_barcode_taken on product is 'Another product has this barcode.';
 comment on constraint product_category_known on product is 'There is no such category, or products still belong to it.';

@@ -16,6 +16,7 @@ create table stock (
     reorder_level numeric(14, 3) not null default 10,
     updated_at timestamptz not null default now(),
     constraint stock_pk primary key (org_id, branch_id, product_id),
+    constraint stock_currency_key unique (org_id, branch_id, product_id, currency),
     constraint stock_branch_known foreign key (org_id, branch_id) references branch (org_id, id),
     constraint stock_product_known foreign key (org_id, product_id)
     references product (org_id, id),
@@ -37,6 +38,8 @@ comment on column stock.value is 'What they cost in all (moving average).';
 comment on column stock.reorder_level is 'At or below this many units the stock is low.';
 comment on column stock.updated_at is 'When it last moved (server time).';
 comment on constraint stock_pk on stock is 'The branch has a stock row of this product already.';
+comment on constraint stock_currency_key on stock is
+'Lets a movement name its stock together with its currency.';
 comment on constraint stock_branch_known on stock is 'There is no such branch.';
 comment on constraint stock_product_known on stock is 'There is no such product.';
 comment on constraint stock_currency_is_base on stock is
@@ -126,8 +129,8 @@ create table goods_receipt_line (
     constraint goods_receipt_line_receipt_known
     foreign key (org_id, receipt_id, line_count, currency)
     references goods_receipt (org_id, id, line_count, currency),
-    constraint goods_receipt_line_product_known foreign key (org_id, product_id)
-    references product (org_id, id),
+    constraint goods_receipt_line_product_known foreign key (org_id, product_id, currency)
+    references product (org_id, id, currency),
     constraint goods_receipt_line_quantity_above_zero check (quantity > 0),
     constraint goods_receipt_line_cost_not_negative check (unit_cost >= 0),
     constraint goods_receipt_line_value_right check (
@@ -151,7 +154,7 @@ comment on constraint goods_receipt_line_in_its_slot on goods_receipt_line is
 comment on constraint goods_receipt_line_receipt_known on goods_receipt_line is
 'This goods receipt does not exist, or has another number of lines.';
 comment on constraint goods_receipt_line_product_known on goods_receipt_line is
-'There is no such product.';
+'There is no such product in this currency.';
 comment on constraint goods_receipt_line_quantity_above_zero on goods_receipt_line is
 'A quantity is above zero.';
 comment on constraint goods_receipt_line_cost_not_negative on goods_receipt_line is
@@ -170,8 +173,8 @@ create table stock_movement (
     goods_receipt_id bigint,
     created_at timestamptz not null default now(),
     constraint stock_movement_pk primary key (org_id, id),
-    constraint stock_movement_stock_known foreign key (org_id, branch_id, product_id)
-    references stock (org_id, branch_id, product_id),
+    constraint stock_movement_stock_known foreign key (org_id, branch_id, product_id, currency)
+    references stock (org_id, branch_id, product_id, currency),
     constraint stock_movement_receipt_known foreign key (org_id, goods_receipt_id)
     references goods_receipt (org_id, id),
     constraint stock_movement_moves check (quantity <> 0),
@@ -195,7 +198,7 @@ comment on column stock_movement.goods_receipt_id is 'The goods receipt that cau
 comment on column stock_movement.created_at is 'When it was posted (server time).';
 comment on constraint stock_movement_pk on stock_movement is 'This movement exists already.';
 comment on constraint stock_movement_stock_known on stock_movement is
-'The branch has no stock row of this product.';
+'The branch has no stock row of this product in this currency.';
 comment on constraint stock_movement_receipt_known on stock_movement is
 'There is no such goods receipt.';
 comment on constraint stock_movement_moves on stock_movement is

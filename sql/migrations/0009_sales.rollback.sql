@@ -7,6 +7,7 @@ drop table payment;
 drop table sale_line;
 drop table sale;
 drop function sale_total_matches_lines();
+drop function sale_line_priced_from_catalogue();
 drop function sale_payments_match();
 drop function sale_stock_matches();
 drop function sale_entry_matches();

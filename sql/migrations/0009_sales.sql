@@ -138,8 +138,8 @@ create table sale_line (
     constraint sale_line_sale_known
     foreign key (org_id, sale_id, line_count, currency, prices_include_tax)
     references sale (org_id, id, line_count, currency, prices_include_tax),
-    constraint sale_line_product_known foreign key (org_id, product_id)
-    references product (org_id, id),
+    constraint sale_line_product_known foreign key (org_id, product_id, currency)
+    references product (org_id, id, currency),
     constraint sale_line_quantity_above_zero check (quantity > 0),
     constraint sale_line_price_not_negative check (unit_price >= 0 and list_price >= 0),
     constraint sale_line_price_override_allowed check (
@@ -195,7 +195,8 @@ comment on constraint sale_line_in_its_slot on sale_line is
 'A sale''s lines are numbered from 1 to its number of lines.';
 comment on constraint sale_line_sale_known on sale_line is
 'This sale does not exist, or has another number of lines.';
-comment on constraint sale_line_product_known on sale_line is 'There is no such product.';
+comment on constraint sale_line_product_known on sale_line is
+'There is no such product, or it is not for sale, or not in this currency.';
 comment on constraint sale_line_quantity_above_zero on sale_line is 'A quantity is above zero.';
 comment on constraint sale_line_price_not_negative on sale_line is 'A price is zero or more.';
 comment on constraint sale_line_price_override_allowed on sale_line is
@@ -793,6 +794,38 @@ create constraint trigger customer_credit_limit after insert on receivable
 deferrable initially deferred for each row execute function customer_credit_limit();
 comment on constraint customer_credit_limit on receivable is
 'The customer is not active, or would owe more than the credit limit.';
+
+-- Prices and rates are the catalogue's, whoever writes the line. Immediate, and a serialization
+-- failure: where a price changed between reading it and writing the line, trying again is right.
+create function sale_line_priced_from_catalogue() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    product_ids bigint[];
+begin
+    select array_agg(line.product_id order by line.product_id) into product_ids
+    from sold as line
+    left join public.product on product.org_id = line.org_id and product.id = line.product_id
+    left join public.tax_code
+        on tax_code.org_id = product.org_id and tax_code.id = product.tax_code_id
+    where (line.list_price, line.tax_code, line.tax_rate_percent, true)
+        is distinct from (product.price, tax_code.code, tax_code.rate_percent, product.is_active);
+
+    if product_ids is not null then
+        raise exception using
+            errcode = 'serialization_failure', constraint = 'sale_line_priced_from_catalogue',
+            table = 'sale_line', message = 'the catalogue says otherwise',
+            detail = jsonb_build_object('product_ids', product_ids)::text;
+    end if;
+    return null;
+end
+$$;
+comment on function sale_line_priced_from_catalogue() is
+'Shelf price, tax code and rate of new sale lines are those of the catalogue at this moment.';
+create trigger sale_line_priced_from_catalogue after insert on sale_line
+referencing new table as sold
+for each statement execute function sale_line_priced_from_catalogue();
+comment on trigger sale_line_priced_from_catalogue on sale_line is
+'Shelf price, tax code and tax rate of a line are the catalogue''s.';
 
 -- Receivables follow sales, payments and voids; nobody else may write them.
 create function receivable_follows() returns trigger
