@@ -25,6 +25,10 @@ TOOLS = {
     "dev": "sofinance.tools.dev",
     "serve": "sofinance.tools.serve",
     "migrate": "sofinance.tools.migrate",
+    "export": "sofinance.tools.export",
+    "balances": "sofinance.tools.balances",
+    "org": "sofinance.tools.orgs",
+    "user": "sofinance.tools.orgs",
 }
 NO_DATABASE = (
     psycopg.OperationalError,

@@ -165,6 +165,7 @@ REQUIRED = tuple(name for name, f in FIELDS.items() if f.metadata["required"])
 def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> Settings:
     """Read all settings; raises SettingsError with every problem, not only the first."""
     problems: list[str] = []
+    wrong: set[str] = set()
     values: dict[str, Any] = {}
     for name, declared in FIELDS.items():
         try:
@@ -173,6 +174,7 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
                 values[name] = _parse(declared, text)
         except ValueError as problem:
             problems.append(str(problem))
+            wrong.add(name)
     environment = values.get("environment", "development")
     secret = values.get("jwt_secret", "")
     if secret == PLACEHOLDER_SECRET and environment != "development":
@@ -180,12 +182,7 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
             f"JWT_SECRET is the example's: in {environment} it must be your own, "
             "for instance from `openssl rand -hex 32`."
         )
-    named_wrong = {problem.partition(" ")[0] for problem in problems}
-    problems += [
-        _missing(name)
-        for name in required
-        if not values.get(name) and name.upper() not in named_wrong
-    ]
+    problems += [_missing(n) for n in required if not values.get(n) and n not in wrong]
     if problems:
         raise SettingsError(problems)
     return Settings(**values)

@@ -148,15 +148,21 @@ class Server:
         One that runs already (its starter was killed) is taken over.
         """
         self._prepare()
-        if not (self.pgdata / "PG_VERSION").exists():
-            self._initialise()
-        self._check_version()
-        if not self._join():
-            self._launch()
-        self._ensure_database()
+        try:
+            if not (self.pgdata / "PG_VERSION").exists():
+                self._initialise()
+            self._check_version()
+            if not self._join():
+                self._launch()
+            self._ensure_database()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
-        """Stop it: sessions are ended, everything is on disk; no harm if it does not run."""
+        """Stop it: sessions are ended, everything is on disk; no harm if we did not start it."""
+        if self._lock is None:
+            return
         postmaster = self._postmaster()
         if postmaster is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -166,9 +172,8 @@ class Server:
                     os.kill(postmaster.pid, signal.SIGQUIT)  # at once; the next start recovers
                 self._gone(postmaster.pid, STOP_TIMEOUT_S)
         self._process = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+        self._lock = None
 
     # -- the directory --------------------------------------------------------------------
 
@@ -196,6 +201,7 @@ class Server:
             if "secrets.json" not in there:
                 self._write_secrets()
         except OSError as error:
+            self.stop()
             raise SetupError(f"Cannot write in {self.data}: {error.strerror}.") from None
 
     def _take_lock(self) -> None:
@@ -385,7 +391,6 @@ class Server:
                     return
                 time.sleep(POLL_S)
             if self._process.poll() is None:
-                self.stop()
                 raise SetupError(
                     f"PostgreSQL did not start in {START_TIMEOUT_S} s; it says why in {self.log}."
                 )
@@ -446,11 +451,12 @@ class Server:
             path.unlink()
 
     def _gone(self, pid: int, timeout_s: float) -> bool:
+        """Wait till the process has ended; one that nobody buried counts as ended."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            if self._process is not None and self._process.pid == pid:
-                self._process.poll()  # our own child stays a zombie until it is asked after
-            if not _alive(pid):
+            if self._process is not None:
+                self._process.poll()
+            if not _alive(pid) or not _works_in(pid, self.pgdata):
                 return True
             time.sleep(POLL_S)
         return False

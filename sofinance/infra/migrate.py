@@ -10,6 +10,7 @@ passes over a migration that it cannot read: here that is an error.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ LOCK_KEY = 5_067_214_903_817_155  # any number, the same for all who migrate
 LOCK_WAIT_S = 120
 LOCK_POLL_S = 0.1
 CONNECT_TIMEOUT_S = 10
+# yoyo logs every statement; the commands tell which migrations were applied.
+logging.getLogger("yoyo").setLevel(logging.WARNING)
 BOOKKEEPING = ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 
 
@@ -182,11 +185,14 @@ def _alone(backend: Any) -> Iterator[None]:
         time.sleep(LOCK_POLL_S)
     try:
         if "yoyo_lock" not in backend.list_tables():
-            backend.create_lock_table()
+            # Its own method would swallow a refusal.
+            backend.execute(backend.format_sql(backend.create_lock_table_sql))
         backend.break_lock()  # of a yoyo that was killed: who holds the lock above is alone
         backend.ensure_internal_schema_updated()
     except psycopg.Error as error:
-        raise SetupError(_failure("The table of applied migrations", "apply", error)) from error
+        raise SetupError(
+            _failure("The tables that migrations are noted in", "apply", error)
+        ) from error
     yield  # the lock ends with the connection
 
 

@@ -51,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         if option is not None:
             given[variable] = str(option)
     given.setdefault("ACCESS_TOKEN_MINUTES", str(ACCESS_TOKEN_MINUTES))
+    if args.json:
+        # A script that reads one line may never read stderr, and a full pipe would stop us.
+        given.setdefault("LOG_LEVEL", "warning")
     for variable in ("DATABASE_URL", "OWNER_URL", "JWT_SECRET", "SECRET_KEY"):
         given.pop(variable, None)  # the embedded database's own take their place
         given.pop(f"{variable}_FILE", None)

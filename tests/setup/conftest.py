@@ -1,0 +1,105 @@
+"""What tests of the command need: a directory for data, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sofinance.infra import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Sofinance = Callable[..., subprocess.CompletedProcess[str]]
+    Service = Callable[..., subprocess.Popen[str]]
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 60
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    """Yield a directory that PostgreSQL's own account can pass through, whoever we are."""
+    directory = Path(tempfile.mkdtemp(prefix="sofinance-data-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A path for a data directory that is not there yet."""
+    with _directory() as directory:
+        yield directory / "data"
+        # A test that failed half-way may have left PostgreSQL running.
+        for pidfile in directory.glob("*/pgdata/postmaster.pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pidfile.read_text().split()[0]), signal.SIGQUIT)
+
+
+@pytest.fixture(scope="session")
+def _made() -> Iterator[Path]:
+    with _directory() as directory:
+        server = embedded.Server(directory / "data")
+        server.start()
+        server.stop()
+        yield directory / "data"
+
+
+@pytest.fixture
+def made(_made: Path, data: Path) -> Path:
+    """A data directory that has been started once; copied, which is quicker than making one."""
+    subprocess.run(["cp", "-a", _made, data], check=True)  # noqa: S607 - keeps the owner
+    return data
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return an environment with nothing of ours in it but these variables."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+
+
+@pytest.fixture
+def sofinance() -> Sofinance:
+    """Run the command to its end: ``sofinance("serve", DATABASE_URL=...)``."""
+
+    def run(*args: Any, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sofinance", *map(str, args)],
+            env=environment(**variables), cwd="/", stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """Start a command and leave it running: ``service("sofinance", "dev")``; it is ended here."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(module: str, *args: Any, **variables: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, args)],
+            env=environment(**variables), cwd=ROOT, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(TIMEOUT_S)
+        assert process.stdout is not None
+        process.stdout.close()
