@@ -1116,7 +1116,7 @@ class sales:
         entry_id: int | None
 
     class _PostSale(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, branch_id: int, till_id: int | None, customer_id: int | None, client_sale_id: UUID | None, sold_on: date | None, till_at: datetime | None, notes: str | None, discount: Decimal, may_override: bool, product_ids: Sequence[int], quantities: Sequence[Decimal], unit_prices: Sequence[Decimal], discounts: Sequence[Decimal], methods: Sequence[str], account_ids: Sequence[int], amounts: Sequence[Decimal], references: Sequence[str]) -> sales.PostSaleRow: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, branch_id: int, till_id: int | None, customer_id: int | None, client_sale_id: UUID | None, sold_on: date | None, till_at: datetime | None, notes: str | None, discount: Decimal, may_override: bool, product_ids: Sequence[int], quantities: Sequence[Decimal], unit_prices: Sequence[Decimal], discounts: Sequence[Decimal], methods: Sequence[str], currencies: Sequence[str], account_ids: Sequence[int], amounts: Sequence[Decimal], references: Sequence[str]) -> sales.PostSaleRow: ...
 
     post_sale: ClassVar[_PostSale]
 

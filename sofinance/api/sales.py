@@ -332,6 +332,7 @@ async def post_sale(call: Call) -> Any:
         unit_prices=[item["unit_price"] for item in items],
         discounts=[item["discount"] for item in items],
         methods=[payment["method"] for payment in payments],
+        currencies=[payment["currency"] for payment in payments],
         account_ids=[payment["account_id"] for payment in payments],
         amounts=[payment["amount"] for payment in payments],
         references=[payment["reference"] for payment in payments],

@@ -120,7 +120,12 @@ comment on constraint app_user_role_known on app_user is
 alter table app_user enable row level security;
 alter table app_user force row level security;
 create policy org on app_user using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on app_user to sofinance_app;
+-- By column, here and below: numbers and server times are the database's, and OVERRIDING SYSTEM
+-- VALUE needs the right to the column.
+grant select on app_user to sofinance_app;
+grant insert (
+    org_id, email, password_hash, first_name, last_name, role
+) on app_user to sofinance_app;
 grant update (email, password_hash, first_name, last_name, role, is_active, updated_at)
 on app_user to sofinance_app;
 

@@ -76,12 +76,18 @@ comment on constraint till_receipt_count_not_negative on till is
 alter table branch enable row level security;
 alter table branch force row level security;
 create policy org on branch using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on branch to sofinance_app;
+grant select on branch to sofinance_app;
+grant insert (
+    org_id, name, address, phone, email, time_zone, is_active
+) on branch to sofinance_app;
 grant update (name, address, phone, email, time_zone, is_active, updated_at) on branch
 to sofinance_app;
 
 alter table till enable row level security;
 alter table till force row level security;
 create policy org on till using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on till to sofinance_app;
+grant select on till to sofinance_app;
+grant insert (
+    org_id, branch_id, name, is_active
+) on till to sofinance_app;
 grant update (name, is_active, receipt_count) on till to sofinance_app;

@@ -140,19 +140,29 @@ comment on index product_by_category is 'Products of a category; the foreign key
 alter table tax_code enable row level security;
 alter table tax_code force row level security;
 create policy org on tax_code using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on tax_code to sofinance_app;
+grant select on tax_code to sofinance_app;
+grant insert (
+    org_id, code, name, rate_percent, is_active
+) on tax_code to sofinance_app;
 grant update (code, name, rate_percent, is_active, updated_at) on tax_code to sofinance_app;
 
 alter table category enable row level security;
 alter table category force row level security;
 create policy org on category using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert, delete on category to sofinance_app;
+grant select, delete on category to sofinance_app;
+grant insert (
+    org_id, name, description, is_active
+) on category to sofinance_app;
 grant update (name, description, is_active, updated_at) on category to sofinance_app;
 
 alter table product enable row level security;
 alter table product force row level security;
 create policy org on product using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on product to sofinance_app;
+grant select on product to sofinance_app;
+grant insert (
+    org_id, sku, barcode, name, description, category_id, tax_code_id, currency, cost, price,
+    is_active
+) on product to sofinance_app;
 grant update (
     sku, barcode, name, description, category_id, tax_code_id, cost, price, is_active, updated_at
 ) on product to sofinance_app;

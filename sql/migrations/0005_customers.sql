@@ -75,7 +75,10 @@ comment on constraint customer_credit_limit_in_minor_units on customer is
 alter table customer enable row level security;
 alter table customer force row level security;
 create policy org on customer using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on customer to sofinance_app;
+grant select on customer to sofinance_app;
+grant insert (
+    org_id, name, email, phone, address, customer_type, currency, credit_limit, status, notes
+) on customer to sofinance_app;
 grant update (
     name, email, phone, address, customer_type, credit_limit, status, notes, updated_at
 ) on customer to sofinance_app;

@@ -119,11 +119,17 @@ comment on constraint accounting_period_overlaps on accounting_period is
 alter table account enable row level security;
 alter table account force row level security;
 create policy org on account using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on account to sofinance_app;
+grant select on account to sofinance_app;
+grant insert (
+    org_id, code, name, type, currency, branch_id, takes_payments
+) on account to sofinance_app;
 grant update (code, name, is_active, updated_at) on account to sofinance_app;
 
 alter table accounting_period enable row level security;
 alter table accounting_period force row level security;
 create policy org on accounting_period using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on accounting_period to sofinance_app;
+grant select on accounting_period to sofinance_app;
+grant insert (
+    org_id, starts_on, ends_on
+) on accounting_period to sofinance_app;
 grant update (is_closed, closed_by, closed_at) on accounting_period to sofinance_app;

@@ -309,7 +309,11 @@ comment on constraint account_closes_at_zero on account is
 alter table journal_entry enable row level security;
 alter table journal_entry force row level security;
 create policy org on journal_entry using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on journal_entry to sofinance_app;
+grant select on journal_entry to sofinance_app;
+grant insert (
+    org_id, period_id, posted_on, kind, line_count, memo, reference_type, reference_id,
+    reverses_id, created_by
+) on journal_entry to sofinance_app;
 
 alter table journal_line enable row level security;
 alter table journal_line force row level security;

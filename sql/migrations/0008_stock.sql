@@ -288,6 +288,7 @@ alter table journal_entry no force row level security;
 alter table journal_entry add column goods_receipt_id bigint;
 alter table journal_entry add constraint journal_entry_receipt_known
 foreign key (org_id, goods_receipt_id) references goods_receipt (org_id, id);
+grant insert (goods_receipt_id) on journal_entry to sofinance_app;
 comment on column journal_entry.goods_receipt_id is 'The goods receipt that it is the entry of.';
 comment on constraint journal_entry_receipt_known on journal_entry is
 'There is no such goods receipt.';
@@ -437,7 +438,11 @@ grant update (reorder_level) on stock to sofinance_app;
 alter table goods_receipt enable row level security;
 alter table goods_receipt force row level security;
 create policy org on goods_receipt using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on goods_receipt to sofinance_app;
+grant select on goods_receipt to sofinance_app;
+grant insert (
+    org_id, branch_id, kind, reference, supplier_name, currency, line_count, total, received_on,
+    received_by
+) on goods_receipt to sofinance_app;
 
 alter table goods_receipt_line enable row level security;
 alter table goods_receipt_line force row level security;
@@ -447,4 +452,7 @@ grant select, insert on goods_receipt_line to sofinance_app;
 alter table stock_movement enable row level security;
 alter table stock_movement force row level security;
 create policy org on stock_movement using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on stock_movement to sofinance_app;
+grant select on stock_movement to sofinance_app;
+grant insert (
+    org_id, branch_id, product_id, currency, quantity, value, goods_receipt_id
+) on stock_movement to sofinance_app;

@@ -385,6 +385,7 @@ alter table stock_movement add constraint stock_movement_has_one_document check 
 alter table stock_movement add constraint stock_movement_direction check (
     (sale_id is null) = (quantity > 0)
 );
+grant insert (sale_id, void_sale_id) on stock_movement to sofinance_app;
 comment on column stock_movement.sale_id is 'The sale that caused it.';
 comment on column stock_movement.void_sale_id is 'The voided sale whose goods came back.';
 comment on constraint stock_movement_sale_known on stock_movement is 'There is no such sale.';
@@ -422,6 +423,7 @@ alter table journal_entry add constraint journal_entry_has_its_document check (
         else kind = 'MANUAL'
     end
 );
+grant insert (sale_id, payment_id, void_sale_id) on journal_entry to sofinance_app;
 comment on column journal_entry.sale_id is 'The sale that it is the entry of.';
 comment on column journal_entry.payment_id is 'The later payment that it is the entry of.';
 comment on column journal_entry.void_sale_id is 'The voided sale that it takes back.';
@@ -907,7 +909,12 @@ comment on trigger sale_void_is_final on sale_void is 'A void is final.';
 alter table sale enable row level security;
 alter table sale force row level security;
 create policy org on sale using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on sale to sofinance_app;
+grant select on sale to sofinance_app;
+grant insert (
+    org_id, branch_id, till_id, receipt_no, client_sale_id, customer_id, cashier_id, currency,
+    prices_include_tax, line_count, subtotal, discount, tax, total, paid, sold_on, till_at,
+    notes
+) on sale to sofinance_app;
 
 alter table sale_line enable row level security;
 alter table sale_line force row level security;
@@ -917,12 +924,19 @@ grant select, insert on sale_line to sofinance_app;
 alter table payment enable row level security;
 alter table payment force row level security;
 create policy org on payment using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on payment to sofinance_app;
+grant select on payment to sofinance_app;
+grant insert (
+    org_id, sale_id, payment_no, currency, sale_total, sale_paid, paid_before, amount, method,
+    account_id, reference, received_on, received_by
+) on payment to sofinance_app;
 
 alter table sale_void enable row level security;
 alter table sale_void force row level security;
 create policy org on sale_void using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on sale_void to sofinance_app;
+grant select on sale_void to sofinance_app;
+grant insert (
+    org_id, sale_id, reason, voided_on, voided_by
+) on sale_void to sofinance_app;
 
 alter table receivable enable row level security;
 alter table receivable force row level security;

@@ -91,4 +91,8 @@ grant update (fingerprint, status, body, created_at, expires_at) on idempotency_
 alter table audit_log enable row level security;
 alter table audit_log force row level security;
 create policy org on audit_log using (org_id = current_setting('app.org_id')::bigint);
-grant select, insert on audit_log to sofinance_app;
+grant select on audit_log to sofinance_app;
+grant insert (
+    org_id, user_id, action, entity_type, entity_id, before, after, request_id, ip, user_agent,
+    severity
+) on audit_log to sofinance_app;

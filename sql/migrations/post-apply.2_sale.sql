@@ -41,6 +41,7 @@ create or replace function post_sale(
     p_unit_prices numeric[],
     p_discounts numeric[],
     p_methods text[],
+    p_currencies text[],
     p_account_ids bigint[],
     p_amounts numeric[],
     p_references text[]
@@ -274,12 +275,14 @@ begin
             method, account_id, reference, received_on, received_by
         )
         select
-            p_org_id, new_sale_id, tender.payment_no, place.currency, money.total, money.paid,
+            p_org_id, new_sale_id, tender.payment_no, coalesce(tender.currency, place.currency),
+            money.total, money.paid,
             sum(tender.amount) over (order by tender.payment_no) - tender.amount, tender.amount,
             tender.method, coalesce(tender.account_id, account.id), tender.reference,
             business_date, p_user_id
-        from unnest(p_methods, p_account_ids, p_amounts, p_references) with ordinality
-            as tender (method, account_id, amount, reference, payment_no)
+        from unnest(p_methods, p_currencies, p_account_ids, p_amounts, p_references)
+            with ordinality
+            as tender (method, currency, account_id, amount, reference, payment_no)
         left join account
             on account.org_id = p_org_id and account.role = payment_account_role(tender.method);
     end if;
@@ -355,12 +358,12 @@ end
 $$;
 comment on function post_sale(
     bigint, bigint, bigint, bigint, bigint, uuid, date, timestamptz, text, numeric, boolean,
-    bigint[], numeric[], numeric[], numeric[], text[], bigint[], numeric[], text[]
+    bigint[], numeric[], numeric[], numeric[], text[], text[], bigint[], numeric[], text[]
 ) is
 'Posts a sale whole: header, lines, payments, stock, cost of goods, receivable and journal entry.';
 grant execute on function post_sale(
     bigint, bigint, bigint, bigint, bigint, uuid, date, timestamptz, text, numeric, boolean,
-    bigint[], numeric[], numeric[], numeric[], text[], bigint[], numeric[], text[]
+    bigint[], numeric[], numeric[], numeric[], text[], text[], bigint[], numeric[], text[]
 ) to sofinance_app;
 
 create or replace function post_payment(

@@ -39,7 +39,7 @@ select
 from post_sale(
         :org_id, :user_id, :branch_id, :till_id, :customer_id, :client_sale_id, :sold_on,
         :till_at, :notes, :discount, :may_override, :product_ids, :quantities, :unit_prices,
-        :discounts, :methods, :account_ids, :amounts, :references
+        :discounts, :methods, :currencies, :account_ids, :amounts, :references
     ) as posted;
 
 -- name: void_sale :one

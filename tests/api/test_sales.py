@@ -105,6 +105,7 @@ async def test_a_receipt_has_a_stable_number_and_says_who_sold(shop: Shop) -> No
         ({"discount": "0.001"}, (422, "sale_in_minor_units")),
         ({"payments": []}, (422, "sale_credit_has_customer")),
         ({"payments": [{"amount": "11", "method": "GOLD"}]}, (422, "invalid_request")),
+        ({"payments": [{"amount": "11", "currency": "EUR"}]}, (409, "payment_sale_known")),
         ({"customer_id": 10**15}, (409, "sale_customer_known")),
         ({"till_id": 10**15}, (409, "sale_till_known")),
         ({"branch_id": 10**15}, (409, "sale_till_known")),
