@@ -1010,6 +1010,11 @@ class request:
 
     begin_report: ClassVar[_BeginReport]
 
+    class _PlanForValues(Statement):
+        async def __call__(self, conn: Connection, /) -> int: ...
+
+    plan_for_values: ClassVar[_PlanForValues]
+
     class SetTenantRow(Row):
         org_id: str | None
         user_id: str | None

@@ -45,10 +45,11 @@ class Mode(enum.Enum):
     REPORT = "report"  # one state for all statements
 
 
+PLAN_FOR_VALUES = q.request.plan_for_values.literal()
 BEGIN = {
     Mode.WRITE: q.request.begin_write.literal(),
-    Mode.READ: q.request.begin_read.literal(),
-    Mode.REPORT: q.request.begin_report.literal(),
+    Mode.READ: f"{q.request.begin_read.literal()};\n{PLAN_FOR_VALUES}",
+    Mode.REPORT: f"{q.request.begin_report.literal()};\n{PLAN_FOR_VALUES}",
 }
 COMMIT = q.request.commit_work.literal()
 ROLLBACK = q.request.roll_back.literal()

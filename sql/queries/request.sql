@@ -14,6 +14,11 @@ begin read only;
 -- Begin a transaction whose queries all see one and the same state.
 begin isolation level repeatable read read only;
 
+-- name: plan_for_values :exec
+-- Plan each query of this transaction for its own values: optional filters make the generic plan,
+-- which is right for postings, a bad one for lists and reports.
+set local plan_cache_mode = 'force_custom_plan';
+
 -- name: set_tenant :one
 -- Say whose rows this transaction may see, and how long it may run and wait, until its end.
 -- nullable: user_id
