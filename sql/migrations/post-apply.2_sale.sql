@@ -325,14 +325,7 @@ begin
         )
         values (
             p_org_id,
-            coalesce(
-                (
-                    select id from accounting_period
-                    where org_id = p_org_id and starts_on <= business_date
-                        and ends_on >= business_date
-                ),
-                open_period(p_org_id, business_date)
-            ),
+            open_period(p_org_id, business_date),
             business_date, 'SALE', entry_lines.line_count, new_sale_id, p_user_id
         )
         returning id into new_entry_id;
@@ -448,13 +441,7 @@ begin
     )
     values (
         p_org_id,
-        coalesce(
-            (
-                select id from accounting_period
-                where org_id = p_org_id and starts_on <= business_date and ends_on >= business_date
-            ),
-            open_period(p_org_id, business_date)
-        ),
+        open_period(p_org_id, business_date),
         business_date, 'PAYMENT', 2, new_payment_id, p_user_id
     )
     returning id into new_entry_id;
@@ -547,14 +534,7 @@ begin
         )
         values (
             p_org_id,
-            coalesce(
-                (
-                    select id from accounting_period
-                    where org_id = p_org_id and starts_on <= business_date
-                        and ends_on >= business_date
-                ),
-                open_period(p_org_id, business_date)
-            ),
+            open_period(p_org_id, business_date),
             business_date, 'VOID', lines.line_count, left(p_reason, 500), p_sale_id, p_user_id
         )
         returning id into new_entry_id;

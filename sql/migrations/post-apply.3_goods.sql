@@ -87,14 +87,7 @@ begin
         )
         values (
             p_org_id,
-            coalesce(
-                (
-                    select id from accounting_period
-                    where org_id = p_org_id and starts_on <= business_date
-                        and ends_on >= business_date
-                ),
-                open_period(p_org_id, business_date)
-            ),
+            open_period(p_org_id, business_date),
             business_date, 'GOODS_RECEIPT', 2, p_reference, new_receipt_id, p_user_id
         )
         returning id into new_entry_id;

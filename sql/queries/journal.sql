@@ -11,10 +11,7 @@ with entry as (
     )
     values (
         :org_id,
-        coalesce((
-            select id from accounting_period
-            where org_id = :org_id and starts_on <= :posted_on and ends_on >= :posted_on
-        ), open_period(:org_id, :posted_on)),
+        open_period(:org_id, :posted_on),
         :posted_on, 'MANUAL', cardinality(:account_ids::bigint[]), :memo, :reference_type,
         :reference_id, :user_id
     )
@@ -77,10 +74,7 @@ entry as (
     )
     select
         :org_id,
-        coalesce((
-            select id from accounting_period
-            where org_id = :org_id and starts_on <= :posted_on and ends_on >= :posted_on
-        ), open_period(:org_id, :posted_on)),
+        open_period(:org_id, :posted_on),
         :posted_on,
         'REVERSAL',
         original.line_count,
