@@ -48,6 +48,7 @@ START_TIMEOUT_S = 60  # recovery after a crash may have a lot of log to read
 STOP_TIMEOUT_S = 30
 POLL_S = 0.01
 PASSWORD_BYTES = 24
+PID_OF_NOBODY = 2**31 - 1  # above every kernel's limit
 
 # What differs from initdb's defaults; written once into postgresql.conf, so that edits count.
 OPTIONS: dict[str, str] = {
@@ -441,14 +442,21 @@ class Server:
         return Postmaster(pid, int(lines[3]) if len(lines) > 3 else 0, status)
 
     def _forget_stale(self) -> None:
-        """Remove a postmaster.pid whose number another program has got since.
+        """Tell PostgreSQL that the process it left noted is none of its own.
 
-        PostgreSQL itself forgives a number that nobody has, but takes any process of its own
-        account for a running server; after a container's restart numbers repeat.
+        PostgreSQL forgives a number that nobody has, but takes any process of its account for a
+        running server: one that was killed and not buried yet, or, after a container's restart,
+        another program. The file stays, only the number goes: by the rest of it PostgreSQL
+        notices children of a killed server that still run, and waits for them.
         """
         path = self.pgdata / "postmaster.pid"
-        if path.exists() and self._postmaster() is None and Path("/proc/self/cwd").exists():
-            path.unlink()
+        if self._postmaster() is not None or not Path("/proc/self/cwd").exists():
+            return
+        if path.exists():
+            lines = path.read_text("utf-8").splitlines(keepends=True)
+            path.write_text("".join([f"{PID_OF_NOBODY}\n", *lines[1:]]), "utf-8")
+        for lock in self.pgdata.glob(".s.PGSQL.*.lock"):
+            lock.unlink()
 
     def _gone(self, pid: int, timeout_s: float) -> bool:
         """Wait till the process has ended; one that nobody buried counts as ended."""

@@ -38,6 +38,7 @@ LOCK_POLL_S = 0.1
 CONNECT_TIMEOUT_S = 10
 # yoyo logs every statement; the commands tell which migrations were applied.
 logging.getLogger("yoyo").setLevel(logging.WARNING)
+DONE = {"apply": "applied", "rollback": "rolled back"}
 BOOKKEEPING = ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 
 
@@ -129,7 +130,7 @@ def _run(backend: Any, migration: Any, direction: str) -> None:
                     backend.unmark_one(migration, log=False)
                 backend.log_migration(migration, direction)
     except psycopg.Error as error:
-        raise SetupError(_failure(f"Migration {migration.id}", direction, error)) from error
+        raise SetupError(_failure(f"Migration {migration.id}", DONE[direction], error)) from error
 
 
 def _refresh(backend: Any, files: list[Any]) -> None:
@@ -142,7 +143,7 @@ def _refresh(backend: Any, files: list[Any]) -> None:
                 backend.connection.execute(Path(file.path).read_text("utf-8"))
                 backend.execute("reset role")
     except psycopg.Error as error:
-        raise SetupError(_failure(name, "apply", error)) from error
+        raise SetupError(_failure(name, DONE["apply"], error)) from error
 
 
 def _hand_over(backend: Any) -> None:
@@ -191,7 +192,7 @@ def _alone(backend: Any) -> Iterator[None]:
         backend.ensure_internal_schema_updated()
     except psycopg.Error as error:
         raise SetupError(
-            _failure("The tables that migrations are noted in", "apply", error)
+            _failure("The tables that migrations are noted in", "made", error)
         ) from error
     yield  # the lock ends with the connection
 
@@ -211,8 +212,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
-def _failure(what: str, direction: str, error: psycopg.Error) -> str:
-    done = "be applied" if direction == "apply" else "be rolled back"
+def _failure(what: str, done: str, error: psycopg.Error) -> str:
     why = (error.diag.message_primary or str(error)).strip().rstrip(".")
     where = f" [{error.diag.context.splitlines()[0]}]" if error.diag.context else ""
     hint = (
@@ -220,4 +220,4 @@ def _failure(what: str, direction: str, error: psycopg.Error) -> str:
         if isinstance(error, psycopg.errors.InsufficientPrivilege)
         else ""
     )
-    return f"{what} could not {done}: {why}{where} (SQLSTATE {error.sqlstate}).{hint}"
+    return f"{what} could not be {done}: {why}{where} (SQLSTATE {error.sqlstate}).{hint}"

@@ -1,0 +1,278 @@
+"""The command: what it starts, what it stops, and that every refusal is a sentence and a code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from sofinance.cli import TOOLS, main
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SECRET = "only-for-tests-" * 3
+START_TIMEOUT_S = 60
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on right now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def get(url: str, token: str = "", body: Any = None) -> Any:
+    """Return the JSON, or the text, of an answer; waits till somebody answers."""
+    request = urllib.request.Request(url)  # noqa: S310 - our own service's
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    until = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                text = answer.read().decode()
+                return json.loads(text) if "json" in answer.headers["Content-Type"] else text
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(f"{url}: {error.status} {error.read()!r}") from None
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+def sign_in(ready: dict[str, Any]) -> str:
+    """Return an access token of the demo's administrator."""
+    answer = get(f"{ready['url']}/api/v1/auth/login", body=ready["admin"])
+    token: str = answer["data"]["access_token"]
+    return token
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Return the sentence of a refusal; a traceback or another code fails the test."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("sofinance: ")
+    assert done.stderr.rstrip().endswith(".")
+    return done.stderr.removeprefix("sofinance: ").strip()
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    for command in TOOLS:
+        assert f"    {command} " in listed
+        with pytest.raises(SystemExit) as left:
+            main([command, "--help"])
+        assert left.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: sofinance {command} ")
+
+
+def test_version(sofinance):
+    assert sofinance("--version").stdout == "sofinance 0.1.0\n"
+
+
+def test_an_unknown_command_is_a_usage_error(sofinance):
+    done = sofinance("sing")
+    assert done.returncode == 2
+    assert "invalid choice: 'sing'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- serve -------------------------------------------------------------------------------------
+
+
+def test_serve_tells_all_problems_of_its_settings(sofinance):
+    told = refused(sofinance("serve", PORT="http", LOG_LEVEL="loud"), 2)
+    assert told.startswith("4 settings are wrong:")
+    for variable in ("PORT", "LOG_LEVEL", "DATABASE_URL", "JWT_SECRET"):
+        assert f"- {variable} " in told
+
+
+def test_serve_says_that_a_port_is_in_use(sofinance, dsn, taken_port):
+    done = sofinance("serve", "--port", taken_port, DATABASE_URL=dsn, JWT_SECRET=SECRET)
+    assert refused(done, 3) == (
+        f"Cannot listen on 127.0.0.1:{taken_port}: another program uses it; "
+        "stop that one or give another port."
+    )
+
+
+def test_serve_says_that_no_database_answers(sofinance):
+    url = f"postgresql://sofinance_app:x@127.0.0.1:{free_port()}/sofinance"
+    done = sofinance("serve", "--port", 0, DATABASE_URL=url, JWT_SECRET=SECRET)
+    assert refused(done, 3).startswith("The database cannot be used: ")
+
+
+def test_serve_says_that_a_password_is_wrong(sofinance, dsn):
+    url = dsn.replace("only-for-tests", "wrong")
+    done = sofinance("serve", "--port", 0, DATABASE_URL=url, JWT_SECRET=SECRET)
+    assert "password authentication failed" in refused(done, 3)
+
+
+def test_serve_says_that_a_database_is_not_migrated(sofinance, dsn, superuser_dsn):
+    with psycopg.connect(superuser_dsn, autocommit=True) as conn:
+        conn.execute("create database sofinance_not_migrated")
+        try:
+            url = dsn.rpartition("/")[0] + "/sofinance_not_migrated"
+            done = sofinance("serve", "--port", 0, DATABASE_URL=url, JWT_SECRET=SECRET)
+        finally:
+            conn.execute("drop database sofinance_not_migrated with (force)")
+    assert refused(done, 3) == "The database is not migrated: run `sofinance migrate`."
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_leaves_on_a_signal(service, dsn, number):
+    port = free_port()
+    process = service("sofinance", "serve", "--port", port, DATABASE_URL=dsn, JWT_SECRET=SECRET)
+    assert get(f"http://127.0.0.1:{port}/health")["data"]["status"] == "healthy"
+    process.send_signal(number)
+    assert process.wait(START_TIMEOUT_S) == 0
+
+
+def test_gunicorn_answers_from_several_workers_and_adds_up_their_metrics(service, dsn):
+    port = free_port()
+    process = service(
+        "gunicorn", "-c", "gunicorn.conf.py",
+        DATABASE_URL=dsn, JWT_SECRET=SECRET, PORT=str(port), WEB_CONCURRENCY="2",
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(20):
+        assert get(f"{url}/health")["data"]["status"] == "healthy"
+    metrics = get(f"{url}/metrics")
+    counted = [
+        float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if line.startswith("http_requests_total{") and 'route="/health"' in line
+    ]
+    assert sum(counted) == 20
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(START_TIMEOUT_S) == 0
+
+
+# -- migrate -----------------------------------------------------------------------------------
+
+
+@pytest.mark.empty_database
+def test_migrate_says_what_it_did(sofinance, owner_dsn):
+    done = sofinance("migrate", "--status", OWNER_URL=owner_dsn)
+    assert done.returncode == 0
+    assert done.stdout.endswith(" applied, 0 pending\n")
+    assert sofinance("migrate", OWNER_URL=owner_dsn).stdout == "nothing to apply\n"
+
+
+def test_migrate_wants_to_know_where(sofinance, dsn):
+    told = refused(sofinance("migrate", DATABASE_URL=dsn), 2)
+    assert "OWNER_URL is missing." in told
+
+
+def test_a_command_without_a_database_says_where_one_comes_from(sofinance, data):
+    told = refused(sofinance("migrate", "--status", "--data", data), 3)
+    assert told == (
+        f"No database runs in {data}: start it with `sofinance dev`, or name one with DATABASE_URL."
+    )
+
+
+# -- dev ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dev(service: Callable[..., subprocess.Popen[str]], data: Path):
+    """Start ``sofinance dev --json --empty`` and return it with what it says when it is ready."""
+
+    def start() -> tuple[subprocess.Popen[str], dict[str, Any]]:
+        process = service("sofinance", "dev", "--json", "--empty", "--port", 0, "--data", data)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("{"), line + process.stdout.read()
+        return process, json.loads(line)
+
+    return start
+
+
+def test_dev_serves_from_nothing_and_again_from_what_it_left(dev, data):
+    process, ready = dev()
+    assert ready.keys() == {
+        "url", "docs_url", "database_url", "owner_url", "organisation", "admin", "cashier",
+    }  # fmt: skip
+    assert get(ready["docs_url"])
+    assert get(f"{ready['url']}/api/v1/branches", sign_in(ready))["success"] is True
+    with psycopg.connect(ready["database_url"]) as conn:
+        assert conn.execute("select current_user").fetchone() == ("sofinance_app",)
+    with psycopg.connect(ready["owner_url"]) as conn:
+        assert conn.execute("select current_user").fetchone() == ("sofinance_owner",)
+    token = sign_in(ready)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=START_TIMEOUT_S)[0] == ""
+    assert process.returncode == 0
+    assert not (data / "pgdata" / "postmaster.pid").exists()
+
+    process, again = dev()
+    assert {**again, "url": "", "docs_url": ""} == {**ready, "url": "", "docs_url": ""}
+    # The key that signs tokens is kept too.
+    assert get(f"{again['url']}/api/v1/branches", token)["success"] is True
+
+
+def test_dev_killed_and_its_database_killed_comes_back(dev, data):
+    process, ready = dev()
+    process.kill()
+    process.wait()
+    pid = int((data / "pgdata" / "postmaster.pid").read_text().split()[0])
+
+    process, again = dev()  # finds PostgreSQL running
+    assert again["database_url"] == ready["database_url"]
+    assert int((data / "pgdata" / "postmaster.pid").read_text().split()[0]) == pid
+    os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+    process, again = dev()  # finds it dead
+    assert again["database_url"] == ready["database_url"]
+    assert sign_in(again)
+
+
+def test_dev_says_that_a_port_is_in_use_before_it_makes_anything(sofinance, data, taken_port):
+    told = refused(sofinance("dev", "--json", "--data", data, "--port", taken_port), 3)
+    assert told.startswith(f"Cannot listen on 127.0.0.1:{taken_port}: another program uses it")
+    assert not data.exists()
+
+
+def test_dev_says_that_its_data_is_in_use(dev, sofinance, data):
+    _, ready = dev()
+    done = sofinance("dev", "--json", "--data", data, "--port", 0)
+    assert " is in use by process " in refused(done, 3)
+    assert sign_in(ready)  # and the other goes on
+
+
+def test_commands_find_the_database_that_dev_runs(dev, sofinance, data):
+    dev()
+    done = sofinance("migrate", "--status", "--data", data)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_dev_refuses_a_broken_setting(sofinance, data):
+    told = refused(sofinance("dev", "--json", "--data", data, LOG_LEVEL="loud"), 2)
+    assert told.startswith("1 setting is wrong:")
+    assert not data.exists()
