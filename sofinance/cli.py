@@ -27,6 +27,7 @@ TOOLS = {
     "migrate": "sofinance.tools.migrate",
     "export": "sofinance.tools.export",
     "balances": "sofinance.tools.balances",
+    "import": "sofinance.tools.import_completejourney",
     "org": "sofinance.tools.orgs",
     "user": "sofinance.tools.orgs",
 }
