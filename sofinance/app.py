@@ -82,8 +82,9 @@ async def watch(machine: Machine) -> None:
     """Keep the gauges of the pool and of the database current."""
     while True:
         metrics.POOL_SIZE.set(machine.db.size_max)
-        metrics.POOL_OPEN.set(machine.db.size)
-        metrics.POOL_IN_USE.set(machine.db.in_use)
+        metrics.POOL_OPEN.set(machine.db.pool.open_count)
+        metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)
+        metrics.POOL_WAITING.set(machine.db.pool.waiting_count)
         try:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)

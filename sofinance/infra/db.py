@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import queries as q
+from sofinance.infra.pool import Pool
 from sofinance.infra.sql import Connection, Row
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ SERVER_VERSION_MIN = 15
 # How long a statement waits for a row or a key that another transaction holds; less than the
 # statement timeout, so that the client reads which of the two it was.
 LOCK_TIMEOUT_MS = 3_000
-# Connections that are kept even when nobody calls.
+# Connections that are opened before the first request.
 POOL_SIZE_MIN = 2
 # Statements kept prepared on each connection: more than there are query names.
 STATEMENT_COUNT_MAX = 1_000
 CLOSE_TIMEOUT_S = 10
 PING_TIMEOUT_S = 2
+ROLLBACK_TIMEOUT_S = 2
+# How much longer than PostgreSQL itself we wait for the end of a statement: past that the server
+# or the way to it is gone.
+ANSWER_SLACK_S = 5
 # Opening messages that are remembered, one per organisation, user and mode.
 MESSAGE_COUNT_MAX = 4_096
 
@@ -76,58 +81,46 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pool: Any = None
         self.statement_timeout_ms = settings.database_statement_timeout_ms
+        self.size_max = settings.database_pool_size
+        self.pool = Pool(
+            self._connect,
+            abandon,
+            size_max=settings.database_pool_size,
+            timeout_s=settings.database_acquire_timeout_s,
+        )
 
     async def open(self) -> None:
         """Connect; raises what asyncpg raises when the server is not there or is not usable."""
-        self._pool = await asyncpg.create_pool(
-            self._settings.database_url,
-            min_size=min(POOL_SIZE_MIN, self._settings.database_pool_size),
-            max_size=self._settings.database_pool_size,
-            record_class=Row,
-            init=_check_server,
-            reset=_keep,
-            max_queries=1_000_000,
-            max_inactive_connection_lifetime=0,
-            statement_cache_size=STATEMENT_COUNT_MAX,
-            max_cached_statement_lifetime=0,
-            timeout=self._settings.database_acquire_timeout_s,
-            server_settings={"application_name": "sofinance"},
-        )
+        count = min(POOL_SIZE_MIN, self.size_max)
+        for conn in [await self.pool.take() for _ in range(count)]:
+            self.pool.give_back(conn)
 
     async def close(self) -> None:
         """Let what runs finish, for a bounded time, then close every connection."""
-        if self._pool is None:
-            return
+        await self.pool.close(CLOSE_TIMEOUT_S)
+
+    async def _connect(self) -> Any:
+        conn = await asyncpg.connect(
+            self._settings.database_url,
+            record_class=Row,
+            statement_cache_size=STATEMENT_COUNT_MAX,
+            max_cached_statement_lifetime=0,
+            timeout=self._settings.database_acquire_timeout_s,
+            command_timeout=self.statement_timeout_ms / 1000 + ANSWER_SLACK_S,
+            server_settings={"application_name": "sofinance"},
+        )
         try:
-            await asyncio.wait_for(self._pool.close(), CLOSE_TIMEOUT_S)
-        except TimeoutError:
-            self._pool.terminate()
-
-    @property
-    def size(self) -> int:
-        """The connections that are open."""
-        return 0 if self._pool is None else int(self._pool.get_size())
-
-    @property
-    def size_max(self) -> int:
-        """The connections that may be open."""
-        return self._settings.database_pool_size
-
-    @property
-    def in_use(self) -> int:
-        """The connections that somebody works with right now."""
-        return 0 if self._pool is None else int(self._pool.get_size() - self._pool.get_idle_size())
-
-    def acquire(self) -> Any:
-        """Borrow a connection; raises TimeoutError when none is free in time."""
-        return self._pool.acquire(timeout=self._settings.database_acquire_timeout_s)
+            check_server(conn)
+        except RuntimeError:
+            await conn.close()
+            raise
+        return conn
 
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises TimeoutError after PING_TIMEOUT_S."""
         async with asyncio.timeout(PING_TIMEOUT_S):
-            async with self.acquire() as conn:
+            async with self.pool.lend() as conn:
                 await q.request.ping(conn)
 
     @contextlib.asynccontextmanager
@@ -154,13 +147,10 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _transaction(self, message: str) -> AsyncGenerator[Connection]:
-        async with self.acquire() as conn:
-            try:
-                await conn.execute(message)
-                yield conn
-                await commit(conn, COMMIT)
-            finally:
-                await abandon(conn)
+        async with self.pool.lend() as conn:
+            await conn.execute(message)
+            yield conn
+            await commit(conn, COMMIT)
 
 
 async def commit(conn: Connection, message: str) -> None:
@@ -174,14 +164,14 @@ async def abandon(conn: Any) -> None:
     """Undo a transaction that is still open; nothing to do, and no round trip, after a COMMIT."""
     if not conn.is_closed() and conn.is_in_transaction():
         try:
-            await conn.execute(ROLLBACK)
+            await conn.execute(ROLLBACK, timeout=ROLLBACK_TIMEOUT_S)
         except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
             # The connection is of no use any more: the server undoes its work, the pool drops it.
             conn.terminate()
 
 
-async def _check_server(conn: Any) -> None:
-    """Refuse a server on which this service would not be safe."""
+def check_server(conn: Any) -> None:
+    """Refuse a server on which this service would not be safe; raises RuntimeError."""
     settings = conn.get_settings()
     if settings.standard_conforming_strings != "on":
         raise RuntimeError(
@@ -192,7 +182,3 @@ async def _check_server(conn: Any) -> None:
         raise RuntimeError(
             f"The database is PostgreSQL {major}; SOFinance needs {SERVER_VERSION_MIN} or newer."
         )
-
-
-async def _keep(_conn: Any) -> None:
-    """Give a connection back as it is: nothing was set for longer than a transaction."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from sofinance import __version__
-from sofinance.infra.logs import timestamp
+from sofinance.infra.times import iso_now
 
 if TYPE_CHECKING:
     from sofinance.config import Settings
@@ -73,4 +72,4 @@ def _plain(value: Any) -> Any:
 
 
 def _now() -> bytes:
-    return timestamp(datetime.now(UTC)).encode()
+    return iso_now().encode()

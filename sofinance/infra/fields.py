@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from marshmallow import Schema, ValidationError, fields, validate
 
-from sofinance.infra.logs import timestamp
+from sofinance.infra.times import iso
 from sofinance.rules import money
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Timestamp(fields.Field[datetime]):
             raise ValidationError("Out of range.") from None
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> str | None:
-        return None if value is None else utc(value)
+        return None if value is None else iso(value)
 
 
 class LowerEmail(fields.Email):
@@ -144,11 +144,6 @@ def plain(number: Decimal) -> str:
     """Write a number without trailing zeros and without an exponent: 1.500 is "1.5"."""
     written = format(number, "f")
     return written.rstrip("0").rstrip(".") if "." in written else written
-
-
-def utc(moment: datetime) -> str:
-    """Write an aware moment in UTC."""
-    return timestamp(moment.astimezone(UTC))
 
 
 def currency_of(obj: Any) -> str | None:

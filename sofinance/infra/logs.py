@@ -11,12 +11,15 @@ import re
 import sys
 import traceback
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
 
+from sofinance.infra import metrics
+from sofinance.infra.times import iso_now
+
 SERVICE = "sofinance"
+LEVELS = {number: logging.getLevelName(number) for number in range(0, 51, 10)}
 # A traceback is cut here, so that a line stays a line that log shippers accept.
 METADATA_TEXT_LENGTH_MAX = 16_000
 SECRETS = re.compile(
@@ -59,8 +62,8 @@ class Journal:
         trace = TRACE.get()
         line = orjson.dumps(
             {
-                "timestamp": timestamp(datetime.now(UTC)),
-                "level": logging.getLevelName(level),
+                "timestamp": iso_now(),
+                "level": LEVELS.get(level) or logging.getLevelName(level),
                 "service": SERVICE,
                 "environment": self.environment,
                 "request_id": None if trace is None else trace.request_id,
@@ -73,8 +76,12 @@ class Journal:
         )
         # Looked up late, so that a stream which was exchanged (by a test, say) is honoured.
         stream = self.stream or sys.stdout
-        stream.write(line.decode())
-        stream.flush()
+        try:
+            stream.write(line.decode())
+            stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads stdout any more; the sale goes on, and the loss is counted.
+            metrics.LOG_LINES_LOST.inc()
 
 
 JOURNAL = Journal()
@@ -100,11 +107,6 @@ def redact(text: str) -> str:
     return SECRETS.sub(
         lambda found: (found["keep"] or found["scheme"] or found["name"] or "") + "[redacted]", text
     )
-
-
-def timestamp(moment: datetime) -> str:
-    """Write an aware UTC moment as ISO 8601 with milliseconds and Z."""
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def configure(*, level: str, environment: str, stream: TextIO | None = None) -> None:

@@ -31,10 +31,15 @@ DURATIONS = Histogram(
 POOL_IN_USE = Gauge("db_pool_in_use", "Database connections at work.", multiprocess_mode="livesum")
 POOL_OPEN = Gauge("db_pool_open", "Database connections open.", multiprocess_mode="livesum")
 POOL_SIZE = Gauge("db_pool_size", "Database connections allowed.", multiprocess_mode="livesum")
+POOL_WAITING = Gauge(
+    "db_pool_waiting", "Requests that wait for a connection.", multiprocess_mode="livesum"
+)
 DATABASE_UP = Gauge(
     "database_up", "1 when the database answered the last ping, else 0.",
     multiprocess_mode="livemin",
 )  # fmt: skip
+
+LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
 # labels() costs more than counting: the children are looked up once per route.
 _children: dict[tuple[str, str, int], tuple[Any, Any]] = {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -37,7 +37,7 @@ def surround(machine: Machine) -> Any:
     async def surrounded(request: web.Request, handler: Answer) -> web.StreamResponse:
         started_s = time.perf_counter()
         given = request.headers.get("X-Request-ID")
-        request_id = given if given and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if given and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         trace = Trace(request_id)
         TRACE.set(trace)
         method, path = request.method, request.rel_url.raw_path

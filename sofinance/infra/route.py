@@ -19,7 +19,7 @@ from aiohttp import web
 
 from sofinance import queries as q
 from sofinance.infra import errors
-from sofinance.infra.db import COMMIT, Database, Mode, abandon, commit, opening
+from sofinance.infra.db import COMMIT, Database, Mode, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import pagination
@@ -162,11 +162,8 @@ class Route:
         attempt = 1
         while True:
             try:
-                async with machine.db.acquire() as conn:
-                    try:
-                        return await self._attempt(request, make_call(conn), key)
-                    finally:
-                        await abandon(conn)
+                async with machine.db.pool.lend() as conn:
+                    return await self._attempt(request, make_call(conn), key)
             except (StaleConnectionError, asyncpg.PostgresError) as error:
                 if attempt == ATTEMPT_COUNT_MAX or not is_worth_another_try(error):
                     raise

@@ -14,7 +14,8 @@ import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, missing
 from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 
-from sofinance.infra.fields import Exact, Money, RawJson, Timestamp, currency_of, plain, utc
+from sofinance.infra.fields import Exact, Money, RawJson, Timestamp, currency_of, plain
+from sofinance.infra.times import iso
 from sofinance.rules import money
 
 Load = Callable[[Any], Any]
@@ -232,7 +233,7 @@ def _holds_money(schema: Schema) -> bool:
     )
 
 
-def _writer(  # noqa: PLR0911 - one return for each kind of field
+def _writer(  # noqa: C901, PLR0911 - one branch for each kind of field
     field: fields.Field[Any], attribute: str
 ) -> Convert | None:
     match field:
@@ -241,7 +242,7 @@ def _writer(  # noqa: PLR0911 - one return for each kind of field
         case Exact():
             return lambda value, _: plain(value)
         case Timestamp() | fields.DateTime():
-            return lambda value, _: utc(value)
+            return lambda value, _: iso(value)
         case fields.UUID():
             return lambda value, _: str(value)  # asyncpg's own class, which orjson does not know
         case RawJson():

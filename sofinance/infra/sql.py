@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import asyncpg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 # A wheel carries sql/ inside the package; a source tree and an editable install have it beside.
@@ -141,8 +141,16 @@ class Statement:
         its UTF-8 bytes, which the query reads with ``convert_from(:memo, 'utf8')``. A bytes literal
         is ``'\x...'``: the pool refuses a server whose standard_conforming_strings is off.
         """
+        if len(args) == len(self.params):
+            try:
+                return self._template % {
+                    name: LITERALS[type(value)](value) for name, value in args.items()
+                }
+            except KeyError:
+                pass  # another name, or another type: told below
         self._values(args)
-        return self._template % {name: _literal(value) for name, value in args.items()}
+        kinds = {name: type(value).__name__ for name, value in args.items()}
+        raise TypeError(f"{self.key}: a literal is an int, bool, bytes or None, not {kinds}")
 
 
 class Query(Statement):
@@ -168,30 +176,27 @@ class Query(Statement):
         return row
 
 
-def _literal(value: object) -> str:
-    # The exact type, since a subclass could bring its own idea of str().
-    kind = type(value)
-    if kind is int:
-        # A negative number in parentheses, or `1-:x` would become the comment `1--5`.
-        return f"({value})" if value < 0 else str(value)  # type: ignore[operator]
-    if kind is bytes:
-        return f"'\\x{value.hex()}'"  # type: ignore[attr-defined]
-    if value is None:
-        return "null"
-    if kind is bool:
-        return "true" if value else "false"
-    raise TypeError(f"a literal is an int, bool, bytes or None, not {kind.__name__}")
+# By the exact type, since a subclass could bring its own idea of str(). A negative number stands in
+# parentheses, or `1-:x` would become the comment `1--5`.
+LITERALS: dict[type, Callable[[Any], str]] = {
+    int: lambda value: str(value) if value >= 0 else f"({value})",
+    bool: lambda value: "true" if value else "false",
+    bytes: lambda value: f"'\\x{value.hex()}'",
+    type(None): lambda _: "null",
+}
 
 
 def _template(statement: str) -> str:
-    """Turn ``:name`` into ``%(name)s`` and keep every other per cent sign as it is."""
+    """Turn ``:name`` into ``%(name)s``, drop comments, and keep every other per cent sign."""
     parts: list[str] = []
     end = 0
     for match in TOKEN.finditer(statement):
-        if match["param"] is not None:
-            parts += [statement[end : match.start()].replace("%", "%%"), f"%({match['param']})s"]
+        name = match["param"]
+        if name is not None or COMMENT.fullmatch(match[0]):
+            parts.append(statement[end : match.start()].replace("%", "%%"))
+            parts.append("" if name is None else f"%({name})s")
             end = match.end()
-    return "".join(parts) + statement[end:].replace("%", "%%")
+    return ("".join(parts) + statement[end:].replace("%", "%%")).strip()
 
 
 def split(text: str, name: str = "the query file") -> Iterator[Block]:
