@@ -14,7 +14,7 @@ from aiohttp import web
 
 from sofinance import api, config
 from sofinance.infra import logs, metrics, openapi
-from sofinance.infra.middleware import surround
+from sofinance.infra.middleware import answer_unreadable, surround
 from sofinance.infra.route import Machine, Route
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def create_app(settings: config.Settings) -> web.Application:
     machine = Machine(settings)
     app = web.Application(middlewares=[surround(machine)], client_max_size=settings.max_body_bytes)
     app[MACHINE] = machine
+    # What is no HTTP at all never reaches a middleware; aiohttp has no setting for its answer.
+    web.RequestHandler.handle_error = answer_unreadable  # type: ignore[assignment,method-assign]
     endpoints = find_endpoints()
     for endpoint in endpoints:
         answer = Route(endpoint, machine).answer

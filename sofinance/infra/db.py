@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import queries as q
+from sofinance.infra.command import SetupError
 from sofinance.infra.pool import Pool
 from sofinance.infra.sql import Connection, Row
 
@@ -112,7 +113,7 @@ class Database:
         )
         try:
             check_server(conn)
-        except RuntimeError:
+        except SetupError:
             await conn.close()
             raise
         return conn
@@ -171,14 +172,14 @@ async def abandon(conn: Any) -> None:
 
 
 def check_server(conn: Any) -> None:
-    """Refuse a server on which this service would not be safe; raises RuntimeError."""
+    """Refuse a server on which this service would not be safe."""
     settings = conn.get_settings()
     if settings.standard_conforming_strings != "on":
-        raise RuntimeError(
+        raise SetupError(
             "standard_conforming_strings is off for this database or role; it must be on."
         )
     major = conn.get_server_version().major
     if major < SERVER_VERSION_MIN:
-        raise RuntimeError(
+        raise SetupError(
             f"The database is PostgreSQL {major}; SOFinance needs {SERVER_VERSION_MIN} or newer."
         )

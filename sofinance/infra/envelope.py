@@ -22,12 +22,27 @@ MIRRORED_PAGE_KEYS = ("items", "page", "size", "total")
 class Envelope:
     """Writes answers as the settings want them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        *,
+        version: str | None,
+        correlates: bool = False,
+        mirrors: bool = False,
+        mirrors_pages: bool = False,
+    ) -> None:
+        self._version, self._correlates = version, correlates
+        self._mirrors, self._mirrors_pages = mirrors, mirrors and mirrors_pages
+
+    @classmethod
+    def configured(cls, settings: Settings) -> Envelope:
+        """Return the envelope that the settings ask for."""
         enriched = settings.enable_response_enrichment
-        self._version = __version__ if enriched and settings.include_app_version_meta else None
-        self._correlates = enriched and settings.include_correlation_id
-        self._mirrors = settings.enable_key_mirroring
-        self._mirrors_pages = settings.enable_key_mirroring and settings.mirror_pagination_keys
+        return cls(
+            version=__version__ if enriched and settings.include_app_version_meta else None,
+            correlates=enriched and settings.include_correlation_id,
+            mirrors=settings.enable_key_mirroring,
+            mirrors_pages=settings.mirror_pagination_keys,
+        )
 
     def success(self, message: bytes, data: bytes, request_id: str, mirrored: bytes = b"") -> bytes:
         """Write the envelope around a message and data that are JSON already."""

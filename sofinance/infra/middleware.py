@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from sofinance.infra import errors, metrics
+from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.logs import JOURNAL, TRACE, Trace
 from sofinance.infra.route import JSON_HEADERS, USER_AGENT_LENGTH_MAX, Machine
@@ -26,6 +27,8 @@ AIOHTTP_CODES = {
     405: ("method_not_allowed", "This path knows other methods; see the Allow header."),
     413: ("payload_too_large", "The body is larger than this service takes."),
 }
+
+PLAIN_ENVELOPE = Envelope(version=None)
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,7 +78,9 @@ def refuse(
 ) -> web.StreamResponse:
     """Render whatever went wrong, in a handler, at COMMIT or in aiohttp itself."""
     known: ApiError | None
-    if isinstance(error, web.HTTPException):
+    if isinstance(error, web.RequestPayloadError):
+        known = ApiError("malformed_request", "The body did not arrive whole.", status=400)
+    elif isinstance(error, web.HTTPException):
         if error.status < 400:  # a redirect is not a refusal
             return error
         known = from_aiohttp(error)
@@ -88,11 +93,33 @@ def refuse(
     accept = request.headers.get("Accept", "")
     if errors.wants_problem(accept):
         body = errors.problem(known, request_id=trace.request_id, path=request.rel_url.raw_path)
-        headers = {"Content-Type": "application/problem+json", **known.headers}
+        headers = {**JSON_HEADERS, "Content-Type": "application/problem+json", **known.headers}
     else:
         body = machine.envelope.failure(known, trace.request_id)
         headers = {**JSON_HEADERS, **known.headers}
     return web.Response(body=body, status=known.status, headers=headers)
+
+
+def answer_unreadable(
+    _protocol: object,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    _message: str | None = None,
+) -> web.StreamResponse:
+    """Answer what never became a request, or escaped from the middleware, in the envelope too."""
+    if request.writer.output_size > 0:
+        raise ConnectionError("half of an answer is sent; the rest would be taken for its end")
+    if status >= 500:
+        log.error("unhandled error", exc_info=exc)
+        error = errors.internal()
+    else:
+        error = ApiError("malformed_request", "This is not HTTP as we know it.", status=status)
+    metrics.observe(request.method, UNMATCHED, error.status, 0.0)
+    body = PLAIN_ENVELOPE.failure(error, "")
+    response = web.Response(body=body, status=error.status, headers=JSON_HEADERS)
+    response.force_close()
+    return response
 
 
 def from_aiohttp(error: web.HTTPException) -> ApiError:

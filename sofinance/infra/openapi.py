@@ -23,6 +23,7 @@ from apispec.ext.marshmallow.common import make_schema_key
 from marshmallow import Schema, fields
 
 from sofinance import __version__
+from sofinance.infra import errors
 from sofinance.infra.db import Mode
 from sofinance.infra.fields import Pagination, Timestamp
 from sofinance.infra.http import Endpoint, Paged
@@ -103,7 +104,7 @@ def add_documents(app: web.Application, endpoints: list[Endpoint]) -> None:
     app.router.add_get(OPENAPI_PATH, document(functools.cache(lambda: openapi(endpoints))))
     app.router.add_get(SWAGGER_PATH, document(functools.cache(lambda: swagger(endpoints))))
     app.router.add_get(UI_PATH, show_ui)
-    app.router.add_static(f"{UI_PATH}/static", UI_FILES)
+    app.router.add_get(f"{UI_PATH}/static/{{name}}", show_ui_file)
 
 
 def document(write: Callable[[], dict[str, Any]]) -> Callable[[web.Request], Any]:
@@ -121,6 +122,14 @@ async def show_ui(_request: web.Request) -> web.Response:
     for name, path in (("path", SWAGGER_PATH), ("static", f"{UI_PATH}/static")):
         page = page.replace(f"{{{{ {name} }}}}", path)
     return web.Response(text=page, content_type="text/html")
+
+
+async def show_ui_file(request: web.Request) -> web.FileResponse:
+    """Return a file of Swagger UI; add_static would answer its own 404, without the envelope."""
+    path = UI_FILES / request.match_info["name"]
+    if path not in UI_FILES.iterdir():
+        raise errors.not_found()
+    return web.FileResponse(path)
 
 
 # --- OpenAPI 3.1 ----------------------------------------------------------------------------------

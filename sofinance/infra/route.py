@@ -51,7 +51,12 @@ KEY_LENGTH_MAX = 255
 USER_AGENT_LENGTH_MAX = 500
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
-JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+JSON_HEADERS = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "SOFinance",
+}
 # What an audit row never holds.
 SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
 NOBODY = Principal(
@@ -65,7 +70,7 @@ class Machine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.db = Database(settings)
-        self.envelope = Envelope(settings)
+        self.envelope = Envelope.configured(settings)
         self.guard = Guard(
             secret=settings.jwt_secret,
             algorithm=settings.jwt_algorithm,
