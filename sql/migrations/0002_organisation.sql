@@ -42,7 +42,8 @@ create table organisation (
     constraint organisation_base_currency_key unique (org_id, base_currency),
     constraint organisation_name_not_empty check (length(btrim(name)) between 1 and 200),
     constraint organisation_currency_is_iso check (base_currency ~ '^[A-Z]{3}$'),
-    constraint organisation_credit_limit_not_negative check (default_credit_limit >= 0)
+    constraint organisation_credit_limit_not_negative check (default_credit_limit >= 0),
+    constraint organisation_amounts_are_numbers check (default_credit_limit < 'NaN')
 );
 comment on table organisation is
 'A tenant: one retailer with its branches and its books. Every other row belongs to one.';
@@ -66,6 +67,8 @@ comment on constraint organisation_currency_is_iso on organisation is
 'A currency is three capital letters (ISO 4217).';
 comment on constraint organisation_credit_limit_not_negative on organisation is
 'A credit limit is zero or more.';
+comment on constraint organisation_amounts_are_numbers on organisation is
+'An amount is a number: NaN would be equal to itself and above all limits.';
 
 alter table organisation enable row level security;
 alter table organisation force row level security;
@@ -128,6 +131,12 @@ grant insert (
 ) on app_user to sofinance_app;
 grant update (email, password_hash, first_name, last_name, role, is_active, updated_at)
 on app_user to sofinance_app;
+
+-- Reports need people's names, not what their passwords are checked with.
+revoke select on app_user from sofinance_readonly;
+grant select (
+    org_id, id, email, first_name, last_name, role, is_active, created_at, updated_at
+) on app_user to sofinance_readonly;
 
 -- Where an address signs in is asked before the organisation is known, so it cannot stand behind
 -- row-level security. Nobody but the owner's two functions reads or writes it.

@@ -98,7 +98,8 @@ create table product (
     constraint product_price_covers_cost check (price >= cost),
     constraint product_price_in_minor_units check (
         price = round(price, minor_units(currency)) and cost = round(cost, minor_units(currency))
-    )
+    ),
+    constraint product_amounts_are_numbers check (greatest(cost, price) < 'NaN')
 );
 comment on table product is 'What is sold. Its stock is counted per branch, in stock.';
 comment on column product.org_id is 'The organisation.';
@@ -134,6 +135,8 @@ comment on constraint product_price_covers_cost on product is
 'A selling price is not below the cost.';
 comment on constraint product_price_in_minor_units on product is
 'An amount has no more decimals than its currency.';
+comment on constraint product_amounts_are_numbers on product is
+'An amount is a number: NaN would be equal to itself and above all limits.';
 create index product_by_category on product (org_id, category_id, id);
 comment on index product_by_category is 'Products of a category; the foreign key''s own look-up.';
 

@@ -35,7 +35,8 @@ create table customer (
     constraint customer_credit_limit_not_negative check (credit_limit >= 0),
     constraint customer_credit_limit_in_minor_units check (
         credit_limit = round(credit_limit, minor_units(currency))
-    )
+    ),
+    constraint customer_amounts_are_numbers check (credit_limit < 'NaN')
 );
 comment on table customer is 'Who buys by name, and may owe. The debt is the sum of receivable.';
 comment on column customer.org_id is 'The organisation.';
@@ -71,6 +72,8 @@ comment on constraint customer_credit_limit_not_negative on customer is
 'A credit limit is zero or more.';
 comment on constraint customer_credit_limit_in_minor_units on customer is
 'An amount has no more decimals than its currency.';
+comment on constraint customer_amounts_are_numbers on customer is
+'An amount is a number: NaN would be equal to itself and above all limits.';
 
 alter table customer enable row level security;
 alter table customer force row level security;

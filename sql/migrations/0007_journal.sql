@@ -87,6 +87,7 @@ create table journal_line (
     constraint journal_line_in_minor_units check (
         debit + credit = round(debit + credit, minor_units(currency))
     ),
+    constraint journal_line_amounts_are_numbers check (greatest(debit, credit) < 'NaN'),
     constraint journal_line_description_not_long check (length(description) <= 500)
 );
 comment on table journal_line is 'One line of an entry: a debit or a credit of one account.';
@@ -111,12 +112,15 @@ comment on constraint journal_line_one_sided on journal_line is
 'A line has either a debit or a credit, above zero.';
 comment on constraint journal_line_in_minor_units on journal_line is
 'An amount has no more decimals than its currency.';
+comment on constraint journal_line_amounts_are_numbers on journal_line is
+'An amount is a number: NaN would be equal to itself and above all limits.';
 comment on constraint journal_line_description_not_long on journal_line is
 'A description has at most 500 characters.';
 create index journal_line_by_account on journal_line (org_id, account_id, entry_id);
 comment on index journal_line_by_account is 'The lines of an account.';
 
--- A deferred rule speaks at COMMIT, when the application could have set another app.org_id, and
+-- A deferred rule speaks at COMMIT, when the application could have set another app.org_id (and
+-- RETURNING can do so before an immediate one speaks), and
 -- FORCE makes row-level security hold for the owner too. So a rule runs as the owner, with a fixed
 -- search_path, and looks with the eyes of the row's own organisation; NULL counts as broken.
 create function journal_entry_balances() returns trigger
@@ -193,6 +197,41 @@ deferrable initially deferred for each row execute function journal_entry_accoun
 comment on constraint journal_entry_accounts_open on journal_entry is
 'An account of this entry is inactive: nothing can be posted to it.';
 
+-- Customers' debts and the value of stock are kept row by row; their accounts stay equal to them
+-- only if nothing but the documents that change those rows is posted there.
+create function journal_entry_spares_control_accounts() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+    touched jsonb;
+begin
+    perform set_config('app.org_id', new.org_id::text, true);
+
+    select jsonb_agg(distinct acc.role) into touched
+    from public.journal_line as line
+    join public.account as acc on acc.org_id = line.org_id and acc.id = line.account_id
+    where line.org_id = new.org_id and line.entry_id = new.id
+        and acc.role in ('receivable', 'inventory');
+
+    if touched is not null then
+        raise exception using
+            errcode = 'check_violation', constraint = 'journal_entry_spares_control_accounts',
+            table = 'journal_entry', message = 'only documents are posted to control accounts',
+            detail = jsonb_build_object('roles', touched)::text;
+    end if;
+
+    perform set_config('app.org_id', caller, true);
+    return null;
+end
+$$;
+comment on function journal_entry_spares_control_accounts() is
+'At commit: a manual entry or its reversal leaves receivables and inventory alone.';
+create constraint trigger journal_entry_spares_control_accounts after insert on journal_entry
+deferrable initially deferred for each row when (new.kind in ('MANUAL', 'REVERSAL'))
+execute function journal_entry_spares_control_accounts();
+comment on constraint journal_entry_spares_control_accounts on journal_entry is
+'Receivables and inventory are posted by their documents only: what customers owe and what stock is worth must stay equal to these accounts.';
+
 create function journal_entry_period_open() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
 begin
@@ -261,16 +300,23 @@ comment on constraint journal_reversal_mirrors on journal_entry is
 create function journal_entry_under_way() returns trigger
 language plpgsql set search_path = pg_catalog as $$
 begin
+    -- With the view of its own beginning, a rule at commit would overlook what others committed
+    -- meanwhile: a void, another sale on credit.
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception using
+            errcode = 'active_sql_transaction', constraint = 'journal_entry_under_way',
+            table = 'journal_entry', message = 'a posting needs a read committed transaction';
+    end if;
     perform pg_advisory_xact_lock_shared(7, hashint8(current_setting('app.org_id')::bigint));
     return null;
 end
 $$;
 comment on function journal_entry_under_way() is
-'Holds advisory lock (7, organisation) in share mode until the posting commits.';
+'Holds advisory lock (7, organisation) in share mode until the posting, read committed, commits.';
 create trigger journal_entry_under_way before insert on journal_entry
 for each statement execute function journal_entry_under_way();
 comment on trigger journal_entry_under_way on journal_entry is
-'Lets the roll-up of balances wait for postings that are under way.';
+'A posting runs at the isolation level read committed; the roll-up of balances waits for it.';
 
 create trigger journal_entry_is_final before update or delete or truncate on journal_entry
 for each statement execute function is_final();
@@ -284,17 +330,25 @@ comment on trigger journal_line_is_final on journal_line is
 create function account_closes_at_zero() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
 declare
+    caller constant text := current_setting('app.org_id', true);
     balance numeric;
 begin
+    perform set_config('app.org_id', new.org_id::text, true);
+
     select coalesce(sum(debit - credit), 0) into balance
     from public.journal_line where org_id = new.org_id and account_id = new.id;
 
-    if balance <> 0 or new.role is not null then
+    -- A transaction with an older view would overlook what was posted meanwhile.
+    if balance <> 0 or new.role is not null
+        or current_setting('transaction_isolation') not in ('read committed', 'read uncommitted')
+    then
         raise exception using
             errcode = 'check_violation', constraint = 'account_closes_at_zero',
             table = 'account', message = 'the account has a balance or a role',
             detail = jsonb_build_object('balance', balance::text, 'role', new.role)::text;
     end if;
+
+    perform set_config('app.org_id', caller, true);
     return null;
 end
 $$;

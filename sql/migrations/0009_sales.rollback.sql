@@ -1,4 +1,6 @@
 -- Undo sales, payments, voids and receivables.
+drop trigger journal_entry_is_expected on journal_entry;
+drop trigger stock_movement_is_its_documents on stock_movement;
 alter table journal_entry drop column sale_id, drop column payment_id, drop column void_sale_id;
 alter table stock_movement drop column sale_id, drop column void_sale_id;
 drop table receivable;
@@ -6,6 +8,8 @@ drop table sale_void;
 drop table payment;
 drop table sale_line;
 drop table sale;
+drop function journal_entry_is_expected();
+drop function stock_movement_is_its_documents();
 drop function sale_total_matches_lines();
 drop function sale_line_priced_from_catalogue();
 drop function sale_payments_match();

@@ -55,6 +55,9 @@ create table sale (
         and tax = round(tax, minor_units(currency))
         and paid = round(paid, minor_units(currency))
     ),
+    constraint sale_amounts_are_numbers check (
+        greatest(subtotal, discount, tax, total, paid) < 'NaN' and isfinite(sold_on)
+    ),
     constraint sale_notes_not_long check (length(notes) <= 1000)
 );
 comment on table sale is 'A sale: final once posted; a mistake is voided, not changed.';
@@ -106,6 +109,8 @@ comment on constraint sale_credit_has_customer on sale is
 'A sale that is not fully paid needs a customer.';
 comment on constraint sale_in_minor_units on sale is
 'An amount has no more decimals than its currency.';
+comment on constraint sale_amounts_are_numbers on sale is
+'An amount is a number, and a date is one of the calendar.';
 comment on constraint sale_notes_not_long on sale is 'Notes have at most 1000 characters.';
 create index sale_by_date on sale (org_id, sold_on, id);
 comment on index sale_by_date is 'Sales in the order of their dates: lists and daily figures.';
@@ -168,6 +173,11 @@ create table sale_line (
         unit_price = round(unit_price, minor_units(currency))
         and discount = round(discount, minor_units(currency))
         and sale_discount = round(sale_discount, minor_units(currency))
+    ),
+    constraint sale_line_amounts_are_numbers check (
+        greatest(
+            quantity, list_price, unit_price, subtotal, discount, sale_discount, tax, total
+        ) < 'NaN'
     )
 );
 comment on table sale_line is 'One line of a sale, with the price, tax code and rate of its day.';
@@ -212,6 +222,8 @@ comment on constraint sale_line_total_right on sale_line is
 'The total of a line is its subtotal less its discounts plus its tax.';
 comment on constraint sale_line_in_minor_units on sale_line is
 'An amount has no more decimals than its currency.';
+comment on constraint sale_line_amounts_are_numbers on sale_line is
+'An amount is a number: NaN would be equal to itself and above all limits.';
 create index sale_line_by_product on sale_line (org_id, product_id, sale_id);
 comment on index sale_line_by_product is 'The sales of a product.';
 
@@ -312,7 +324,8 @@ create table sale_void (
     constraint sale_void_sale_known foreign key (org_id, sale_id) references sale (org_id, id),
     constraint sale_void_user_known foreign key (org_id, voided_by)
     references app_user (org_id, id),
-    constraint sale_void_has_reason check (length(btrim(reason)) between 1 and 500)
+    constraint sale_void_has_reason check (length(btrim(reason)) between 1 and 500),
+    constraint sale_void_date_is_finite check (isfinite(voided_on))
 );
 comment on table sale_void is
 'A sale taken back whole: its goods return, its money is paid back, its entries are reversed.';
@@ -327,6 +340,8 @@ comment on constraint sale_void_sale_known on sale_void is 'There is no such sal
 comment on constraint sale_void_user_known on sale_void is 'There is no such user.';
 comment on constraint sale_void_has_reason on sale_void is
 'A void needs a reason of 1 to 500 characters.';
+comment on constraint sale_void_date_is_finite on sale_void is
+'A date is one of the calendar.';
 
 create table receivable (
     org_id bigint not null,
@@ -445,6 +460,127 @@ comment on index journal_entry_void_once is 'This void has its entry already.';
 alter table stock_movement force row level security;
 alter table journal_entry force row level security;
 
+-- A document that moves no money has no entry, and a payment at the till has none of its own: the
+-- rules of documents look when the document is posted, so nothing may be attached to it later.
+create function journal_entry_is_expected() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+    expected boolean;
+begin
+    perform set_config('app.org_id', new.org_id::text, true);
+
+    case new.kind
+        when 'SALE' then
+            expected := exists (
+                select from public.sale
+                where org_id = new.org_id and id = new.sale_id and (total > 0 or discount > 0)
+            ) or exists (
+                select from public.stock_movement
+                where org_id = new.org_id and sale_id = new.sale_id and value <> 0
+            );
+        when 'PAYMENT' then
+            expected := exists (
+                select from public.payment
+                where org_id = new.org_id and id = new.payment_id and paid_after > sale_paid
+            );
+        when 'VOID' then
+            expected := exists (
+                select from public.journal_entry
+                where org_id = new.org_id and sale_id = new.void_sale_id
+            );
+        else
+            expected := exists (
+                select from public.goods_receipt
+                where org_id = new.org_id and id = new.goods_receipt_id and total > 0
+            );
+    end case;
+
+    if not expected then
+        raise exception using
+            errcode = 'check_violation', constraint = 'journal_entry_is_expected',
+            table = 'journal_entry', message = 'the document has no entry of its own';
+    end if;
+
+    perform set_config('app.org_id', caller, true);
+    return null;
+end
+$$;
+comment on function journal_entry_is_expected() is
+'At commit: the document of an entry is one that has an entry of its own.';
+create constraint trigger journal_entry_is_expected after insert on journal_entry
+deferrable initially deferred for each row when (new.kind not in ('MANUAL', 'REVERSAL'))
+execute function journal_entry_is_expected();
+comment on constraint journal_entry_is_expected on journal_entry is
+'This document has no entry of its own: it moves no money, or is part of another document''s entry.';
+
+-- A movement is held to its document as it is written, so that none can be added to an old one. The
+-- lines of a document are written before its movements.
+create function stock_movement_is_its_documents() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+    wrong jsonb;
+begin
+    perform set_config(
+        'app.org_id', coalesce((select min(org_id)::text from moved), caller), true
+    );
+
+    select jsonb_agg(moved.product_id order by moved.product_id) into wrong
+    from moved
+    left join (
+        select sale.org_id, sale.id as sale_id, null::bigint as void_sale_id,
+            null::bigint as goods_receipt_id, line.product_id, sale.branch_id,
+            -sum(line.quantity) as quantity, null::numeric as value
+        from (select distinct org_id, sale_id from moved) as document
+        join public.sale on sale.org_id = document.org_id and sale.id = document.sale_id
+        join public.sale_line as line on line.org_id = sale.org_id and line.sale_id = sale.id
+        group by sale.org_id, sale.id, line.product_id, sale.branch_id
+        union all
+        select sold.org_id, null, sold.sale_id, null, sold.product_id, sold.branch_id,
+            -sold.quantity, -sold.value
+        from (select distinct org_id, void_sale_id from moved) as document
+        join public.stock_movement as sold
+            on sold.org_id = document.org_id and sold.sale_id = document.void_sale_id
+        union all
+        select receipt.org_id, null, null, receipt.id, line.product_id, receipt.branch_id,
+            sum(line.quantity), sum(line.value)
+        from (select distinct org_id, goods_receipt_id from moved) as document
+        join public.goods_receipt as receipt
+            on receipt.org_id = document.org_id and receipt.id = document.goods_receipt_id
+        join public.goods_receipt_line as line
+            on line.org_id = receipt.org_id and line.receipt_id = receipt.id
+        group by receipt.org_id, receipt.id, line.product_id, receipt.branch_id
+    ) as due
+        on due.org_id = moved.org_id and due.product_id = moved.product_id
+            and due.branch_id = moved.branch_id and due.quantity = moved.quantity
+            -- What an issue is worth is the business of stock_issue_at_cost.
+            and coalesce(due.value, moved.value) = moved.value
+            and (
+                due.sale_id = moved.sale_id or due.void_sale_id = moved.void_sale_id
+                or due.goods_receipt_id = moved.goods_receipt_id
+            )
+    where due.org_id is null;
+
+    if wrong is not null then
+        raise exception using
+            errcode = 'check_violation', constraint = 'stock_movement_is_its_documents',
+            table = 'stock_movement', message = 'the movement is not that of its document',
+            detail = jsonb_build_object('product_ids', wrong)::text;
+    end if;
+
+    perform set_config('app.org_id', caller, true);
+    return null;
+end
+$$;
+comment on function stock_movement_is_its_documents() is
+'A movement has the branch, product, quantity and (coming in) value that its document says.';
+create trigger stock_movement_is_its_documents after insert on stock_movement
+referencing new table as moved
+for each statement execute function stock_movement_is_its_documents();
+comment on trigger stock_movement_is_its_documents on stock_movement is
+'A movement of stock has the branch, product, quantity and value of its document.';
+
 -- Rules of a sale, checked at commit. See journal_entry_balances for why they are written so.
 create function sale_total_matches_lines() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
@@ -484,13 +620,15 @@ language plpgsql security definer set search_path = pg_catalog, public as $$
 declare
     caller constant text := current_setting('app.org_id', true);
     received numeric;
+    same_day boolean;
 begin
     perform set_config('app.org_id', new.org_id::text, true);
 
-    select coalesce(max(paid_after), 0) into received
+    select coalesce(max(paid_after), 0), coalesce(bool_and(received_on = new.sold_on), true)
+    into received, same_day
     from public.payment where org_id = new.org_id and sale_id = new.id;
 
-    if received is distinct from new.paid then
+    if received is distinct from new.paid or not same_day then
         raise exception using
             errcode = 'check_violation', constraint = 'sale_payments_match',
             table = 'sale', message = 'the payments are not what the sale says was paid',
@@ -502,7 +640,7 @@ begin
 end
 $$;
 comment on function sale_payments_match() is
-'At commit: the payments of a sale end at what it says was paid at the till.';
+'At commit: the payments of a sale end at what it says was paid at the till, on its date.';
 create constraint trigger sale_payments_match after insert on sale
 deferrable initially deferred for each row execute function sale_payments_match();
 comment on constraint sale_payments_match on sale is
@@ -559,10 +697,10 @@ begin
     from (
         select account_id, sum(amount) as amount
         from (
-            select account_id, amount from public.payment
+            select account_id, amount, 0 as line_count from public.payment
             where org_id = new.org_id and sale_id = new.id and paid_after <= new.paid
             union all
-            select acc.id, due.amount
+            select acc.id, due.amount, 0
             from (
                 select coalesce(-sum(value), 0) as cost from public.stock_movement
                 where org_id = new.org_id and sale_id = new.id
@@ -578,14 +716,15 @@ begin
             ) as due (role, amount)
             join public.account as acc on acc.org_id = new.org_id and acc.role = due.role
             union all
-            select line.account_id, line.credit - line.debit
+            select line.account_id, line.credit - line.debit, 1
             from public.journal_entry as entry
             join public.journal_line as line
                 on line.org_id = entry.org_id and line.entry_id = entry.id
             where entry.org_id = new.org_id and entry.sale_id = new.id
                 and entry.posted_on = new.sold_on
         ) as both_sides
-        group by account_id having sum(amount) <> 0
+        -- An account has one line: lines that cancel each other out would blow its turnover up.
+        group by account_id having sum(amount) <> 0 or sum(line_count) > 1
     ) as differing;
 
     if off is not null then
@@ -618,19 +757,19 @@ begin
     from (
         select account_id, sum(amount) as amount
         from (
-            select new.account_id as account_id, new.amount as amount
+            select new.account_id as account_id, new.amount as amount, 0 as line_count
             union all
-            select id, -new.amount from public.account
+            select id, -new.amount, 0 from public.account
             where org_id = new.org_id and role = 'receivable'
             union all
-            select line.account_id, line.credit - line.debit
+            select line.account_id, line.credit - line.debit, 1
             from public.journal_entry as entry
             join public.journal_line as line
                 on line.org_id = entry.org_id and line.entry_id = entry.id
             where entry.org_id = new.org_id and entry.payment_id = new.id
                 and entry.posted_on = new.received_on
         ) as both_sides
-        group by account_id having sum(amount) <> 0
+        group by account_id having sum(amount) <> 0 or sum(line_count) > 1
     ) as differing;
 
     if off is not null then
@@ -737,7 +876,9 @@ begin
                 where org_id = new.org_id and sale_id = new.sale_id
             )
         )
-        group by line.account_id having sum(line.debit - line.credit) <> 0
+        group by line.account_id
+        having sum(line.debit - line.credit) <> 0
+            or count(*) filter (where entry.void_sale_id is not null) > 1
     ) as differing;
 
     if off is not null then
@@ -832,7 +973,11 @@ comment on trigger sale_line_priced_from_catalogue on sale_line is
 -- Receivables follow sales, payments and voids; nobody else may write them.
 create function receivable_follows() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
 begin
+    -- RETURNING may have set another organisation already.
+    perform set_config('app.org_id', new.org_id::text, true);
     case tg_table_name
         when 'sale' then
             insert into public.receivable (
@@ -843,12 +988,15 @@ begin
                 new.total - new.paid
             );
         when 'payment' then
-            update public.receivable set settled = new.paid_after - new.sale_paid
+            -- One statement may insert a later payment before an earlier one.
+            update public.receivable
+            set settled = greatest(settled, new.paid_after - new.sale_paid)
             where org_id = new.org_id and sale_id = new.sale_id;
         when 'sale_void' then
             update public.receivable set cancelled = amount - settled
             where org_id = new.org_id and sale_id = new.sale_id;
     end case;
+    perform set_config('app.org_id', caller, true);
     return null;
 end
 $$;
@@ -881,8 +1029,12 @@ grant execute on function lock_sale(bigint) to sofinance_app;
 
 create function sale_void_waits() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
 begin
+    perform set_config('app.org_id', new.org_id::text, true);
     perform from public.sale where org_id = new.org_id and id = new.sale_id for update;
+    perform set_config('app.org_id', caller, true);
     return new;
 end
 $$;

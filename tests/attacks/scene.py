@@ -1,0 +1,154 @@
+"""The scene of the attacks: two organisations, each with one of everything, made over the API."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tests.api.conftest import open_shop
+from tests.support import role_url
+
+if TYPE_CHECKING:
+    from tests.support import Api, Org, Psql
+
+NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+ROW_SECURITY = "row security"
+PRIVILEGE = "privilege"
+NO_TENANT = "no tenant"
+ACCOUNT_ROLES = (
+    "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
+    "revenue", "discounts", "cogs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An organisation under attack, another one beside it, and the ids of what they have."""
+
+    api: Api
+    org: Org
+    other: Org
+    ids: dict[str, int]
+
+    def render(self, sql: str) -> str:
+        """Put the ids in the place of their `:names`."""
+        return NAME.sub(lambda m: str(self.ids[m[1]]), sql)
+
+
+def refusal(
+    psql: Psql, sql: str, *, role: str = "sofinance_app", org: Org | int | None = None
+) -> str:
+    """Run the statements and COMMIT; return the name of what refused them, "" if nothing did."""
+    try:
+        psql(sql, role=role, org=org)
+    except psycopg.Error as error:
+        return name_of(error)
+    return ""
+
+
+def name_of(error: psycopg.Error) -> str:
+    """Return the constraint that was broken, or which of the other guards spoke."""
+    if error.diag.constraint_name:
+        return error.diag.constraint_name
+    if error.sqlstate == "42501":
+        return ROW_SECURITY if "row-level security" in str(error) else PRIVILEGE
+    # The setting was never made, or was made by an earlier transaction of the session: then it
+    # reads as an empty string, which is no number.
+    if error.sqlstate == "42704" or (error.sqlstate == "22P02" and 'bigint: ""' in str(error)):
+        return NO_TENANT
+    if error.sqlstate == "P0001":
+        return error.diag.message_primary or ""
+    return error.sqlstate or str(error)
+
+
+async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int]:
+    """Give an organisation one of everything; return the ids by name."""
+    shop = await open_shop(api, org)
+
+    async def made(path: str, body: dict[str, Any]) -> int:
+        return int((await api.post(path, org, body)).data["id"])
+
+    accounts = {
+        role: id_
+        for id_, role in psql("select id, role from account where role is not null", org=org)
+    }
+    ids = {
+        "org": org.id,
+        "user": org.admin.id,
+        "branch": shop.branch_id,
+        "till": shop.till_id,
+        "product": shop.product_ids[0],
+        "product2": shop.product_ids[1],
+        "product3": shop.product_ids[2],
+        **{role: accounts[role] for role in ACCOUNT_ROLES},
+    }
+    ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
+    ids["till2"] = branch2["till_id"]
+    ids["category"] = await made("/categories", {"name": "Things"})
+    ids["tax_code"] = psql("select id from tax_code where code = 'STD'", org=org)[0][0]
+    ids["sample"] = await made(
+        "/products",
+        {"sku": "S0", "name": "Sample", "price": "0", "cost": "0", "category_id": ids["category"]},
+    )
+    for branch, product, quantity in (
+        (ids["branch"], ids["sample"], "10"),
+        (ids["branch2"], ids["product"], "10"),
+    ):
+        line = {"product_id": product, "quantity": quantity}
+        line["unit_cost"] = "0" if product == ids["sample"] else "6"
+        receipt = {"branch_id": branch, "kind": "PURCHASE", "lines": [line]}
+        name = "free_receipt" if product == ids["sample"] else "receipt"
+        ids[name] = await made("/inventory/receipts", receipt)
+    ids["customer"] = await made("/customers", {"name": "Carla", "credit_limit": "50"})
+    ids["blacklisted"] = await made("/customers", {"name": "Bo", "status": "BLACKLISTED"})
+    ids["sale"] = (await shop.sell(paid="11.00")).data["id"]
+    ids["credit_sale"] = (await shop.sell(paid="1.00", customer_id=ids["customer"])).data["id"]
+    ids["settled_sale"] = (await shop.sell(paid="1.00", customer_id=ids["customer"])).data["id"]
+    paid = await api.post(f"/sales/{ids['settled_sale']}/payments", org, {"amount": "10.00"})
+    assert paid.status == 201, paid.text
+    ids["void_sale"] = (await shop.sell(customer_id=ids["customer"])).data["id"]
+    void = await api.post(f"/sales/{ids['void_sale']}/void", org, {"reason": "test"})
+    assert void.status == 200, void.text
+    free = {"product_id": ids["sample"], "quantity": "1"}
+    ids["free_sale"] = (await shop.sell(free)).data["id"]
+    ids["till_payment"], ids["later_payment"] = (
+        psql(f"select max(id) from payment where sale_id = {sale}", org=org)[0][0]
+        for sale in (ids["sale"], ids["settled_sale"])
+    )
+    ids["rent"], ids["wages"] = (
+        psql(f"select id from account where code = '{code}'", org=org)[0][0]
+        for code in ("6000", "6100")
+    )
+    ids["eur_bank"] = await made(
+        "/accounts",
+        {"code": "1015", "name": "Euro bank", "type": "ASSET", "currency": "EUR",
+         "takes_payments": True},
+    )  # fmt: skip
+    ids["closed_account"] = await made(
+        "/accounts", {"code": "6999", "name": "Closed", "type": "EXPENSE"}
+    )
+    closed = await api.post(f"/accounts/{ids['closed_account']}/close", org)
+    assert closed.status == 200, closed.text
+    lines = [
+        {"account_id": ids["rent"], "debit": "5.00"},
+        {"account_id": ids["cash"], "credit": "5.00"},
+    ]
+    ids["entry"] = await made("/journal/entries", {"lines": lines})
+    ids["reversed_entry"] = await made("/journal/entries", {"lines": lines})
+    ids["reversal"] = await made(f"/journal/entries/{ids['reversed_entry']}/reverse", {})
+    ids["sale_entry"] = psql(
+        f"select id from journal_entry where sale_id = {ids['sale']}", org=org
+    )[0][0]
+    ids["period"] = psql("select max(id) from accounting_period", org=org)[0][0]
+    ids["closed_period"] = await made(
+        "/periods", {"starts_on": "2020-01-01", "ends_on": "2020-01-31"}
+    )
+    closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
+    assert closed.status == 200, closed.text
+    return ids
+
+
+__all__ = ["Scene", "furnish", "name_of", "refusal", "role_url"]
