@@ -35,6 +35,7 @@ VERSION_MIN = 15
 LOCK_KEY = 5_067_214_903_817_155  # any number, the same for all who migrate
 LOCK_WAIT_S = 120
 LOCK_POLL_S = 0.1
+LOCK_TIMEOUT_S = 4  # how long a posting may be made to wait for a function that is replaced
 CONNECT_TIMEOUT_S = 10
 # yoyo logs every statement; the commands tell which migrations were applied.
 logging.getLogger("yoyo").setLevel(logging.WARNING)
@@ -138,6 +139,7 @@ def _refresh(backend: Any, files: list[Any]) -> None:
     name = "post-apply"
     try:
         with backend.transaction():
+            backend.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S}s'")
             for file in files:
                 name = file.id
                 backend.connection.execute(Path(file.path).read_text("utf-8"))
