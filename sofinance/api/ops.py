@@ -58,13 +58,14 @@ def report(call: Call, checks: dict[str, str]) -> dict[str, Any]:
         "checks": checks,
     }
     if not healthy:
-        raise ApiError(
+        refusal = ApiError(
             "unhealthy",
             "This service cannot do its work right now.",
             status=503,
             headers={"Retry-After": str(errors.RETRY_AFTER_S)},
-            **state,
         )
+        refusal.details.update(state)
+        raise refusal
     return state
 
 

@@ -124,7 +124,9 @@ def _from_rule(
     if message is None:
         return None
     status = CODE_STATUS.get(code, status)
-    return ApiError(code, message, status=status, **_details(error.detail))
+    known = ApiError(code, message, status=status)
+    known.details.update(_details(error.detail))
+    return known
 
 
 def _details(detail: str | None) -> dict[str, Any]:
@@ -132,11 +134,10 @@ def _details(detail: str | None) -> dict[str, Any]:
     if not detail or not detail.startswith("{"):
         return {}
     try:
-        found = orjson.loads(detail)
+        found: dict[str, Any] = orjson.loads(detail)
     except orjson.JSONDecodeError:
         return {}
-    reserved = ("code", "message", "status", "headers", "self")
-    return {name: value for name, value in found.items() if name not in reserved}
+    return found
 
 
 def translate(error: BaseException, vocabulary: Mapping[str, str]) -> ApiError | None:
