@@ -5,7 +5,7 @@ Source of the exponents: ISO 4217, list one. A currency that is not named here h
 
 from __future__ import annotations
 
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,20 +58,16 @@ def allocate(total: Decimal, weights: Sequence[Decimal | int], currency: str) ->
     unit = UNITS[minor_units(currency)]
     if quantize(total, currency) != total:
         raise ValueError(f"{total} is not a whole number of the smallest unit of {currency}")
-    scale = sum(weights, Decimal(0))
-    if scale <= 0 or any(weight < 0 for weight in weights):
-        raise ValueError("weights are not negative, and at least one is above zero")
-    units = CONTEXT.divide(abs(total), unit)
-    parts: list[Decimal] = []
-    remainders: list[Decimal] = []
-    for weight in weights:
-        exact = CONTEXT.multiply(units, Decimal(weight))
+    with localcontext(CONTEXT):  # the caller's context could round on the way
+        scale = sum(weights, Decimal(0))
+        if scale <= 0 or any(weight < 0 for weight in weights):
+            raise ValueError("weights are not negative, and at least one is above zero")
+        units = abs(total) / unit
         # Whole units by integer division: the remainder is exact, whatever the weights are.
-        whole, remainder = CONTEXT.divmod(exact, scale)
-        parts.append(whole)
-        remainders.append(remainder)
-    left = int(units - sum(parts, Decimal(0)))
-    for index in sorted(range(len(parts)), key=lambda i: -remainders[i])[:left]:
-        parts[index] += 1
-    sign = -1 if total < 0 else 1
-    return [CONTEXT.multiply(part, unit * sign).quantize(unit, ROUND_DOWN) for part in parts]
+        shares = [divmod(units * weight, scale) for weight in weights]
+        parts = [whole for whole, _ in shares]
+        left = int(units - sum(parts, Decimal(0)))
+        for index in sorted(range(len(parts)), key=lambda i: -shares[i][1])[:left]:
+            parts[index] += 1
+        signed_unit = -unit if total < 0 else unit
+        return [(part * signed_unit).quantize(unit) for part in parts]
