@@ -18,11 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+def dev(data: Path) -> Iterator[dict[str, object]]:
     """Yield what `sofinance dev --json` says when it is ready; it stops at the end."""
-    data = tmp_path_factory.mktemp("readme") / "data"
-    for parent in data.parents[:3]:
-        parent.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     command = [sys.executable, "-m", "sofinance", "dev", "--json", "--port", "0"]
     with subprocess.Popen(
         [*command, "--data", str(data)], stdout=subprocess.PIPE, text=True, cwd=ROOT
