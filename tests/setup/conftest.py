@@ -58,7 +58,7 @@ def _made() -> Iterator[Path]:
 @pytest.fixture
 def made(_made: Path, data: Path) -> Path:
     """A data directory that has been started once; copied, which is quicker than making one."""
-    subprocess.run(["cp", "-a", _made, data], check=True)  # noqa: S607 - keeps the owner
+    subprocess.run(["cp", "-a", _made, data], check=True)  # keeps the owner
     return data
 
 

@@ -130,7 +130,7 @@ def test_a_process_number_that_another_program_has_got_is_no_server(made: Path):
     pidfile = made / "pgdata" / "postmaster.pid"
     lines = pidfile.read_text().splitlines()
     server.stop()
-    with subprocess.Popen(["sleep", "60"], **server.account.run_as()) as stranger:  # noqa: S607
+    with subprocess.Popen(["sleep", "60"], **server.account.run_as()) as stranger:
         pidfile.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         os.chown(pidfile, server.account.uid, server.account.gid)
         again = embedded.Server(made)
