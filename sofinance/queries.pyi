@@ -287,6 +287,15 @@ class branches:
 
     get_business_date: ClassVar[_GetBusinessDate]
 
+class bulk:
+    class PostEntriesRow(Row):
+        id: int | None
+
+    class _PostEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, entry_nos: Sequence[int], dates: Sequence[date], memos: Sequence[str | None] | None, org_id: int, user_id: int, account_ids: Sequence[int], debits: Sequence[Decimal], credits: Sequence[Decimal], descriptions: Sequence[str | None] | None) -> list[bulk.PostEntriesRow]: ...
+
+    post_entries: ClassVar[_PostEntries]
+
 class catalog:
     class CreateCategoryRow(Row):
         id: int
@@ -595,6 +604,265 @@ class export:
         async def __call__(self, conn: Connection, /, *, org_id: int, as_of: date, after_on: date, after_id: int, limit: int) -> list[export.ListEntryLinesRow]: ...
 
     list_entry_lines: ClassVar[_ListEntryLines]
+
+class integrity:
+    class SetAuditRow(Row):
+        org_id: str | None
+        plan_cache_mode: str | None
+        work_mem: str | None
+        jit: str | None
+        search_path: str | None
+        statement_timeout: str | None
+
+    class _SetAudit(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SetAuditRow: ...
+
+    set_audit: ClassVar[_SetAudit]
+
+    class EntriesBalanceRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _EntriesBalance(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesBalanceRow: ...
+
+    entries_balance: ClassVar[_EntriesBalance]
+
+    class LinesAreSoundRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _LinesAreSound(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.LinesAreSoundRow: ...
+
+    lines_are_sound: ClassVar[_LinesAreSound]
+
+    class EntriesAreDatedInTheirPeriodRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _EntriesAreDatedInTheirPeriod(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesAreDatedInTheirPeriodRow: ...
+
+    entries_are_dated_in_their_period: ClassVar[_EntriesAreDatedInTheirPeriod]
+
+    class EntriesHaveTheirDocumentRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _EntriesHaveTheirDocument(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesHaveTheirDocumentRow: ...
+
+    entries_have_their_document: ClassVar[_EntriesHaveTheirDocument]
+
+    class ReversalsMirrorRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReversalsMirror(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReversalsMirrorRow: ...
+
+    reversals_mirror: ClassVar[_ReversalsMirror]
+
+    class ManualEntriesSpareControlAccountsRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ManualEntriesSpareControlAccounts(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ManualEntriesSpareControlAccountsRow: ...
+
+    manual_entries_spare_control_accounts: ClassVar[_ManualEntriesSpareControlAccounts]
+
+    class SalesAreTheSumOfTheirLinesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _SalesAreTheSumOfTheirLines(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SalesAreTheSumOfTheirLinesRow: ...
+
+    sales_are_the_sum_of_their_lines: ClassVar[_SalesAreTheSumOfTheirLines]
+
+    class SaleLinesAddUpRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _SaleLinesAddUp(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SaleLinesAddUpRow: ...
+
+    sale_lines_add_up: ClassVar[_SaleLinesAddUp]
+
+    class PaymentsAreAChainRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _PaymentsAreAChain(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.PaymentsAreAChainRow: ...
+
+    payments_are_a_chain: ClassVar[_PaymentsAreAChain]
+
+    class ReceivablesFollowSalesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReceivablesFollowSales(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceivablesFollowSalesRow: ...
+
+    receivables_follow_sales: ClassVar[_ReceivablesFollowSales]
+
+    class ReceivablesEqualTheirAccountRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReceivablesEqualTheirAccount(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceivablesEqualTheirAccountRow: ...
+
+    receivables_equal_their_account: ClassVar[_ReceivablesEqualTheirAccount]
+
+    class StockEqualsItsAccountRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _StockEqualsItsAccount(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockEqualsItsAccountRow: ...
+
+    stock_equals_its_account: ClassVar[_StockEqualsItsAccount]
+
+    class StockIsItsMovementsRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _StockIsItsMovements(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockIsItsMovementsRow: ...
+
+    stock_is_its_movements: ClassVar[_StockIsItsMovements]
+
+    class StockWasIssuedAtCostRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _StockWasIssuedAtCost(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockWasIssuedAtCostRow: ...
+
+    stock_was_issued_at_cost: ClassVar[_StockWasIssuedAtCost]
+
+    class MovementsAreTheirDocumentsRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _MovementsAreTheirDocuments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.MovementsAreTheirDocumentsRow: ...
+
+    movements_are_their_documents: ClassVar[_MovementsAreTheirDocuments]
+
+    class ReceiptsAreTheSumOfTheirLinesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReceiptsAreTheSumOfTheirLines(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptsAreTheSumOfTheirLinesRow: ...
+
+    receipts_are_the_sum_of_their_lines: ClassVar[_ReceiptsAreTheSumOfTheirLines]
+
+    class SalesMatchTheirEntriesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _SalesMatchTheirEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SalesMatchTheirEntriesRow: ...
+
+    sales_match_their_entries: ClassVar[_SalesMatchTheirEntries]
+
+    class PaymentsMatchTheirEntriesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _PaymentsMatchTheirEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.PaymentsMatchTheirEntriesRow: ...
+
+    payments_match_their_entries: ClassVar[_PaymentsMatchTheirEntries]
+
+    class VoidsMatchTheirEntriesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _VoidsMatchTheirEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.VoidsMatchTheirEntriesRow: ...
+
+    voids_match_their_entries: ClassVar[_VoidsMatchTheirEntries]
+
+    class ReceiptsMatchTheirEntriesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReceiptsMatchTheirEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptsMatchTheirEntriesRow: ...
+
+    receipts_match_their_entries: ClassVar[_ReceiptsMatchTheirEntries]
+
+    class ReceiptNumbersHaveNoHolesRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _ReceiptNumbersHaveNoHoles(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptNumbersHaveNoHolesRow: ...
+
+    receipt_numbers_have_no_holes: ClassVar[_ReceiptNumbersHaveNoHoles]
+
+    class SnapshotsAreTheJournalRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _SnapshotsAreTheJournal(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SnapshotsAreTheJournalRow: ...
+
+    snapshots_are_the_journal: ClassVar[_SnapshotsAreTheJournal]
+
+    class UsersSignInWhereTheyBelongRow(Row):
+        checked: int
+        broken: int
+        first: str | None
+
+    class _UsersSignInWhereTheyBelong(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.UsersSignInWhereTheyBelongRow: ...
+
+    users_sign_in_where_they_belong: ClassVar[_UsersSignInWhereTheyBelong]
+
+    class _MayAskForAddresses(Statement):
+        async def __call__(self, conn: Connection, /) -> bool: ...
+
+    may_ask_for_addresses: ClassVar[_MayAskForAddresses]
+
+    class ListGuardsRow(Row):
+        kind: str
+        name: str
+        definition: str
+
+    class _ListGuards(Statement):
+        async def __call__(self, conn: Connection, /) -> list[integrity.ListGuardsRow]: ...
+
+    list_guards: ClassVar[_ListGuards]
 
 class inventory:
     class ReceiveGoodsRow(Row):

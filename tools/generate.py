@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from sofinance.infra import embedded, migrate
-from tools import dump_schema, gen_env_example, gen_query_types
+from tools import dump_schema, gen_env_example, gen_guards, gen_query_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +70,7 @@ def query_types(urls: Urls) -> dict[Path, str]:
 GENERATORS: dict[str, Callable[[Urls], dict[Path, str]]] = {
     "env": gen_env_example.generate,
     "schema": dump_schema.generate,
+    "guards": gen_guards.generate,
     "queries": query_types,
 }
 
