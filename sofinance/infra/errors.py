@@ -162,7 +162,7 @@ def translate(error: BaseException, vocabulary: Mapping[str, str]) -> ApiError |
 
 def wants_problem(accept: str) -> bool:
     """Say whether an Accept header asks for application/problem+json at least as much as JSON."""
-    if "problem+json" not in accept:
+    if "problem+json" not in accept.lower():
         return False
     weights = {"application/problem+json": 0.0, "application/json": 0.0}
     for part in accept.split(","):
