@@ -82,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
             server.run(server.serve(settings, taken, ready))
         finally:
+            # Ctrl-C and make may both send one: a second signal must not cut this short.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             _say(args, "Stopping PostgreSQL")
             database.stop()
     return EXIT_GOOD
