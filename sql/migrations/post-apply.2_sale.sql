@@ -517,13 +517,17 @@ begin
     into lines
     from (
         select line.account_id, sum(line.debit - line.credit) as amount
-        from journal_entry as entry
-        join journal_line as line on line.org_id = entry.org_id and line.entry_id = entry.id
-        where entry.org_id = p_org_id and (
-            entry.sale_id = p_sale_id or entry.payment_id in (
-                select id from payment where org_id = p_org_id and sale_id = p_sale_id
-            )
-        )
+        from (
+            -- Not one condition with OR: that would read every entry of the organisation.
+            select id from journal_entry where org_id = p_org_id and sale_id = p_sale_id
+            union all
+            select entry.id
+            from payment
+            join journal_entry as entry
+                on entry.org_id = payment.org_id and entry.payment_id = payment.id
+            where payment.org_id = p_org_id and payment.sale_id = p_sale_id
+        ) as posted
+        join journal_line as line on line.org_id = p_org_id and line.entry_id = posted.id
         group by line.account_id having sum(line.debit - line.credit) <> 0
         order by line.account_id
     ) as net;

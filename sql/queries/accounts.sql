@@ -59,10 +59,11 @@ select
         select sum(line.debit - line.credit) from journal_line as line
         where
             line.org_id = :org_id and line.account_id = account.id
-            and line.entry_id > coalesce((
-                select through_entry_id from balance_roll_up
+            and line.entry_id > (
+                -- COALESCE inside: around it, row security would keep it out of the index.
+                select coalesce(max(through_entry_id), 0) from balance_roll_up
                 where org_id = :org_id
-            ), 0)
+            )
     ), 0) as balance
 from account
 where account.org_id = :org_id and account.id = :id;

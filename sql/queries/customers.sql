@@ -125,12 +125,15 @@ select
     sums.paid_total
 from customer
 cross join lateral (
+    -- By way of the customer's sales, which have an index; receivables have one of open ones only.
     select
-        count(*) filter (where outstanding > 0) as receivables_count,
-        count(*) filter (where outstanding = 0 and cancelled = 0) as fully_paid_sales,
-        coalesce(sum(outstanding), 0) as outstanding_total,
-        coalesce(sum(settled), 0) as paid_total
-    from receivable
-    where org_id = :org_id and customer_id = customer.id
+        count(*) filter (where receivable.outstanding > 0) as receivables_count,
+        count(*) filter (where (receivable.outstanding, receivable.cancelled) = (0, 0))
+            as fully_paid_sales,
+        coalesce(sum(receivable.outstanding), 0) as outstanding_total,
+        coalesce(sum(receivable.settled), 0) as paid_total
+    from sale
+    inner join receivable on sale.org_id = receivable.org_id and sale.id = receivable.sale_id
+    where sale.org_id = :org_id and sale.customer_id = customer.id
 ) as sums
 where customer.org_id = :org_id and customer.id = :id;
