@@ -1,0 +1,112 @@
+"""Log lines: exactly the promised fields, and no credential in any of them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from sofinance.infra import logs, metrics
+from sofinance.infra.logs import JOURNAL, TRACE, Trace, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIELDS = [
+    "timestamp", "level", "service", "environment", "request_id", "user_id", "message", "metadata",
+]  # fmt: skip
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where the journal writes during a test."""
+    before = JOURNAL.level, JOURNAL.environment, JOURNAL.stream
+    level, handlers = logging.getLogger().level, logging.getLogger().handlers[:]
+    stream = io.StringIO()
+    logs.configure(level="debug", environment="staging", stream=stream)
+    token = TRACE.set(None)
+    yield stream
+    TRACE.reset(token)
+    JOURNAL.level, JOURNAL.environment, JOURNAL.stream = before
+    logging.getLogger().setLevel(level)
+    logging.getLogger().handlers[:] = handlers
+
+
+def lines(stream: io.StringIO) -> list[Any]:
+    return [orjson.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_has_the_promised_fields_and_no_others(stream: io.StringIO) -> None:
+    trace = Trace("r-1")
+    trace.user_id = 7
+    TRACE.set(trace)
+    JOURNAL.write(logging.INFO, "request completed", {"status": 201})
+    TRACE.set(None)
+    logging.getLogger("sofinance.test").warning("odd: %s", "x", extra={"metadata": {"a": 1}})
+    first, second = lines(stream)
+    assert list(first) == list(second) == FIELDS
+    assert first["timestamp"].endswith("Z")
+    assert len(first["timestamp"]) == len("2026-01-15T10:30:00.000Z")
+    del first["timestamp"], second["timestamp"]
+    assert first == {
+        "level": "INFO", "service": "sofinance", "environment": "staging", "request_id": "r-1",
+        "user_id": 7, "message": "request completed", "metadata": {"status": 201},
+    }  # fmt: skip
+    assert second == {
+        "level": "WARNING", "service": "sofinance", "environment": "staging", "request_id": None,
+        "user_id": None, "message": "odd: x", "metadata": {"logger": "sofinance.test", "a": 1},
+    }  # fmt: skip
+
+
+def test_levels_have_their_common_names_and_a_least_one(stream: io.StringIO) -> None:
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+        JOURNAL.write(level, "x", {})
+    named = [line["level"] for line in lines(stream)]
+    assert named == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+    logs.configure(level="Error", environment="staging", stream=stream)
+    logging.getLogger("sofinance.test").warning("unheard")
+    JOURNAL.write(logging.WARNING, "unheard", {})
+    assert len(lines(stream)) == 5
+
+
+def test_an_exception_is_one_line(stream: io.StringIO) -> None:
+    try:
+        raise ValueError("password=hunter2")  # noqa: TRY301 - this is what is logged
+    except ValueError:
+        logging.getLogger("sofinance.test").exception("it broke")
+    (line,) = lines(stream)
+    assert "ValueError" in line["metadata"]["exception"]
+    assert "hunter2" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("postgresql://app:s3cret@db:5432/x", "postgresql://app:[redacted]@db:5432/x"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
+        ("basic YTpi", "basic [redacted]"),
+        ("eyJhbGciOi.eyJzdWIiOi.c2lnbg", "[redacted]"),
+        ('{"password": "x y"}', '{"password": "[redacted] y"}'),
+        ("token=abc&x=1", "token=[redacted]&x=1"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_credentials_are_blanked_out(text: str, left: str) -> None:
+    assert redact(text) == left
+
+
+def test_a_reader_that_went_away_stops_no_sale(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    def lost() -> float:
+        return float(metrics.LOG_LINES_LOST._value.get())  # noqa: SLF001 - there is no other way
+
+    before = lost()
+    monkeypatch.setattr(JOURNAL, "stream", Broken())
+    JOURNAL.write(logging.CRITICAL, "x", {})
+    assert lost() == before + 1
