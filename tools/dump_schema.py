@@ -24,6 +24,8 @@ NOISE = re.compile(
     r"^(SET |SELECT pg_catalog\.set_config|\\(un)?restrict |-- Dumped "
     r"|-- PostgreSQL database dump|COMMENT ON EXTENSION|COMMENT ON SCHEMA public"
     r"|CREATE SCHEMA public|ALTER SCHEMA public OWNER)"
+    # What recent minor releases note of each column for themselves; older pg_dumps show it.
+    r"|^ALTER TABLE ONLY \S+ ALTER COLUMN \S+ SET \(pg_attver=\d+\);$"
 )
 TITLE = re.compile(r"^-- Name: (?P<name>.*); Type: (?P<type>[^;]*); Schema: .*$")
 

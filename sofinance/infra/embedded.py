@@ -172,7 +172,10 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(postmaster.pid, signal.SIGQUIT)  # at once; the next start recovers
                 self._gone(postmaster.pid, STOP_TIMEOUT_S)
-        self._process = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
         self._lock.close()
         self._lock = None
 
@@ -462,8 +465,6 @@ class Server:
         """Wait till the process has ended; one that nobody buried counts as ended."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
-            if self._process is not None:
-                self._process.poll()
             if not _alive(pid) or not _works_in(pid, self.pgdata):
                 return True
             time.sleep(POLL_S)

@@ -97,7 +97,12 @@ async def _welcome(
     accounts = _recall(database.data)
     if accounts is None:
         _say(args, "Making the demo organisation")
+        # Its hundreds of requests are nobody's; what goes wrong with one is still told.
+        logs.configure(level="warning", environment=settings.environment, stream=sys.stderr)
         accounts = asdict(await demo.create_demo(settings, url, empty=args.empty))
+        logs.configure(
+            level=settings.log_level, environment=settings.environment, stream=sys.stderr
+        )
         _remember(database.data, accounts)
     if args.json:
         line = {

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,12 @@ def data() -> Iterator[Path]:
         yield directory / "data"
         # A test that failed half-way may have left PostgreSQL running.
         for pidfile in directory.glob("*/pgdata/postmaster.pid"):
-            with contextlib.suppress(ProcessLookupError):
+            server = embedded.Server(pidfile.parents[1])
+            if server.running():
                 os.kill(int(pidfile.read_text().split()[0]), signal.SIGQUIT)
+                until = time.monotonic() + TIMEOUT_S
+                while server.running() and time.monotonic() < until:
+                    time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +88,7 @@ def sofinance() -> Sofinance:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service(data: Path) -> Iterator[Service]:
     """Start a command and leave it running: ``service("sofinance", "dev")``; it is ended here."""
     started: list[subprocess.Popen[str]] = []
 
