@@ -1283,6 +1283,11 @@ class request:
 
     plan_for_values: ClassVar[_PlanForValues]
 
+    class _PlanWithScans(Statement):
+        async def __call__(self, conn: Connection, /) -> int: ...
+
+    plan_with_scans: ClassVar[_PlanWithScans]
+
     class SetTenantRow(Row):
         org_id: str | None
         user_id: str | None

@@ -23,6 +23,9 @@ alter role sofinance_backup bypassrls;
 
 -- One generic plan per query: the planner's work is a third of a short posting.
 alter role sofinance_app set plan_cache_mode = 'force_generic_plan';
+-- A plan cached while a table was empty would scan it until the next ANALYZE: postings look rows up
+-- by key, always. Transactions that read switch scans on again (sql/queries/request.sql).
+alter role sofinance_app set enable_seqscan = 'off';
 -- Every wait has a bound: a lock, a forgotten transaction, a runaway statement.
 alter role sofinance_app set lock_timeout = '5s';
 alter role sofinance_app set idle_in_transaction_session_timeout = '30s';

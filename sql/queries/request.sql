@@ -19,6 +19,10 @@ begin isolation level repeatable read read only;
 -- which is right for postings, a bad one for lists and reports.
 set local plan_cache_mode = 'force_custom_plan';
 
+-- name: plan_with_scans :exec
+-- Let the queries of this transaction scan tables; the role forbids it, for the sake of postings.
+set local enable_seqscan = 'on';
+
 -- name: set_tenant :one
 -- Say whose rows this transaction may see, and how long it may run and wait, until its end.
 -- nullable: user_id
