@@ -95,6 +95,7 @@ async def get_liveness(call: Call) -> Any:
 
 
 @routes.endpoint("GET", "/metrics", public=True, prefix=False, status=200)
+@routes.endpoint("GET", "/v1/metrics", public=True, prefix=False, status=200)
 async def get_metrics(call: Call) -> Any:
     """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them."""
     settings = call.settings

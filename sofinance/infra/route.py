@@ -31,6 +31,7 @@ from sofinance.infra.parse import (
     QueryReader,
     load,
     read_branch,
+    read_ip,
     read_json,
     read_path,
 )
@@ -51,6 +52,14 @@ KEY_LENGTH_MAX = 255
 USER_AGENT_LENGTH_MAX = 500
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
+# How a connection that died while it was idle shows itself when it is used.
+DEAD = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    OSError,
+)
 JSON_HEADERS = {
     "Content-Type": "application/json; charset=utf-8",
     "Cache-Control": "no-store",
@@ -157,7 +166,7 @@ class Route:
         def make_call(conn: Connection | None) -> Call:
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
-                trace.request_id, datetime.now(UTC), request.remote, authorization,
+                trace.request_id, datetime.now(UTC), read_ip(request.remote), authorization,
                 machine.db, machine.guard, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
 
@@ -345,7 +354,9 @@ async def begin(conn: Connection, message: str) -> str:
     """Send the message that begins with BEGIN; returns the last statement's command tag."""
     try:
         return await conn.execute(message)
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+    except TimeoutError:
+        raise  # the server is there, and slow
+    except DEAD as error:
         raise StaleConnectionError from error
 
 

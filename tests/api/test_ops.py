@@ -117,7 +117,8 @@ async def test_metrics_can_be_closed_to_strangers_or_switched_off(api_with: Make
         answer = await root(api, "/metrics", headers=header)
         assert answer.refused == (401, "unauthorized")
     token = {"Authorization": "Bearer a token for the scraper"}
-    assert (await root(api, "/metrics", headers=token)).status == 200
+    for path in ("/metrics", "/v1/metrics"):
+        assert (await root(api, path, headers=token)).status == 200
     off = await api_with(metrics_enabled=False)
     assert (await root(off, "/metrics", headers=token)).refused == (404, "not_found")
 

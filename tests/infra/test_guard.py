@@ -96,6 +96,11 @@ def test_a_token_is_good_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> No
     assert "expired" in refused(guard, token).message  # although it is remembered
 
 
+def test_a_clock_that_is_ahead_of_ours_locks_nobody_out() -> None:
+    guard = make_guard()
+    assert guard.authenticate(bearer(guard, now=NOW + timedelta(seconds=30))).user_id == 7
+
+
 def test_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "TOKEN_COUNT_MAX", 3)
     guard = make_guard()
