@@ -38,6 +38,7 @@ PROGRESS_EVERY_S = 0.2
 # Broken records told per check; --json has the first one of every organisation.
 TOLD_COUNT_MAX = 5
 
+
 class Check(Protocol):
     """A query of integrity.sql that looks at one organisation and returns one row."""
 
@@ -121,66 +122,88 @@ async def run(args: argparse.Namespace) -> int:
 
 async def verify(conn: Any, *, org_id: int | None = None, progress: bool = False) -> list[Finding]:
     """Return what every check says, of all organisations or of one."""
-    guards = guards_expected()
+    release = Release.load()
     listed = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
     if org_id is not None and org_id not in listed:
         raise SetupError(f"There is no organisation {org_id}.")
     org_ids = listed if org_id is None else [org_id]
+    told = Progress(len(org_ids) * (len(CHECKS) + 2)) if progress else None
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
+        findings = [await verify_guards(conn, release)]
+    for number in org_ids:
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            findings += await verify_organisation(conn, number, release, told)
+    if told:
+        told.done()
+    return findings
+
+
+async def verify_organisation(
+    conn: Any, org_id: int, release: Release, told: Progress | None = None
+) -> list[Finding]:
+    """Return what every check says of one organisation, within the transaction that is open."""
+    await q.integrity.set_audit(conn, org_id=org_id)
+    findings = []
     checks = [*CHECKS]
     if await q.integrity.may_ask_for_addresses(conn):
         checks.append(q.integrity.users_sign_in_where_they_belong)
-    findings = [await _guards(conn, guards)]
-    links = [*_links(guards)]
-    told = Progress(len(org_ids) * (len(checks) + 1)) if progress else None
-    for number in org_ids:
-        async with conn.transaction(isolation="repeatable_read", readonly=True):
-            await q.integrity.set_audit(conn, org_id=number)
-            for check in checks:
-                if told:
-                    told.step(number, check.key)
-                began = time.monotonic()
-                row = await check(conn, org_id=number)
-                first = None if row.first is None else json.loads(row.first)
-                findings.append(
-                    Finding(
-                        check.key.partition(".")[2], number, row.checked, row.broken, first,
-                        time.monotonic() - began,
-                    )
-                )  # fmt: skip
-            if told:
-                told.step(number, LINKS)
-            findings.append(await _check_links(conn, number, links))
+    for check in checks:
+        if told:
+            told.step(org_id, check.key)
+        began = time.monotonic()
+        row = await check(conn, org_id=org_id)
+        findings.append(
+            Finding(
+                check.key.partition(".")[2],
+                org_id,
+                row.checked,
+                row.broken,
+                None if row.first is None else json.loads(row.first),
+                time.monotonic() - began,
+            )
+        )
     if told:
-        told.done()
+        told.step(org_id, LINKS)
+    findings.append(await _check_links(conn, org_id, release.links))
     return findings
 
 
 # -- what guards the books ---------------------------------------------------------------------
 
 
-def guards_expected() -> dict[str, dict[str, str]]:
-    """Return what guards a database fresh from this release's migrations, by kind and name."""
-    try:
-        guards: dict[str, dict[str, str]] = json.loads(GUARDS.read_text("utf-8"))
-    except FileNotFoundError:
-        raise SetupError(f"{GUARDS} is missing: the installation is broken.") from None
-    return guards
+@dataclass(frozen=True)
+class Release:
+    """What a database fresh from this release's migrations has: guards by kind and name, links."""
+
+    guards: dict[str, dict[str, str]]
+    links: list[Link]
+
+    @classmethod
+    def load(cls) -> Release:
+        """Read sql/guards.json."""
+        try:
+            guards: dict[str, dict[str, str]] = json.loads(GUARDS.read_text("utf-8"))
+        except FileNotFoundError:
+            raise SetupError(f"{GUARDS} is missing: the installation is broken.") from None
+        return cls(guards, [*_links(guards)])
 
 
-async def _guards(conn: Any, expected: dict[str, dict[str, str]]) -> Finding:
+async def verify_guards(conn: Any, release: Release) -> Finding:
+    """Compare what guards the books with the release, within the transaction that is open."""
     began = time.monotonic()
-    async with conn.transaction(isolation="repeatable_read", readonly=True):
-        await q.integrity.set_audit(conn, org_id=0)
-        rows = await q.integrity.list_guards(conn)
+    await q.integrity.set_audit(conn, org_id=0)
     found: dict[str, dict[str, str]] = {}
-    for row in rows:
+    for row in await q.integrity.list_guards(conn):
         found.setdefault(row.kind, {})[row.name] = row.definition
-    broken = [*differences(expected, found)]
-    checked = sum(len(of_kind) for of_kind in expected.values())
+    broken = [*differences(release.guards, found)]
     return Finding(
-        GUARDS_STAND, None, checked, len(broken), broken[0] if broken else None,
+        GUARDS_STAND,
+        None,
+        sum(len(of_kind) for of_kind in release.guards.values()),
+        len(broken),
+        broken[0] if broken else None,
         time.monotonic() - began,
-    )  # fmt: skip
+    )
 
 
 def differences(

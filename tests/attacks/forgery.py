@@ -13,7 +13,10 @@ ENTRY = "current_setting('attack.entry')::bigint"
 PAYMENT = "current_setting('attack.payment')::bigint"
 RECEIPT = "current_setting('attack.receipt')::bigint"
 TODAY = "(now() at time zone 'UTC')::date"
-PERIOD = f"(select id from accounting_period where {TODAY} between starts_on and ends_on)"
+PERIOD = (
+    "(select id from accounting_period"
+    f" where org_id = :org and {TODAY} between starts_on and ends_on)"
+)
 NEXT_RECEIPT = "(select receipt_count + 1 from till where id = :till)"
 
 # Statements that run, but do not do what the attacker hoped for.
@@ -34,7 +37,7 @@ class Attack:
 
 
 def unless(right: str) -> str:
-    """Return the end of an attack that is let through: was what it aims at still right?"""
+    """Return the end of an attack that is let through: it looks whether its aim is right still."""
     return (
         f"do $$ begin if {right} then raise '{NO_EFFECT}'; end if;"
         " raise 'the attack succeeded'; end $$;\n"
@@ -212,7 +215,7 @@ def credit_sale(
     )
 
 
-def payment(  # noqa: PLR0913 - every part of a payment can be forged
+def payment(
     *,
     payment: Columns | None = None,
     entry_lines: tuple[Line, ...] | None = None,

@@ -6,8 +6,8 @@ Each is sent as plain SQL in one transaction that commits, with the organisation
 from __future__ import annotations
 
 from tests.attacks.forgery import (
-    NO_EFFECT,
     ENTRY,
+    NO_EFFECT,
     PAYMENT,
     PERIOD,
     RECEIPT,
@@ -64,18 +64,24 @@ JOURNAL = (
                 "journal_line",
                 *(
                     {
-                        "org_id": ":org", "entry_id": ENTRY, "line_no": no, "line_count": "2",
-                        "account_id": account, "currency": currency, "debit": debit,
+                        "org_id": ":org",
+                        "entry_id": ENTRY,
+                        "line_no": no,
+                        "line_count": "2",
+                        "account_id": account,
+                        "currency": currency,
+                        "debit": debit,
                         "credit": credit,
                     }
                     for no, account, currency, debit, credit in (
-                        ("1", ":eur_bank", "'EUR'", "5", "0"), ("2", ":cash", "'USD'", "0", "5"),
+                        ("1", ":eur_bank", "'EUR'", "5", "0"),
+                        ("2", ":cash", "'USD'", "0", "5"),
                     )
                 ),
             ),
             line_count="2",
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "An entry without any line",
         "journal_entry_balances",
@@ -269,9 +275,7 @@ JOURNAL = (
     Attack(
         "A reversal that takes back less than its entry",
         "journal_reversal_mirrors",
-        entry(
-            (":rent", "0", "4"), (":cash", "4", "0"), kind="'REVERSAL'", reverses_id=":entry"
-        ),
+        entry((":rent", "0", "4"), (":cash", "4", "0"), kind="'REVERSAL'", reverses_id=":entry"),
     ),
     Attack(
         "A reversal that does not swap the sides",
@@ -282,11 +286,15 @@ JOURNAL = (
         "A reversal of a sale's entry, which only a void takes back",
         "journal_entry_spares_control_accounts",
         entry(
-            (":cash", "0", "11"), (":revenue", "10", "0"), (":tax_payable", "1", "0"),
-            (":cogs", "0", "6"), (":inventory", "6", "0"),
-            kind="'REVERSAL'", reverses_id=":sale_entry",
+            (":cash", "0", "11"),
+            (":revenue", "10", "0"),
+            (":tax_payable", "1", "0"),
+            (":cogs", "0", "6"),
+            (":inventory", "6", "0"),
+            kind="'REVERSAL'",
+            reverses_id=":sale_entry",
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A reversal of a reversal",
         "journal_reversal_mirrors",
@@ -408,8 +416,11 @@ SALES = (
         sale(
             sale={"subtotal": "20", "tax": "2", "total": "22", "paid": "22"},
             entry_lines=(
-                (":cash", "22", "0"), (":revenue", "0", "20"), (":tax_payable", "0", "2"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
+                (":cash", "22", "0"),
+                (":revenue", "0", "20"),
+                (":tax_payable", "0", "2"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
             ),
         ),
     ),
@@ -424,8 +435,10 @@ SALES = (
         sale(
             sale={"tax": "0", "total": "10", "paid": "10"},
             entry_lines=(
-                (":cash", "10", "0"), (":revenue", "0", "10"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
+                (":cash", "10", "0"),
+                (":revenue", "0", "10"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
             ),
         ),
     ),
@@ -522,11 +535,15 @@ SALES = (
         "sale_line_in_minor_units",
         sale(
             line={
-                "list_price": "0.005", "unit_price": "0.005", "quantity": "2",
-                "subtotal": "0.01", "tax": "0", "total": "0.01",
+                "list_price": "0.005",
+                "unit_price": "0.005",
+                "quantity": "2",
+                "subtotal": "0.01",
+                "tax": "0",
+                "total": "0.01",
             }
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "Paid with half a cent",
         "sale_in_minor_units",
@@ -562,7 +579,10 @@ SALES = (
         sale(
             sale={"subtotal": "1", "tax": "0.10", "total": "1.10", "paid": "1.10"},
             line={
-                "list_price": "1", "unit_price": "1", "subtotal": "1", "tax": "0.10",
+                "list_price": "1",
+                "unit_price": "1",
+                "subtotal": "1",
+                "tax": "0.10",
                 "total": "1.10",
             },
         ),
@@ -587,11 +607,23 @@ SALES = (
         + insert(
             "sale_line",
             {
-                "org_id": ":org", "sale_id": SALE, "line_no": "1", "line_count": "1",
-                "currency": "'USD'", "prices_include_tax": "false", "product_id": ":product",
-                "quantity": "1", "list_price": "1", "unit_price": "1", "subtotal": "1",
-                "discount": "0", "sale_discount": "0", "tax_code": "'STD'",
-                "tax_rate_percent": "10", "tax": "0.10", "total": "1.10",
+                "org_id": ":org",
+                "sale_id": SALE,
+                "line_no": "1",
+                "line_count": "1",
+                "currency": "'USD'",
+                "prices_include_tax": "false",
+                "product_id": ":product",
+                "quantity": "1",
+                "list_price": "1",
+                "unit_price": "1",
+                "subtotal": "1",
+                "discount": "0",
+                "sale_discount": "0",
+                "tax_code": "'STD'",
+                "tax_rate_percent": "10",
+                "tax": "0.10",
+                "total": "1.10",
             },
         ).replace(";", " returning set_config('app.org_id', :other_org::text, true);"),
     ),
@@ -605,21 +637,27 @@ SALES = (
         "sale_line_price_override_allowed",
         sale(
             line={
-                "unit_price": "9", "subtotal": "9", "tax": "0.90", "total": "9.90",
+                "unit_price": "9",
+                "subtotal": "9",
+                "tax": "0.90",
+                "total": "9.90",
             }
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A price override by a user who does not exist",
         "sale_line_overrider_known",
         sale(
             sale={"subtotal": "9", "tax": "0.90", "total": "9.90", "paid": "9.90"},
             line={
-                "unit_price": "9", "subtotal": "9", "tax": "0.90", "total": "9.90",
+                "unit_price": "9",
+                "subtotal": "9",
+                "tax": "0.90",
+                "total": "9.90",
                 "overridden_by": "0",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A product that does not exist",
         "sale_line_product_known",
@@ -654,15 +692,25 @@ SALES = (
             then=insert(
                 "sale",
                 {
-                    "org_id": ":org", "branch_id": ":branch2", "till_id": ":till2",
-                    "receipt_no": "1", "cashier_id": ":user", "currency": "'USD'",
-                    "prices_include_tax": "false", "line_count": "1", "subtotal": "0",
-                    "discount": "0", "tax": "0", "total": "0", "paid": "0", "sold_on": TODAY,
+                    "org_id": ":org",
+                    "branch_id": ":branch2",
+                    "till_id": ":till2",
+                    "receipt_no": "1",
+                    "cashier_id": ":user",
+                    "currency": "'USD'",
+                    "prices_include_tax": "false",
+                    "line_count": "1",
+                    "subtotal": "0",
+                    "discount": "0",
+                    "tax": "0",
+                    "total": "0",
+                    "paid": "0",
+                    "sold_on": TODAY,
                     "client_sale_id": "'00000000-0000-4000-8000-000000000001'",
                 },
             ),
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale that chooses the time it was posted at",
         "privilege",
@@ -706,13 +754,21 @@ SALES = (
         + insert(
             "payment",
             {
-                "org_id": ":org", "sale_id": SALE, "payment_no": "1", "currency": "'USD'",
-                "sale_total": "11", "sale_paid": "0", "paid_before": "0", "amount": "1",
-                "method": "'CASH'", "account_id": ":cash", "received_on": TODAY,
+                "org_id": ":org",
+                "sale_id": SALE,
+                "payment_no": "1",
+                "currency": "'USD'",
+                "sale_total": "11",
+                "sale_paid": "0",
+                "paid_before": "0",
+                "amount": "1",
+                "method": "'CASH'",
+                "account_id": ":cash",
+                "received_on": TODAY,
                 "received_by": ":user",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale on credit, to nobody",
         "sale_credit_has_customer",
@@ -768,55 +824,84 @@ SALES = (
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product2",
-                "currency": "'USD'", "quantity": "-1", "value": "-2.5", "sale_id": ":sale",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product2",
+                "currency": "'USD'",
+                "quantity": "-1",
+                "value": "-2.5",
+                "sale_id": ":sale",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A second movement of a product of a sale",
         "stock_movement_sale_once",
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product",
-                "currency": "'USD'", "quantity": "-1", "value": "-6", "sale_id": ":sale",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "-1",
+                "value": "-6",
+                "sale_id": ":sale",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "Goods issued at another value than they cost",
         "stock_issue_at_cost",
         sale(
             movement={"value": "-1"},
             entry_lines=(
-                (":cash", "11", "0"), (":revenue", "0", "10"), (":tax_payable", "0", "1"),
-                (":cogs", "1", "0"), (":inventory", "0", "1"),
+                (":cash", "11", "0"),
+                (":revenue", "0", "10"),
+                (":tax_payable", "0", "1"),
+                (":cogs", "1", "0"),
+                (":inventory", "0", "1"),
             ),
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "Goods issued at another value, hidden beside a receipt in one statement",
         "stock_issue_at_cost",
         receipt(without=("movement",))
-        + sale(without=("movement",), entry_lines=(
-            (":cash", "11", "0"), (":revenue", "0", "10"), (":tax_payable", "0", "1"),
-            (":cogs", "1", "0"), (":inventory", "0", "1"),
-        ))
+        + sale(
+            without=("movement",),
+            entry_lines=(
+                (":cash", "11", "0"),
+                (":revenue", "0", "10"),
+                (":tax_payable", "0", "1"),
+                (":cogs", "1", "0"),
+                (":inventory", "0", "1"),
+            ),
+        )
         + insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product",
-                "currency": "'USD'", "quantity": "10", "value": "60",
-                "goods_receipt_id": RECEIPT, "sale_id": "null",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "10",
+                "value": "60",
+                "goods_receipt_id": RECEIPT,
+                "sale_id": "null",
             },
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product",
-                "currency": "'USD'", "quantity": "-1", "value": "-1",
-                "goods_receipt_id": "null", "sale_id": SALE,
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "-1",
+                "value": "-1",
+                "goods_receipt_id": "null",
+                "sale_id": SALE,
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "Goods moved, the tenant switched within the statement so that stock is not found",
         NO_EFFECT,
@@ -853,31 +938,39 @@ SALES = (
         "sale_entry_matches",
         sale(
             entry_lines=(
-                (":cash", "10", "0"), (":revenue", "0", "9"), (":tax_payable", "0", "1"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
+                (":cash", "10", "0"),
+                (":revenue", "0", "9"),
+                (":tax_payable", "0", "1"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
             )
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale whose money is booked to another account than it was paid to",
         "sale_entry_matches",
         sale(
             entry_lines=(
-                (":bank", "11", "0"), (":revenue", "0", "10"), (":tax_payable", "0", "1"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
+                (":bank", "11", "0"),
+                (":revenue", "0", "10"),
+                (":tax_payable", "0", "1"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
             )
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale whose tax is booked as revenue",
         "sale_entry_matches",
         sale(
             entry_lines=(
-                (":cash", "11", "0"), (":revenue", "0", "11"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
+                (":cash", "11", "0"),
+                (":revenue", "0", "11"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
             )
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale without its cost of goods",
         "sale_entry_matches",
@@ -890,12 +983,16 @@ SALES = (
         "sale_entry_matches",
         sale(
             entry_lines=(
-                (":cash", "11", "0"), (":revenue", "0", "10"), (":tax_payable", "0", "1"),
-                (":cogs", "6", "0"), (":inventory", "0", "6"),
-                (":rent", "900", "0"), (":rent", "0", "900"),
+                (":cash", "11", "0"),
+                (":revenue", "0", "10"),
+                (":tax_payable", "0", "1"),
+                (":cogs", "6", "0"),
+                (":inventory", "0", "6"),
+                (":rent", "900", "0"),
+                (":rent", "0", "900"),
             )
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A sale whose entry has another date",
         "sale_entry_matches",
@@ -1030,18 +1127,20 @@ PAYMENTS = (
     Attack(
         "A payment of a void sale by the posting function",
         "payment_sale_not_void",
-        "select * from post_payment("
-        ":org, :user, :void_sale, 'CASH', null, 1, null, null);\n",
+        "select * from post_payment(:org, :user, :void_sale, 'CASH', null, 1, null, null);\n",
     ),
     Attack(
         "A payment of a void sale",
         "receivable_not_oversettled",
         payment(
             payment={
-                "sale_id": ":void_sale", "payment_no": "1", "sale_paid": "0", "paid_before": "0",
+                "sale_id": ":void_sale",
+                "payment_no": "1",
+                "sale_paid": "0",
+                "paid_before": "0",
             }
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "Two payments in one statement, the later one first, so that less is settled than paid",
         NO_EFFECT,
@@ -1072,11 +1171,15 @@ PAYMENTS = (
         insert(
             "receivable",
             {
-                "org_id": ":org", "sale_id": ":sale", "customer_id": ":customer",
-                "currency": "'USD'", "sold_on": TODAY, "amount": "1",
+                "org_id": ":org",
+                "sale_id": ":sale",
+                "customer_id": ":customer",
+                "currency": "'USD'",
+                "sold_on": TODAY,
+                "amount": "1",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack("A debt deleted", "privilege", "delete from receivable;\n"),
 )
 
@@ -1107,24 +1210,32 @@ VOIDS = (
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product2",
-                "currency": "'USD'", "quantity": "1", "value": "2.5",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product2",
+                "currency": "'USD'",
+                "quantity": "1",
+                "value": "2.5",
                 "void_sale_id": ":void_sale",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A second movement of a product of a void",
         "stock_movement_void_once",
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product",
-                "currency": "'USD'", "quantity": "1", "value": "6",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "1",
+                "value": "6",
                 "void_sale_id": ":void_sale",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack("A void without an entry", "sale_void_entry_matches", void(without=("entry",))),
     Attack(
         "A void without an entry, the tenant switched before COMMIT",
@@ -1136,19 +1247,26 @@ VOIDS = (
         "sale_void_entry_matches",
         void(
             entry_lines=(
-                (":cash", "0", "5"), (":revenue", "4", "0"), (":tax_payable", "1", "0"),
-                (":cogs", "0", "6"), (":inventory", "6", "0"),
+                (":cash", "0", "5"),
+                (":revenue", "4", "0"),
+                (":tax_payable", "1", "0"),
+                (":cogs", "0", "6"),
+                (":inventory", "6", "0"),
             )
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A void whose entry is blown up by lines that cancel each other out",
         "sale_void_entry_matches",
         void(
             entry_lines=(
-                (":cash", "0", "11"), (":revenue", "10", "0"), (":tax_payable", "1", "0"),
-                (":cogs", "0", "6"), (":inventory", "6", "0"),
-                (":rent", "900", "0"), (":rent", "0", "900"),
+                (":cash", "0", "11"),
+                (":revenue", "10", "0"),
+                (":tax_payable", "1", "0"),
+                (":cogs", "0", "6"),
+                (":inventory", "6", "0"),
+                (":rent", "900", "0"),
+                (":rent", "0", "900"),
             )
         ),
     ),
@@ -1182,9 +1300,7 @@ VOIDS = (
 )
 
 STOCK = (
-    Attack(
-        "Stock written directly", "privilege", "update stock set quantity = quantity + 1;\n"
-    ),
+    Attack("Stock written directly", "privilege", "update stock set quantity = quantity + 1;\n"),
     Attack("Stock revalued directly", "privilege", "update stock set value = 0;\n"),
     Attack(
         "A new stock row that is not empty",
@@ -1192,11 +1308,14 @@ STOCK = (
         insert(
             "stock",
             {
-                "org_id": ":org", "branch_id": ":branch2", "product_id": ":product2",
-                "currency": "'USD'", "quantity": "5",
+                "org_id": ":org",
+                "branch_id": ":branch2",
+                "product_id": ":product2",
+                "currency": "'USD'",
+                "quantity": "5",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack("A stock row deleted", "privilege", "delete from stock;\n"),
     Attack(
         "A movement without a document",
@@ -1204,35 +1323,47 @@ STOCK = (
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product",
-                "currency": "'USD'", "quantity": "1", "value": "6",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "1",
+                "value": "6",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A movement appended to a goods receipt of an earlier transaction",
         "stock_movement_is_its_documents",
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch", "product_id": ":product2",
-                "currency": "'USD'", "quantity": "1", "value": "2.5",
+                "org_id": ":org",
+                "branch_id": ":branch",
+                "product_id": ":product2",
+                "currency": "'USD'",
+                "quantity": "1",
+                "value": "2.5",
                 "goods_receipt_id": ":receipt",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A second movement of a product of a goods receipt",
         "stock_movement_receipt_once",
         insert(
             "stock_movement",
             {
-                "org_id": ":org", "branch_id": ":branch2", "product_id": ":product",
-                "currency": "'USD'", "quantity": "10", "value": "60",
+                "org_id": ":org",
+                "branch_id": ":branch2",
+                "product_id": ":product",
+                "currency": "'USD'",
+                "quantity": "10",
+                "value": "60",
                 "goods_receipt_id": ":receipt",
             },
         ),
-    ),  # fmt: skip
+    ),
     Attack(
         "A goods receipt that brings in another quantity",
         "stock_movement_is_its_documents",
@@ -1406,11 +1537,13 @@ STOCK = (
         "goods_receipt_entry_matches",
         receipt(
             entry_lines=(
-                (":inventory", "60", "0"), (":payables", "0", "60"),
-                (":rent", "5", "0"), (":wages", "0", "5"),
+                (":inventory", "60", "0"),
+                (":payables", "0", "60"),
+                (":rent", "5", "0"),
+                (":wages", "0", "5"),
             )
         ),
-    ),  # fmt: skip
+    ),
 )
 
 BY_SLICE = {
