@@ -10,15 +10,21 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sofinance import config
-from sofinance.infra import embedded, logs, migrate
+from sofinance.infra import logs, migrate
 from sofinance.infra import serve as server
 from sofinance.infra.command import EXIT_GOOD, data_option
+from sofinance.infra.embedded import SUPERUSER, Server, write_private
 from sofinance.tools import demo
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from types import FrameType
+
+    from sofinance.config import Settings
+
+    Ready = Callable[[Settings, Server, str], Awaitable[None]]
 
 # A working day: whoever tries the service out signs in once.
 ACCESS_TOKEN_MINUTES = 480
@@ -46,6 +52,64 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal, then stop the database too."""
+
+    async def ready(settings: Settings, database: Server, url: str) -> None:
+        accounts = await accounts_of_demo(args, settings, database, url)
+        if args.json:
+            print(json.dumps(_line(accounts, database, url)), flush=True)
+        else:
+            print(_greeting(accounts, database, url), flush=True)
+
+    return serve(args, ready)
+
+
+def serve(args: argparse.Namespace, ready: Ready) -> int:
+    """Start everything from nothing and serve; ``ready`` is awaited when requests are answered."""
+    settings = _settings(args)
+    # On stderr: stdout is for what the person, or the script that asked for --json, waits for.
+    logs.configure(level=settings.log_level, environment=settings.environment, stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    with server.listen(settings.host, settings.port) as taken:
+        database = Server(args.data)
+        try:
+            _say(args, f"Starting PostgreSQL in {database.data}")
+            database.start()
+            for name in migrate.apply(database.url(SUPERUSER)):
+                _say(args, f"Applied {name}")
+            settings = replace(
+                settings,
+                port=taken.getsockname()[1],
+                database_url=database.socket_url("sofinance_app"),
+                owner_url=database.socket_url("sofinance_owner"),
+                jwt_secret=database.jwt_secret,
+            )
+            url = server.url_of(taken)
+            server.run(server.serve(settings, taken, lambda: ready(settings, database, url)))
+        finally:
+            _say(args, "Stopping PostgreSQL")
+            database.stop()
+    return EXIT_GOOD
+
+
+async def accounts_of_demo(
+    args: argparse.Namespace, settings: Settings, database: Server, url: str
+) -> dict[str, Any]:
+    """Return the demo's organisation and sign-ins; it is made if there is none yet."""
+    accounts = _recall(database.data)
+    if accounts is None:
+        _say(args, "Making the demo organisation")
+        # Its hundreds of requests are nobody's; what goes wrong with one is still told.
+        logs.configure(level="warning", environment=settings.environment, stream=sys.stderr)
+        accounts = asdict(await demo.create_demo(settings, url, empty=args.empty))
+        logs.configure(
+            level=settings.log_level, environment=settings.environment, stream=sys.stderr
+        )
+        _remember(database.data, accounts)
+    return accounts
+
+
+def _settings(args: argparse.Namespace) -> Settings:
     given = dict(os.environ)
     for variable, option in (("HOST", args.host), ("PORT", args.port)):
         if option is not None:
@@ -57,66 +121,22 @@ def run(args: argparse.Namespace) -> int:
     for variable in ("DATABASE_URL", "OWNER_URL", "JWT_SECRET", "SECRET_KEY"):
         given.pop(variable, None)  # the embedded database's own take their place
         given.pop(f"{variable}_FILE", None)
-    settings = config.load(given, required=())
-    # On stderr: stdout is for what the person, or the script that asked for --json, waits for.
-    logs.configure(level=settings.log_level, environment=settings.environment, stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGHUP, _leave)
-    with server.listen(settings.host, settings.port) as taken:
-        database = embedded.Server(args.data)
-        try:
-            _say(args, f"Starting PostgreSQL in {database.data}")
-            database.start()
-            for name in migrate.apply(database.url(embedded.SUPERUSER)):
-                _say(args, f"Applied {name}")
-            settings = replace(
-                settings,
-                port=taken.getsockname()[1],
-                database_url=database.socket_url("sofinance_app"),
-                owner_url=database.socket_url("sofinance_owner"),
-                jwt_secret=database.jwt_secret,
-            )
-
-            async def ready() -> None:
-                await _welcome(args, settings, database, server.url_of(taken))
-
-            server.run(server.serve(settings, taken, ready))
-        finally:
-            # Ctrl-C and make may both send one: a second signal must not cut this short.
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            _say(args, "Stopping PostgreSQL")
-            database.stop()
-    return EXIT_GOOD
+    return config.load(given, required=())
 
 
-async def _welcome(
-    args: argparse.Namespace, settings: config.Settings, database: embedded.Server, url: str
-) -> None:
-    """Make the demo organisation if there is none yet, and say how to get in."""
-    accounts = _recall(database.data)
-    if accounts is None:
-        _say(args, "Making the demo organisation")
-        # Its hundreds of requests are nobody's; what goes wrong with one is still told.
-        logs.configure(level="warning", environment=settings.environment, stream=sys.stderr)
-        accounts = asdict(await demo.create_demo(settings, url, empty=args.empty))
-        logs.configure(
-            level=settings.log_level, environment=settings.environment, stream=sys.stderr
-        )
-        _remember(database.data, accounts)
-    if args.json:
-        line = {
-            "url": url,
-            "docs_url": f"{url}/docs",
-            "database_url": database.url("sofinance_app"),
-            "owner_url": database.url("sofinance_owner"),
-            **accounts,
-        }
-        print(json.dumps(line), flush=True)
-        return
+def _line(accounts: dict[str, Any], database: Server, url: str) -> dict[str, Any]:
+    return {
+        "url": url,
+        "docs_url": f"{url}/docs",
+        "database_url": database.url("sofinance_app"),
+        "owner_url": database.url("sofinance_owner"),
+        **accounts,
+    }
+
+
+def _greeting(accounts: dict[str, Any], database: Server, url: str) -> str:
     admin, cashier = accounts["admin"], accounts["cashier"]
-    print(
-        f"""
+    return f"""
 SOFinance serves {accounts["organisation"]} on {url}
 
   documentation  {url}/docs
@@ -124,9 +144,7 @@ SOFinance serves {accounts["organisation"]} on {url}
   cashier        {cashier["email"]}  {cashier["password"]}
   data           {database.data}
 
-Ctrl-C stops it.""",
-        flush=True,
-    )
+Ctrl-C stops it."""
 
 
 def _recall(data: Path) -> dict[str, Any] | None:
@@ -139,7 +157,7 @@ def _recall(data: Path) -> dict[str, Any] | None:
 
 
 def _remember(data: Path, accounts: dict[str, Any]) -> None:
-    embedded.write_private(data / "demo.json", json.dumps(accounts) + "\n")
+    write_private(data / "demo.json", json.dumps(accounts) + "\n")
 
 
 def _say(args: argparse.Namespace, what: str) -> None:
