@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if not NAME.match(name):
         print("Name it <domain>_<what>: make migration name=sales_add_channel", file=sys.stderr)
         return 2
-    before = sorted(p.stem for p in MIGRATIONS.glob("[0-9]*.sql") if ".rollback" not in p.name)[-1]
+    before = max(p.stem for p in MIGRATIONS.glob("[0-9]*.sql") if ".rollback" not in p.name)
     made = f"{int(before[:4]) + 1:04}_{name}"
     for suffix, text in ((".sql", FORWARD), (".rollback.sql", BACK)):
         path = MIGRATIONS / f"{made}{suffix}"

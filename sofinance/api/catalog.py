@@ -17,9 +17,7 @@ class NewCategory(Schema):
     """What a category says of itself."""
 
     name = fields.Str(required=True, validate=validate.Length(1, 100))
-    description = fields.Str(
-        load_default=None, allow_none=True, validate=validate.Length(max=1000)
-    )
+    description = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=1000))
     is_active = fields.Bool(load_default=True)
 
 
@@ -52,9 +50,7 @@ class NewProduct(Schema):
     sku = fields.Str(required=True, validate=validate.Length(1, 50))
     barcode = fields.Str(load_default=None, allow_none=True, validate=validate.Length(1, 50))
     name = fields.Str(required=True, validate=validate.Length(1, 200))
-    description = fields.Str(
-        load_default=None, allow_none=True, validate=validate.Length(max=2000)
-    )
+    description = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=2000))
     category_id = Id(load_default=None, allow_none=True)
     tax_code_id = Id(load_default=None, allow_none=True)
     cost = Money(required=True, sign="not_negative")
@@ -118,9 +114,7 @@ async def list_categories(call: Call) -> Any:
     return rows, await q.catalog.count_categories(call.conn, org_id=call.org_id, search=search)
 
 
-@routes.endpoint(
-    "GET", "/categories/{id}", permission="categories:read", returns=CountedCategory()
-)
+@routes.endpoint("GET", "/categories/{id}", permission="categories:read", returns=CountedCategory())
 async def get_category(call: Call) -> Any:
     """Get a category."""
     return await q.catalog.get_category(call.conn, org_id=call.org_id, id=call.path["id"])
@@ -137,9 +131,7 @@ async def change_category(call: Call) -> Any:
     return await q.catalog.change_category(call.conn, **key, **call.body)
 
 
-@routes.endpoint(
-    "DELETE", "/categories/{id}", permission="categories:write", entity="categories"
-)
+@routes.endpoint("DELETE", "/categories/{id}", permission="categories:write", entity="categories")
 async def delete_category(call: Call) -> Any:
     """Delete a category; refused while products belong to it."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

@@ -156,9 +156,7 @@ async def receive_goods(call: Call) -> Any:
 )  # fmt: skip
 async def get_goods_receipt(call: Call) -> Any:
     """Get a goods receipt with its lines."""
-    receipt = await q.inventory.get_goods_receipt(
-        call.conn, org_id=call.org_id, id=call.path["id"]
-    )
+    receipt = await q.inventory.get_goods_receipt(call.conn, org_id=call.org_id, id=call.path["id"])
     lines = await q.inventory.list_goods_receipt_lines(
         call.conn, org_id=call.org_id, receipt_id=receipt.id
     )

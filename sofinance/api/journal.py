@@ -36,9 +36,7 @@ class NewEntry(Schema):
     reference_type = fields.Str(
         load_default=None, allow_none=True, validate=validate.Length(max=50)
     )
-    reference_id = fields.Str(
-        load_default=None, allow_none=True, validate=validate.Length(max=100)
-    )
+    reference_id = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=100))
     lines = fields.List(
         fields.Nested(NewLine), required=True, validate=validate.Length(2, LINES_MAX)
     )

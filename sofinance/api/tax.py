@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Exact, Id, PageQuery, Timestamp
+from sofinance.infra.fields import Exact, Id, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()

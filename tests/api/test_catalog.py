@@ -127,7 +127,9 @@ async def test_stock_has_a_status(shop: Shop) -> None:
     await shop.sell(shop.item(0, "100"), paid="1100.00")
     await shop.sell(shop.item(1, "90"), paid="494.01")
     await shop.sell(shop.item(2, "80"), paid="8800.00")
-    levels = (await shop.api.get(f"/inventory/stock-levels?branch_id={shop.branch_id}", shop.org)).data
+    levels = (
+        await shop.api.get(f"/inventory/stock-levels?branch_id={shop.branch_id}", shop.org)
+    ).data
     assert [level["stock_status"] for level in levels["items"]] == [
         "OUT_OF_STOCK", "LOW_STOCK", "IN_STOCK",
     ]  # fmt: skip
@@ -135,9 +137,7 @@ async def test_stock_has_a_status(shop: Shop) -> None:
     assert low.data["pagination"]["total"] == 2
 
 
-async def test_everything_of_another_organisation_is_not_found(
-    shop: Shop, other_org: Org
-) -> None:
+async def test_everything_of_another_organisation_is_not_found(shop: Shop, other_org: Org) -> None:
     sale = (await shop.sell(customer_id=await shop.customer())).data
     paths = [
         f"/sales/{sale['id']}", f"/sales/{sale['id']}/receipt", f"/sales/{sale['id']}/payments",

@@ -27,9 +27,13 @@ def entry(accounts: dict[str, int], debit: str, credit: str, **changes: Any) -> 
     return {"date": "2026-03-15", "memo": "Rent", "lines": lines, **changes}
 
 
-async def post(api: Api, org: Org, debit: str = "5.00", credit: str = "5.00", **body: Any) -> Answer:
+async def post(
+    api: Api, org: Org, debit: str = "5.00", credit: str = "5.00", **body: Any
+) -> Answer:
     """Post an entry, Dr rent, Cr bank."""
-    return await api.post("/journal/entries", org, entry(await chart(api, org), debit, credit, **body))
+    return await api.post(
+        "/journal/entries", org, entry(await chart(api, org), debit, credit, **body)
+    )
 
 
 async def test_a_new_organisation_has_a_chart_of_accounts(api: Api, org: Org) -> None:

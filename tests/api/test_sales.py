@@ -67,7 +67,10 @@ async def test_a_sale_reads_back_with_its_lines_and_payments(shop: Shop) -> None
     posted = (
         await shop.sell(
             shop.item(0, "3"),
-            payments=[{"amount": "30.00", "method": "CARD", "reference": "slip 7"}, {"amount": "3"}],
+            payments=[
+                {"amount": "30.00", "method": "CARD", "reference": "slip 7"},
+                {"amount": "3"},
+            ],
         )
     ).data
     sale = (await shop.api.get(f"/sales/{posted['id']}", shop.org)).data
