@@ -51,9 +51,7 @@ class Mode(enum.Enum):
     REPORT = "report"  # one state for all statements
 
 
-PLAN_FOR_VALUES = (
-    f"{q.request.plan_for_values.literal()};\n{q.request.plan_with_scans.literal()}"
-)
+PLAN_FOR_VALUES = f"{q.request.plan_for_values.literal()};\n{q.request.plan_with_scans.literal()}"
 BEGIN = {
     Mode.WRITE: q.request.begin_write.literal(),
     Mode.READ: f"{q.request.begin_read.literal()};\n{PLAN_FOR_VALUES}",
