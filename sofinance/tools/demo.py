@@ -21,6 +21,8 @@ from sofinance.infra.passwords import hash_password
 from sofinance.tools.client import Client, RefusedError, ensure, for_each
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sofinance.config import Settings
 
 NAME = "Harbour Market"
@@ -78,6 +80,16 @@ class SignIn:
 
 
 @dataclass(frozen=True)
+class Person:
+    """Somebody who signs in, and what they may do."""
+
+    sign_in: SignIn
+    first_name: str
+    last_name: str
+    role: str
+
+
+@dataclass(frozen=True)
 class DemoAccounts:
     """The organisation's name, and who may sign in to it."""
 
@@ -106,7 +118,16 @@ async def create_demo(settings: Settings, base_url: str, *, empty: bool) -> Demo
         SignIn(ADMIN_EMAIL, password_of(settings, "admin")),
         SignIn(CASHIER_EMAIL, password_of(settings, "cashier")),
     )
-    await create_users(settings, accounts)
+    await found(
+        settings,
+        name=NAME,
+        time_zone=TIME_ZONE,
+        tax_percent=TAX_PERCENT,
+        people=[
+            Person(accounts.admin, "Ada", "Marin", "ADMIN"),
+            Person(accounts.cashier, "Sam", "Adeyemi", "CASHIER"),
+        ],
+    )
     if empty:
         return accounts
     products = catalogue()
@@ -125,42 +146,52 @@ def password_of(settings: Settings, who: str) -> str:
     return hmac.digest(secret, f"demo {who}".encode(), hashlib.sha256).hex()[:PASSWORD_LENGTH]
 
 
-async def create_users(settings: Settings, accounts: DemoAccounts) -> None:
-    """Create the organisation, its administrator and its cashier, past the API."""
+async def found(
+    settings: Settings,
+    *,
+    name: str,
+    time_zone: str,
+    tax_percent: Decimal,
+    people: Sequence[Person],
+) -> None:
+    """Create an organisation and its users, past the API; the first is its administrator."""
     database = Database(settings)
     await database.open()
     try:
-        async with database.untenanted() as conn:
-            admin = await q.auth.find_sign_in(conn, email=ADMIN_EMAIL)
-            cashier = await q.auth.find_sign_in(conn, email=CASHIER_EMAIL)
-        if admin is None:
-            async with database.untenanted(mode=Mode.WRITE) as conn:
-                made = await q.orgs.create_organisation(
-                    conn,
-                    name=NAME,
-                    base_currency=CURRENCY,
-                    time_zone=TIME_ZONE,
-                    prices_include_tax=False,
-                    standard_tax_percent=TAX_PERCENT,
-                    default_credit_limit=CREDIT_LIMIT,
-                    admin_email=ADMIN_EMAIL,
-                    admin_password_hash=await hash_password(accounts.admin.password),
-                    admin_first_name="Ada",
-                    admin_last_name="Marin",
-                )
-            org_id = made.org_id
-        else:
-            org_id = admin.org_id
-        if cashier is None:
+        org_id = 0
+        for person in people:
+            async with database.untenanted() as conn:
+                known = await q.auth.find_sign_in(conn, email=person.sign_in.email)
+            if known is not None:
+                org_id = known.org_id
+                continue
+            password_hash = await hash_password(person.sign_in.password)
+            if org_id == 0:
+                async with database.untenanted(mode=Mode.WRITE) as conn:
+                    made = await q.orgs.create_organisation(
+                        conn,
+                        name=name,
+                        base_currency=CURRENCY,
+                        time_zone=time_zone,
+                        prices_include_tax=False,
+                        standard_tax_percent=tax_percent,
+                        default_credit_limit=CREDIT_LIMIT,
+                        admin_email=person.sign_in.email,
+                        admin_password_hash=password_hash,
+                        admin_first_name=person.first_name,
+                        admin_last_name=person.last_name,
+                    )
+                org_id = made.org_id
+                continue
             async with database.tenant(org_id) as conn:
                 await q.auth.create_user(
                     conn,
                     org_id=org_id,
-                    email=CASHIER_EMAIL,
-                    password_hash=await hash_password(accounts.cashier.password),
-                    first_name="Sam",
-                    last_name="Adeyemi",
-                    role="CASHIER",
+                    email=person.sign_in.email,
+                    password_hash=password_hash,
+                    first_name=person.first_name,
+                    last_name=person.last_name,
+                    role=person.role,
                 )
     finally:
         await database.close()
