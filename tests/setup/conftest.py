@@ -57,7 +57,9 @@ def _made() -> Iterator[Path]:
         server = embedded.Server(directory / "data")
         server.start()
         server.stop()
-        yield directory / "data"
+        with (server.pgdata / "postgresql.conf").open("a") as conf:
+            conf.write("fsync = off\n")  # of its copies, none of which anybody keeps
+        yield server.data
 
 
 @pytest.fixture

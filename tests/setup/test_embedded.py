@@ -68,10 +68,10 @@ def test_the_application_connects_over_the_socket_too(made: Path):
     server.stop()
 
 
-def test_without_a_password_nobody_gets_in_and_durability_is_on(made: Path):
-    server = embedded.Server(made)
+def test_without_a_password_nobody_gets_in_and_durability_is_on(data: Path):
+    server = embedded.Server(data)
     server.start()
-    for where in ("127.0.0.1", str(made / "pgdata")):
+    for where in ("127.0.0.1", str(data / "pgdata")):
         with pytest.raises(psycopg.OperationalError, match="no password supplied"):
             psycopg.connect(host=where, port=server.port, user="postgres", dbname="postgres")
     with psycopg.connect(server.url("sofinance_readonly")) as conn:
