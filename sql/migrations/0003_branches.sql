@@ -1,4 +1,4 @@
--- Branches and their tills. A till numbers its own receipts, so that no two tills wait for each other.
+-- Branches and their tills. A till numbers its own receipts, so that no two wait for each other.
 -- depends: 0002_organisation
 set local lock_timeout = '4s';
 set local role sofinance_owner;

@@ -236,7 +236,10 @@ create function issue_cost(
 language sql immutable parallel safe
 return case
     when issued = on_hand then value_on_hand
-    else least(value_on_hand, round(value_on_hand * issued / nullif(on_hand, 0), minor_units(currency)))
+    else least(
+        value_on_hand,
+        round(value_on_hand * issued / nullif(on_hand, 0), minor_units(currency))
+    )
 end;
 comment on function issue_cost(numeric, numeric, numeric, char) is
 'Moving average cost: value x issued / quantity, rounded; the last unit takes what is left.';

@@ -88,7 +88,8 @@ create policy org on idempotency_key using (org_id = current_setting('app.org_id
 grant select, insert, delete on idempotency_key to sofinance_app;
 -- Whole answers are no business of reports.
 revoke select on idempotency_key from sofinance_readonly;
-grant update (fingerprint, status, body, created_at, expires_at) on idempotency_key to sofinance_app;
+grant update (fingerprint, status, body, created_at, expires_at) on idempotency_key
+to sofinance_app;
 
 alter table audit_log enable row level security;
 alter table audit_log force row level security;

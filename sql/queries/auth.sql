@@ -2,7 +2,9 @@
 
 -- name: list_role_permissions :many
 -- List what each built-in role may do; the same for every organisation.
-select role, permission
+select
+    role,
+    permission
 from role_permission
 order by role, permission;
 

@@ -38,7 +38,8 @@ cross join first_till;
 -- Replace what a branch says of itself.
 -- nullable: address, phone, email, time_zone
 update branch
-set name = :name, address = :address, phone = :phone, email = :email,
+set
+    name = :name, address = :address, phone = :phone, email = :email,
     time_zone = coalesce(:time_zone, time_zone), is_active = :is_active, updated_at = now()
 where org_id = :org_id and id = :id
 returning id, name, address, phone, email, time_zone, is_active, created_at, updated_at;

@@ -97,7 +97,8 @@ returning
 -- Replace a product; sales already posted keep their price.
 -- nullable: barcode, description, category_id, tax_code_id
 update product
-set sku = :sku, barcode = :barcode, name = :name, description = :description,
+set
+    sku = :sku, barcode = :barcode, name = :name, description = :description,
     category_id = :category_id, tax_code_id = coalesce(:tax_code_id, tax_code_id),
     cost = :cost, price = :price, is_active = :is_active, updated_at = now()
 where org_id = :org_id and id = :id

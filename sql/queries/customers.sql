@@ -27,7 +27,8 @@ returning
 -- Replace what is known of a customer; without a credit limit it keeps its own.
 -- nullable: email, phone, address, credit_limit, notes
 update customer
-set name = :name, email = :email, phone = :phone, address = :address,
+set
+    name = :name, email = :email, phone = :phone, address = :address,
     customer_type = :customer_type, credit_limit = coalesce(:credit_limit, credit_limit),
     status = :status, notes = :notes, updated_at = now()
 where org_id = :org_id and id = :id
@@ -106,16 +107,18 @@ select
     owed.balance,
     greatest(customer.credit_limit - owed.balance, 0) as available_credit
 from customer
-cross join lateral (
-    select coalesce(sum(outstanding), 0) as balance
-    from receivable
-    where org_id = :org_id and customer_id = customer.id and outstanding > 0
-) as owed
+cross join
+    lateral (
+        select coalesce(sum(outstanding), 0) as balance
+        from receivable
+        where org_id = :org_id and customer_id = customer.id and outstanding > 0
+    ) as owed
 where customer.org_id = :org_id and customer.id = :id;
 
 -- name: summarise_receivables :one
 -- Sum up the receivables of a customer.
--- not null: customer_id, currency, receivables_count, fully_paid_sales, outstanding_total, paid_total
+-- not null: customer_id, currency, receivables_count, fully_paid_sales, outstanding_total
+-- not null: paid_total
 select
     customer.id as customer_id,
     customer.currency,
@@ -124,16 +127,17 @@ select
     sums.outstanding_total,
     sums.paid_total
 from customer
-cross join lateral (
-    -- By way of the customer's sales, which have an index; receivables have one of open ones only.
-    select
-        count(*) filter (where receivable.outstanding > 0) as receivables_count,
-        count(*) filter (where (receivable.outstanding, receivable.cancelled) = (0, 0))
-            as fully_paid_sales,
-        coalesce(sum(receivable.outstanding), 0) as outstanding_total,
-        coalesce(sum(receivable.settled), 0) as paid_total
-    from sale
-    inner join receivable on sale.org_id = receivable.org_id and sale.id = receivable.sale_id
-    where sale.org_id = :org_id and sale.customer_id = customer.id
-) as sums
+cross join
+    lateral (
+        -- By way of the customer's sales, which have an index; receivables have one of open ones.
+        select
+            count(*) filter (where receivable.outstanding > 0) as receivables_count,
+            count(*) filter (where (receivable.outstanding, receivable.cancelled) = (0, 0))
+                as fully_paid_sales,
+            coalesce(sum(receivable.outstanding), 0) as outstanding_total,
+            coalesce(sum(receivable.settled), 0) as paid_total
+        from sale
+        inner join receivable on sale.org_id = receivable.org_id and sale.id = receivable.sale_id
+        where sale.org_id = :org_id and sale.customer_id = customer.id
+    ) as sums
 where customer.org_id = :org_id and customer.id = :id;

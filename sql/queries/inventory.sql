@@ -19,9 +19,9 @@ select
     posted.received_on,
     posted.entry_id
 from receive_goods(
-        :org_id, :user_id, :branch_id, :kind, :reference, :supplier_name, :received_on,
-        :product_ids, :quantities, :unit_costs
-    ) as posted;
+    :org_id, :user_id, :branch_id, :kind, :reference, :supplier_name, :received_on,
+    :product_ids, :quantities, :unit_costs
+) as posted;
 
 -- name: get_goods_receipt :one
 -- Get a goods receipt.

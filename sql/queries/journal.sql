@@ -36,9 +36,10 @@ lines as (
         line.credit,
         line.description
     from entry
-    cross join unnest(
-        :account_ids::bigint[], :debits::numeric[], :credits::numeric[], :descriptions::text[]
-    ) with ordinality as line (account_id, debit, credit, description, line_no)
+    cross join
+        unnest(
+            :account_ids::bigint[], :debits::numeric[], :credits::numeric[], :descriptions::text[]
+        ) with ordinality as line (account_id, debit, credit, description, line_no)
     left join account on account.org_id = :org_id and account.id = line.account_id
 )
 

@@ -8,10 +8,10 @@ select
     made.org_id,
     made.admin_id
 from create_organisation(
-        :name, :base_currency, :time_zone, :prices_include_tax, :standard_tax_percent,
-        :default_credit_limit, :admin_email, :admin_password_hash, :admin_first_name,
-        :admin_last_name
-    ) as made;
+    :name, :base_currency, :time_zone, :prices_include_tax, :standard_tax_percent,
+    :default_credit_limit, :admin_email, :admin_password_hash, :admin_first_name,
+    :admin_last_name
+) as made;
 
 -- name: list_organisation_ids :many
 -- List the numbers of all organisations; crosses them, so it tells nothing else.

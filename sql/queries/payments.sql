@@ -20,8 +20,8 @@ select
     posted.payment_type,
     posted.entry_id
 from post_payment(
-        :org_id, :user_id, :sale_id, :method, :account_id, :amount, :currency, :reference
-    ) as posted;
+    :org_id, :user_id, :sale_id, :method, :account_id, :amount, :currency, :reference
+) as posted;
 
 -- name: list_payments :many
 -- List the payments of a sale in their order, paged by number.

@@ -9,7 +9,8 @@ returning id, code, name, rate_percent, is_active, created_at, updated_at;
 -- name: change_tax_code :one
 -- Replace a tax code; sales already posted keep their rate.
 update tax_code
-set code = :code, name = :name, rate_percent = :rate_percent, is_active = :is_active,
+set
+    code = :code, name = :name, rate_percent = :rate_percent, is_active = :is_active,
     updated_at = now()
 where org_id = :org_id and id = :id
 returning id, code, name, rate_percent, is_active, created_at, updated_at;
