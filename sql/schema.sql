@@ -331,7 +331,7 @@ COMMENT ON FUNCTION public.is_final() IS 'Refuses UPDATE, DELETE and TRUNCATE, w
 -- function: minor_units(character)
 
 CREATE FUNCTION public.minor_units(currency character) RETURNS integer
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (currency = ANY (ARRAY['BIF'::bpchar, 'CLP'::bpchar, 'DJF'::bpchar, 'GNF'::bpchar, 'ISK'::bpchar, 'JPY'::bpchar, 'KMF'::bpchar, 'KRW'::bpchar, 'PYG'::bpchar, 'RWF'::bpchar, 'UGX'::bpchar, 'UYI'::bpchar, 'VND'::bpchar, 'VUV'::bpchar, 'XAF'::bpchar, 'XOF'::bpchar, 'XPF'::bpchar])) THEN 0 WHEN (currency = ANY (ARRAY['BHD'::bpchar, 'IQD'::bpchar, 'JOD'::bpchar, 'KWD'::bpchar, 'LYD'::bpchar, 'OMR'::bpchar, 'TND'::bpchar])) THEN 3 ELSE 2 END;
 
 ALTER FUNCTION public.minor_units(currency character) OWNER TO sofinance_owner;
