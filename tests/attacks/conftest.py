@@ -70,4 +70,8 @@ async def set_scene(api: Api, psql: Psql) -> Scene:
 @pytest.fixture(scope="session")
 async def scene(_worker_api: Api, _worker_psql: Psql) -> Scene:
     """Two organisations with one of everything."""
-    return await set_scene(_worker_api, _worker_psql)
+    made = await set_scene(_worker_api, _worker_psql)
+    for org in (made.org, made.other):
+        for function in ("mark_roll_up", "roll_up_balances"):
+            _worker_psql(f"select {function}()", org=org)
+    return made

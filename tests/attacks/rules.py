@@ -23,6 +23,7 @@ from tests.attacks.forgery import (
     unless,
     void,
 )
+from tests.attacks.master_data import MASTER_DATA
 
 RENT_FIVE = ((":rent", "5", "0"), (":cash", "0", "5"))
 OLD_VIEW = (
@@ -1553,5 +1554,6 @@ BY_SLICE = {
     "Payments and debts": PAYMENTS,
     "Voids": VOIDS,
     "Stock and goods receipts": STOCK,
+    "Single rows": MASTER_DATA,
 }
 __all__ = ["BY_SLICE", "PAYMENT", "VALID"]

@@ -31,7 +31,7 @@ class Scene:
     api: Api
     org: Org
     other: Org
-    ids: dict[str, int]
+    ids: dict[str, int | str]
 
     def render(self, sql: str) -> str:
         """Put the ids in the place of their `:names`."""
@@ -64,7 +64,7 @@ def name_of(error: psycopg.Error) -> str:
     return error.sqlstate or str(error)
 
 
-async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int]:
+async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     """Give an organisation one of everything; return the ids by name."""
     shop = await open_shop(api, org)
 
@@ -75,8 +75,9 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int]:
         role: id_
         for id_, role in psql("select id, role from account where role is not null", org=org)
     }
-    ids = {
+    ids: dict[str, int | str] = {
         "org": org.id,
+        "email": f"'{org.admin.email}'",
         "user": org.admin.id,
         "branch": shop.branch_id,
         "till": shop.till_id,
@@ -104,7 +105,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int]:
         ids[name] = await made("/inventory/receipts", receipt)
     ids["customer"] = await made("/customers", {"name": "Carla", "credit_limit": "50"})
     ids["blacklisted"] = await made("/customers", {"name": "Bo", "status": "BLACKLISTED"})
-    ids["sale"] = (await shop.sell(paid="11.00")).data["id"]
+    ids["sale"] = (await shop.sell(paid="11.00", key="till-1")).data["id"]
     ids["credit_sale"] = (await shop.sell(paid="1.00", customer_id=ids["customer"])).data["id"]
     ids["settled_sale"] = (await shop.sell(paid="1.00", customer_id=ids["customer"])).data["id"]
     paid = await api.post(f"/sales/{ids['settled_sale']}/payments", org, {"amount": "10.00"})

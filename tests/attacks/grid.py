@@ -1,0 +1,145 @@
+"""Who may do what to which table: declared here, tried in test_grid.py, verb by verb.
+
+A table that is not here fails the suite, and so does one that allows more or less than it says.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+
+
+class Rights(NamedTuple):
+    """What a table allows."""
+
+    app: tuple[str, ...]  # to the application, in its own organisation
+    is_final: bool = False  # to nobody: no UPDATE, DELETE or TRUNCATE, the owner included
+    readonly: bool = True  # to reports: SELECT
+
+
+READ = ("SELECT",)
+WRITE_ONCE = ("SELECT", "INSERT")
+KEEP = ("SELECT", "INSERT", "UPDATE")
+
+TENANT_TABLES = {
+    "organisation": Rights(("SELECT", "UPDATE")),
+    "app_user": Rights(KEEP),
+    "branch": Rights(KEEP),
+    "till": Rights(KEEP),
+    "tax_code": Rights(KEEP),
+    "category": Rights((*KEEP, "DELETE")),
+    "product": Rights(KEEP),
+    "customer": Rights(KEEP),
+    "account": Rights(KEEP),
+    "accounting_period": Rights(KEEP),
+    "journal_entry": Rights(WRITE_ONCE, is_final=True),
+    "journal_line": Rights(WRITE_ONCE, is_final=True),
+    "stock": Rights(KEEP),
+    "goods_receipt": Rights(WRITE_ONCE, is_final=True),
+    "goods_receipt_line": Rights(WRITE_ONCE, is_final=True),
+    "stock_movement": Rights(WRITE_ONCE, is_final=True),
+    "sale": Rights(WRITE_ONCE, is_final=True),
+    "sale_line": Rights(WRITE_ONCE, is_final=True),
+    "payment": Rights(WRITE_ONCE, is_final=True),
+    "sale_void": Rights(WRITE_ONCE, is_final=True),
+    "receivable": Rights(READ),
+    "idempotency_key": Rights((*KEEP, "DELETE"), readonly=False),
+    "audit_log": Rights(WRITE_ONCE, is_final=True),
+    "balance_roll_up": Rights(READ),
+    "account_day": Rights(READ),
+}
+FINAL_RULES = (
+    "journal_entry_is_final",
+    "journal_line_is_final",
+    "goods_receipt_is_final",
+    "goods_receipt_line_is_final",
+    "stock_movement_is_final",
+    "sale_is_final",
+    "sale_line_is_final",
+    "payment_is_final",
+    "sale_void_is_final",
+    "audit_log_is_final",
+)
+# Without an organisation: why each needs none.
+OTHER_TABLES = {
+    "sign_in_address": "asked before the organisation is known; nobody but the owner reads it",
+    "role_permission": "the same for everybody; nobody but the owner writes it",
+}
+# Columns that the application may write and that no check needs to hold against NaN.
+NUMBERS_BOUND_OTHERWISE = {
+    ("tax_code", "rate_percent"): "tax_code_rate_in_range: between 0 and 100",
+    ("payment", "sale_total"): "payment_sale_known: the sale's",
+    ("payment", "sale_paid"): "payment_sale_known: the sale's",
+    ("payment", "paid_before"): "payment_follows: the payment's before",
+    ("payment", "amount"): "payment_within_total: NaN is above any total",
+    ("sale_line", "tax_rate_percent"): "sale_line_priced_from_catalogue: the tax code's",
+}
+# What runs with the owner's rights; each looks only at the organisation of the row or of the
+# transaction, but for the three that say that they cross organisations.
+DEFINERS = {
+    "account_closes_at_zero": "rule",
+    "customer_credit_limit": "rule",
+    "goods_receipt_entry_matches": "rule",
+    "goods_receipt_stock_matches": "rule",
+    "goods_receipt_total_matches_lines": "rule",
+    "journal_entry_accounts_open": "rule",
+    "journal_entry_balances": "rule",
+    "journal_entry_is_expected": "rule",
+    "journal_entry_period_open": "rule",
+    "journal_entry_spares_control_accounts": "rule",
+    "journal_reversal_mirrors": "rule",
+    "payment_entry_matches": "rule",
+    "payment_sale_not_void": "rule",
+    "sale_entry_matches": "rule",
+    "sale_line_priced_from_catalogue": "rule",
+    "sale_payments_match": "rule",
+    "sale_stock_matches": "rule",
+    "sale_total_matches_lines": "rule",
+    "sale_void_entry_matches": "rule",
+    "sale_void_stock_matches": "rule",
+    "stock_movement_is_its_documents": "rule",
+    "stock_follows_movements": "writes stock",
+    "receivable_follows": "writes receivables",
+    "remember_sign_in_address": "writes sign_in_address",
+    "sale_void_waits": "locks the sale",
+    "lock_sale": "locks a sale of the transaction's organisation",
+    "mark_roll_up": "writes the snapshots of the transaction's organisation",
+    "roll_up_balances": "writes the snapshots of the transaction's organisation",
+    "rebuild_balances": "writes the snapshots of the transaction's organisation",
+    "create_organisation": "crosses organisations: makes a new one",
+    "find_sign_in": "crosses organisations: where an address signs in",
+    "list_organisation_ids": "crosses organisations: their numbers",
+}
+# Triggers that do work and refuse nothing.
+WORKING_TRIGGERS = {"app_user_address_known", "receivable_follows", "sale_void_waits"}
+
+# The application's role tries to become more than it is.
+POWERS = {
+    "Create a table": "create table loot (id bigint)",
+    "Create a function": "create function loot() returns int language sql as 'select 1'",
+    "Create a schema": "create schema loot",
+    "Add a column": "alter table sale add column loot text",
+    "Drop a table": "drop table journal_line",
+    "Drop a constraint": "alter table journal_line drop constraint journal_line_one_sided",
+    "Drop an index": "drop index journal_entry_sale_once",
+    "Disable a trigger": "alter table journal_line disable trigger journal_line_is_final",
+    "Disable all triggers": "alter table journal_line disable trigger all",
+    "Drop a trigger": "drop trigger journal_line_is_final on journal_line",
+    "Add a trigger": "create trigger loot before insert on journal_line for each row"
+    " execute function suppress_redundant_updates_trigger()",
+    "Replace a rule's function": "create or replace function journal_entry_balances()"
+    " returns trigger language plpgsql as 'begin return null; end'",
+    "Disable row security": "alter table sale disable row level security",
+    "Add a policy": "create policy loot on sale using (true)",
+    "Drop a policy": "drop policy org on sale",
+    "Silence triggers": "set session_replication_role = replica",
+    "Become the owner": "set role sofinance_owner",
+    "Become the backup": "set role sofinance_backup",
+    "Become a superuser": "alter role sofinance_app superuser",
+    "Run a rule's function": "select receivable_follows()",
+    "Reset a receipt sequence": "select setval('sale_id_seq', 1)",
+    "Read the server's files": "select pg_read_file('/etc/passwd')",
+    "Run a program": "copy (select 1) to program 'true'",
+    "Read passwords": "select rolpassword from pg_authid",
+}

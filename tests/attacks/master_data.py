@@ -1,0 +1,405 @@
+"""The attacks on the rules of single rows: names, currencies, bounds, links, and who may not be.
+
+Each begins with a row that would be accepted and breaks one thing in it. What the application has
+no right to write at all is tried as the owner of the tables, so that the rule itself is seen.
+"""
+
+from __future__ import annotations
+
+from tests.attacks.forgery import TODAY, Attack, Columns, insert
+
+OWNER = "sofinance_owner"
+LONG = "repeat('x', 2001)"
+# An organisation that does not exist, and its tenant: row security has nothing against it.
+NOBODY = "select set_config('app.org_id', '0', true);\n"
+
+ROWS: dict[str, Columns] = {
+    "account": {"code": "'7777'", "name": "'New'", "type": "'ASSET'", "currency": "'USD'"},
+    "accounting_period": {"starts_on": "'2019-01-01'", "ends_on": "'2019-01-31'"},
+    "app_user": {
+        "email": "'new@example.com'",
+        "password_hash": "'x'",
+        "first_name": "'A'",
+        "last_name": "'B'",
+        "role": "'CASHIER'",
+    },
+    "audit_log": {"action": "'a'", "entity_type": "'b'"},
+    "branch": {"name": "'New'", "time_zone": "'UTC'"},
+    "category": {"name": "'New'"},
+    "customer": {"name": "'New'", "currency": "'USD'", "credit_limit": "0"},
+    "goods_receipt": {},
+    "idempotency_key": {
+        "key_hash": "sha256('k')",
+        "fingerprint": "sha256('f')",
+        "expires_at": "now()",
+    },
+    "product": {
+        "sku": "'NEW'",
+        "name": "'New'",
+        "tax_code_id": ":tax_code",
+        "currency": "'USD'",
+        "cost": "1",
+        "price": "2",
+    },
+    "receivable": {
+        "sale_id": ":free_sale",
+        "customer_id": ":customer",
+        "currency": "'USD'",
+        "sold_on": TODAY,
+        "amount": "1",
+    },
+    "stock": {"branch_id": ":branch2", "product_id": ":product3", "currency": "'USD'"},
+    "stock_movement": {
+        "branch_id": ":branch",
+        "product_id": ":product",
+        "currency": "'USD'",
+        "quantity": "1",
+        "value": "6",
+    },
+    "tax_code": {"code": "'NEW'", "name": "'New'", "rate_percent": "5"},
+    "till": {"branch_id": ":branch", "name": "'New'"},
+    "account_day": {"account_id": ":wages", "posted_on": TODAY, "debit": "0", "credit": "0"},
+    "balance_roll_up": {},
+}
+
+
+def row(what: str, refused_by: str, table: str, role: str = "sofinance_app", **bad: str) -> Attack:
+    """Return the attack that inserts the table's row with something bad in it."""
+    # `role` is also a column: written role_ there.
+    values = {name.rstrip("_"): value for name, value in bad.items()}
+    return Attack(
+        what, refused_by, insert(table, {"org_id": ":org", **ROWS[table], **values}), role
+    )
+
+
+def change(what: str, refused_by: str, sql: str, role: str = "sofinance_app") -> Attack:
+    """Return the attack that changes rows."""
+    return Attack(what, refused_by, sql + ";\n", role)
+
+
+def of_nobody(table: str, role: str = "sofinance_app") -> Attack:
+    """Return the attack that gives a row to an organisation that does not exist."""
+    return Attack(
+        f"A row of {table} for an organisation that does not exist",
+        f"{table}_organisation_known",
+        NOBODY + insert(table, {"org_id": "0", **ROWS[table]}),
+        role,
+    )
+
+
+MASTER_DATA = (
+    # -- organisations and users --
+    change(
+        "A credit limit that is not a number, for all customers to come",
+        "organisation_amounts_are_numbers",
+        "update organisation set default_credit_limit = 'NaN'",
+    ),
+    change(
+        "A negative credit limit for all customers to come",
+        "organisation_credit_limit_not_negative",
+        "update organisation set default_credit_limit = -1",
+    ),
+    change(
+        "An organisation without a name",
+        "organisation_name_not_empty",
+        "update organisation set name = ' '",
+    ),
+    change(
+        "An organisation with a currency that is none",
+        "organisation_currency_is_iso",
+        "update organisation set base_currency = 'usd'",
+        OWNER,
+    ),
+    change(
+        "An organisation's currency changed under its books",
+        "privilege",
+        "update organisation set base_currency = 'EUR'",
+    ),
+    row("A role that there is not", "app_user_role_known", "app_user", role_="'KING'"),
+    row("A user without a name", "app_user_name_not_empty", "app_user", first_name="''"),
+    row(
+        "An address in capitals",
+        "app_user_email_is_lower_case",
+        "app_user",
+        email="'NEW@example.com'",
+    ),
+    row(
+        "An address that signs in elsewhere",
+        "sign_in_address_taken",
+        "app_user",
+        email=":other_email",
+    ),
+    Attack(
+        "An address led to a user who does not exist",
+        "sign_in_address_user_known",
+        "insert into sign_in_address (email, org_id, user_id) values ('x@example.com', :org, 0);\n",
+        OWNER,
+    ),
+    Attack(
+        "A permission that is none",
+        "role_permission_form",
+        "insert into role_permission (role, permission) values ('CASHIER', 'everything');\n",
+        OWNER,
+    ),
+    of_nobody("app_user"),
+    # -- branches and tills --
+    row("A branch without a name", "branch_name_not_empty", "branch", name="' '"),
+    row("A branch's name used again", "branch_name_taken", "branch", name="'Side'"),
+    row("An address of 2001 characters", "branch_contact_not_long", "branch", address=LONG),
+    of_nobody("branch"),
+    row("A till without a name", "till_name_not_empty", "till", name="''"),
+    row("A till's name used again", "till_name_taken", "till", name="'Till 1'"),
+    row("A till of a branch that does not exist", "till_branch_known", "till", branch_id="0"),
+    change(
+        "A till that gave fewer than no receipts",
+        "till_receipt_count_not_negative",
+        "update till set receipt_count = -1",
+    ),
+    # -- the catalogue --
+    row("A tax of 101 %", "tax_code_rate_in_range", "tax_code", rate_percent="101"),
+    row("A tax that is not a number", "tax_code_rate_in_range", "tax_code", rate_percent="'NaN'"),
+    row("A tax code without a code", "tax_code_not_empty", "tax_code", code="''"),
+    row("A tax code used again", "tax_code_taken", "tax_code", code="'STD'"),
+    of_nobody("tax_code"),
+    row("A category without a name", "category_name_not_empty", "category", name="''"),
+    row("A category's name used again", "category_name_taken", "category", name="'Things'"),
+    row(
+        "A description of 2001 characters",
+        "category_description_not_long",
+        "category",
+        description=LONG,
+    ),
+    of_nobody("category"),
+    change(
+        "A category deleted under its products",
+        "product_category_known",
+        "delete from category where id = :category",
+    ),
+    row("A price below the cost", "product_price_covers_cost", "product", price="0.99"),
+    row("A negative cost", "product_cost_not_negative", "product", cost="-1"),
+    row("A price of half a cent", "product_price_in_minor_units", "product", price="2.005"),
+    row("A price that is not a number", "product_amounts_are_numbers", "product", price="'NaN'"),
+    row("A price in another currency", "product_currency_is_base", "product", currency="'EUR'"),
+    row("A product without a name", "product_name_not_empty", "product", name="' '"),
+    row("A product without a SKU", "product_sku_not_empty", "product", sku="' '"),
+    row("A SKU used again", "product_sku_taken", "product", sku="'P1'"),
+    row("An empty barcode", "product_barcode_not_empty", "product", barcode="' '"),
+    Attack(
+        "A barcode used again",
+        "product_barcode_taken",
+        "update product set barcode = '123' where id in (:product, :product2);\n",
+    ),
+    row(
+        "A description of 2001 characters",
+        "product_description_not_long",
+        "product",
+        description=LONG,
+    ),
+    row("A tax code that does not exist", "product_tax_code_known", "product", tax_code_id="0"),
+    row("A category that does not exist", "product_category_known", "product", category_id="0"),
+    # -- customers --
+    row("A customer without a name", "customer_name_not_empty", "customer", name="' '"),
+    row(
+        "A credit limit without end: NaN is above every debt",
+        "customer_amounts_are_numbers",
+        "customer",
+        credit_limit="'NaN'",
+    ),
+    row(
+        "A negative credit limit",
+        "customer_credit_limit_not_negative",
+        "customer",
+        credit_limit="-1",
+    ),
+    row(
+        "A credit limit of half a cent",
+        "customer_credit_limit_in_minor_units",
+        "customer",
+        credit_limit="0.005",
+    ),
+    row(
+        "A credit limit in another currency",
+        "customer_currency_is_base",
+        "customer",
+        currency="'EUR'",
+    ),
+    row("An address in capitals", "customer_email_is_lower_case", "customer", email="'A@b.c'"),
+    row("A phone of nine digits", "customer_phone_has_ten_digits", "customer", phone="'123456789'"),
+    row("A status that there is not", "customer_status_known", "customer", status="'KING'"),
+    row("A type that there is not", "customer_type_known", "customer", customer_type="'CAT'"),
+    row("Notes of 2001 characters", "customer_text_not_long", "customer", notes=LONG),
+    Attack(
+        "An address used again",
+        "customer_email_taken",
+        "update customer set email = 'a@b.c' where id in (:customer, :blacklisted);\n",
+    ),
+    Attack(
+        "A phone number used again",
+        "customer_phone_taken",
+        "update customer set phone = '0123456789' where id in (:customer, :blacklisted);\n",
+    ),
+    # -- accounts and periods --
+    row("A code used again", "account_code_taken", "account", code="'1000'"),
+    row("A code with a blank in it", "account_code_not_empty", "account", code="'1 0'"),
+    row("A name of one letter", "account_name_long_enough", "account", name="'x'"),
+    row("A type that there is not", "account_type_known", "account", type="'GOLD'"),
+    row("A currency that is none", "account_currency_is_iso", "account", currency="'usd'"),
+    row(
+        "Money received on an expense account",
+        "account_payments_go_to_assets",
+        "account",
+        type="'EXPENSE'",
+        takes_payments="true",
+    ),
+    row("A branch that does not exist", "account_branch_known", "account", branch_id="0"),
+    row("A role that the application may not give", "privilege", "account", role_="'cash'"),
+    row("A role that is taken", "account_role_taken", "account", OWNER, role_="'cash'"),
+    of_nobody("account"),
+    of_nobody("accounting_period"),
+    change(
+        "A period closed by a user who does not exist",
+        "accounting_period_closer_known",
+        "update accounting_period set closed_by = 0 where id = :period",
+    ),
+    # -- stock --
+    change(
+        "A reorder level that is not a number",
+        "stock_amounts_are_numbers",
+        "update stock set reorder_level = 'NaN'",
+    ),
+    change(
+        "A negative reorder level",
+        "stock_reorder_level_not_negative",
+        "update stock set reorder_level = -1",
+    ),
+    change(
+        "A stock value below zero",
+        "stock_value_not_negative",
+        "update stock set value = -1",
+        OWNER,
+    ),
+    change(
+        "Value without goods",
+        "stock_value_has_quantity",
+        "update stock set quantity = 0, value = 1",
+        OWNER,
+    ),
+    row("Stock of a branch that does not exist", "stock_branch_known", "stock", branch_id="0"),
+    row("Stock of a product that does not exist", "stock_product_known", "stock", product_id="0"),
+    row("Stock in another currency", "stock_currency_is_base", "stock", currency="'EUR'"),
+    row(
+        "A movement of a goods receipt that does not exist",
+        "stock_movement_receipt_known",
+        "stock_movement",
+        goods_receipt_id="0",
+    ),
+    row(
+        "A movement of a sale that does not exist",
+        "stock_movement_sale_known",
+        "stock_movement",
+        quantity="-1",
+        value="-6",
+        sale_id="0",
+    ),
+    row(
+        "A movement of a void that does not exist",
+        "stock_movement_void_known",
+        "stock_movement",
+        void_sale_id="0",
+    ),
+    # -- what only triggers and jobs write --
+    row("A debt of nothing", "receivable_amount_above_zero", "receivable", OWNER, amount="0"),
+    row(
+        "A debt of a customer who does not exist",
+        "receivable_customer_known",
+        "receivable",
+        OWNER,
+        customer_id="0",
+    ),
+    row(
+        "A debt for a sale that does not exist",
+        "receivable_sale_known",
+        "receivable",
+        OWNER,
+        sale_id="0",
+    ),
+    change(
+        "Snapshots that reach beyond what is safe",
+        "balance_roll_up_reaches_safe_entries",
+        "update balance_roll_up set through_entry_id = safe_entry_id + 1",
+        OWNER,
+    ),
+    of_nobody("balance_roll_up", OWNER),
+    row(
+        "A snapshot of an account that does not exist",
+        "account_day_account_known",
+        "account_day",
+        OWNER,
+        account_id="0",
+    ),
+    row("A snapshot written by the application", "privilege", "account_day"),
+    change(
+        "A snapshot changed by the application",
+        "privilege",
+        "update account_day set debit = debit + 1",
+    ),
+    # -- what requests leave behind --
+    row(
+        "An answer without a body",
+        "idempotency_key_answered",
+        "idempotency_key",
+        status="201",
+    ),
+    row(
+        "A key that is no digest",
+        "idempotency_key_digests",
+        "idempotency_key",
+        key_hash="'short'",
+    ),
+    row(
+        "A severity that there is not",
+        "audit_log_severity_known",
+        "audit_log",
+        severity="'LOUD'",
+    ),
+    row(
+        "A deed of a user who does not exist",
+        "audit_log_user_known",
+        "audit_log",
+        user_id="0",
+    ),
+    row(
+        "A deed dated back",
+        "privilege",
+        "audit_log",
+        created_at="'2001-01-01'",
+    ),
+)
+
+# Keys that no row of theirs can break alone, because a shorter one is broken first: each is the
+# target of foreign keys. test_grid.py copies a row of each table and takes key after key away.
+KEYS = {
+    "account": ("account_pk", "account_currency_key", "account_payment_key", "account_active_key"),
+    "account_day": ("account_day_pk",),
+    "accounting_period": ("accounting_period_pk", "accounting_period_closed_key"),
+    "app_user": ("app_user_pk",),
+    "audit_log": ("audit_log_pk",),
+    "balance_roll_up": ("balance_roll_up_pk",),
+    "branch": ("branch_pk",),
+    "category": ("category_pk",),
+    "customer": ("customer_pk",),
+    "goods_receipt": ("goods_receipt_pk", "goods_receipt_slots"),
+    "idempotency_key": ("idempotency_key_pk",),
+    "journal_entry": ("journal_entry_pk", "journal_entry_slots"),
+    "organisation": ("organisation_pk", "organisation_base_currency_key"),
+    "payment": ("payment_pk",),
+    "product": ("product_pk", "product_currency_key"),
+    "receivable": ("receivable_pk",),
+    "role_permission": ("role_permission_pk",),
+    "sale": ("sale_pk", "sale_slots", "sale_amounts_key"),
+    "sign_in_address": ("sign_in_address_user_key",),
+    "stock": ("stock_pk", "stock_currency_key"),
+    "stock_movement": ("stock_movement_pk",),
+    "tax_code": ("tax_code_pk",),
+    "till": ("till_pk", "till_branch_key"),
+}
