@@ -61,7 +61,7 @@ migration: $(VENV)/.run ## begin a migration: make migration name=sales_add_chan
 	@$(BIN)/python -m tools.new_migration "$(name)"
 
 explain: $(VENV)/.dev ## show a named query's plan: make explain q=sales.list_sales
-	@$(BIN)/python -m tools.plans --show "$(q)"
+	@$(BIN)/python -m tools.explain $(q)
 
 clean: ## remove the environments and what tools left
 	rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from sofinance.infra import embedded, migrate
-from tools import dump_schema, gen_env_example, gen_guards, gen_query_types
+from tools import (
+    dump_schema,
+    gen_dictionary,
+    gen_env_example,
+    gen_errors,
+    gen_guards,
+    gen_plans,
+    gen_query_types,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +80,9 @@ GENERATORS: dict[str, Callable[[Urls], dict[Path, str]]] = {
     "schema": dump_schema.generate,
     "guards": gen_guards.generate,
     "queries": query_types,
+    "errors": gen_errors.generate,
+    "dictionary": gen_dictionary.generate,
+    "plans": gen_plans.generate,  # last: it fills the database
 }
 
 

@@ -1,0 +1,239 @@
+-- The data that the plan files in sql/plans are made on: ten organisations, the first with a third
+-- of everything, a year of sales, all made of arithmetic, so that every run loads the very same
+-- rows. Triggers and foreign keys are off meanwhile, CHECKs are not; amounts are plain on purpose:
+-- a plan depends on how many rows there are and how they spread, not on what they add up to.
+set session_replication_role = replica;
+set max_parallel_workers_per_gather = 0;
+
+create temporary table org as select generate_series(1, 10)::bigint as id;
+
+insert into organisation (org_id, name, base_currency)
+overriding system value
+select id, 'Retailer ' || id, 'USD' from org;
+
+insert into app_user (org_id, id, email, password_hash, first_name, last_name, role)
+overriding system value
+select org.id, org.id * 10 + n, 'user' || n || '@org' || org.id || '.example', 'none', 'Una',
+    'User', case n when 1 then 'ADMIN' else 'CASHIER' end
+from org cross join generate_series(1, 5) as n;
+
+insert into sign_in_address (email, org_id, user_id) select email, org_id, id from app_user;
+
+insert into branch (org_id, id, name, time_zone)
+overriding system value
+select org.id, org.id * 100 + n, 'Branch ' || n, 'UTC'
+from org cross join generate_series(1, 8) as n;
+
+insert into till (org_id, id, branch_id, name)
+overriding system value
+select org_id, branch.id * 10 + n, branch.id, 'T' || n
+from branch cross join generate_series(1, 3) as n;
+
+insert into tax_code (org_id, id, code, name, rate_percent)
+overriding system value
+select org.id, org.id * 10 + n, case n when 1 then 'STD' else 'ZERO' end, 'Rate', 20 - 10 * n
+from org cross join generate_series(1, 2) as n;
+
+insert into category (org_id, id, name)
+overriding system value
+select org.id, org.id * 100 + n, 'Category ' || n from org cross join generate_series(1, 20) as n;
+
+insert into product (org_id, id, sku, barcode, name, category_id, tax_code_id, currency, cost, price)
+overriding system value
+select org.id, org.id * 1000 + n, 'SKU' || n, '400' || n, 'Product ' || n,
+    org.id * 100 + 1 + n % 20, org.id * 10 + 1, 'USD', 6, 10
+from org cross join generate_series(1, 400) as n;
+
+insert into customer (org_id, id, name, email, phone, currency, credit_limit)
+overriding system value
+select org.id, org.id * 1000 + n, 'Customer ' || n, 'c' || n || '@example.com',
+    '+100000' || lpad(n::text, 5, '0'), 'USD', 1000000
+from org cross join generate_series(1, 300) as n;
+
+insert into account (org_id, id, code, name, type, role, currency, takes_payments)
+overriding system value
+select org.id, org.id * 100 + chart.n, (1000 + 10 * chart.n)::text, 'Account ' || chart.n,
+    case when chart.n <= 6 then 'ASSET' else 'EXPENSE' end, chart.role, 'USD', chart.n <= 4
+from org cross join unnest(array[
+    'cash', 'bank', 'card_clearing', 'mobile_money', 'receivable', 'inventory', 'payables',
+    'tax_payable', 'retained_earnings', 'opening_equity', 'revenue', 'discounts', 'returns', 'cogs',
+    'shrinkage', null, null, null, null, null, null
+]) with ordinality as chart (role, n);
+
+-- The months of the sales, and the month that posting functions post into when this runs.
+insert into accounting_period (org_id, id, starts_on, ends_on)
+overriding system value
+select org.id, org.id * 100 + month.n, month.starts_on,
+    (month.starts_on + interval '1 month - 1 day')::date
+from org cross join (
+    select n, ('2025-01-01'::date + make_interval(months => n - 1))::date as starts_on
+    from generate_series(1, 12) as n
+    union all
+    select 13, date_trunc('month', now() at time zone 'UTC')::date
+) as month;
+
+insert into stock (org_id, branch_id, product_id, currency, quantity, value)
+select branch.org_id, branch.id, product.id, 'USD', 1000, 6000
+from branch inner join product using (org_id);
+
+insert into goods_receipt (
+    org_id, id, branch_id, kind, currency, line_count, total, received_on, received_by
+)
+overriding system value
+select org_id, id, id, 'OPENING', 'USD', 100, 600000, '2025-01-01', org_id * 10 + 1 from branch;
+
+insert into goods_receipt_line (
+    org_id, receipt_id, line_no, line_count, currency, product_id, quantity, unit_cost, value
+)
+select org_id, id, n, 100, 'USD', org_id * 1000 + n, 1000, 6, 6000
+from goods_receipt cross join generate_series(1, 100) as n;
+
+-- Sale i: its organisation by a square, so that the first has a third and the last a twentieth.
+-- Every fifth is on credit, every hundredth void.
+create temporary table made as
+select i, org, branch, customer, branch * 10 + 1 + (i / 8) % 3 as till,
+    case when i % 5 = 0 then 13 else 33 end as paid,
+    '2025-01-01'::date + (i * 365 / 15001)::int as sold_on
+from (
+    select i, org, org * 100 + 1 + i % 8 as branch,
+        case when i % 10 < 3 or i % 5 = 0 then org * 1000 + 1 + (i * 7) % 300 end as customer
+    from (
+        select i, (1 + floor(10 * ((i * 7919 % 1000) / 1000.0) ^ 2))::bigint as org
+        from generate_series(1, 15000) as i
+    ) as spread
+) as placed;
+
+insert into sale (
+    org_id, id, branch_id, till_id, receipt_no, client_sale_id, customer_id, cashier_id, currency,
+    prices_include_tax, line_count, subtotal, discount, tax, total, paid, sold_on, sold_at
+)
+overriding system value
+select org, i, branch, till, row_number() over (partition by till order by i), md5(i::text)::uuid,
+    customer, org * 10 + 2 + i % 4, 'USD', false, 3, 30, 0, 3, 33, paid, sold_on, sold_on + time '12:00'
+from made order by i;
+
+update till set receipt_count = given.receipt_count
+from (
+    select org_id, till_id, count(*) as receipt_count from sale group by org_id, till_id
+) as given
+where given.org_id = till.org_id and given.till_id = till.id;
+
+insert into sale_line (
+    org_id, sale_id, line_no, line_count, currency, prices_include_tax, product_id, quantity,
+    list_price, unit_price, subtotal, discount, sale_discount, tax_code, tax_rate_percent, tax, total
+)
+select org, i, n, 3, 'USD', false, org * 1000 + 1 + (i * 37 + n * 101) % 400, 1, 10, 10, 10, 0, 0,
+    'STD', 10, 1, 11
+from made cross join generate_series(1, 3) as n order by i, n;
+
+insert into payment (
+    org_id, id, sale_id, payment_no, currency, sale_total, sale_paid, paid_before, amount, method,
+    account_id, received_on, received_by
+)
+overriding system value
+select org, i, i, 1, 'USD', 33, paid, 0, paid, 'CASH', org * 100 + 1, sold_on, org * 10 + 2
+from made order by i;
+
+insert into payment (
+    org_id, id, sale_id, payment_no, currency, sale_total, sale_paid, paid_before, amount, method,
+    account_id, received_on, received_by
+)
+overriding system value
+select org, 100000 + i, i, 2, 'USD', 33, 13, 13, 5, 'CASH', org * 100 + 1, sold_on + 7, org * 10 + 2
+from made where i % 10 = 0 order by i;
+
+insert into sale_void (org_id, sale_id, reason, voided_on, voided_by)
+select org, i, 'by mistake', sold_on, org * 10 + 1 from made where i % 100 = 1 order by i;
+
+insert into receivable (org_id, sale_id, customer_id, currency, sold_on, amount, settled)
+select org, i, customer, 'USD', sold_on, 20,
+    case when i % 50 = 0 then 5 when i % 20 = 5 then 0 else 20 end
+from made where i % 5 = 0 order by i;
+
+insert into stock_movement (org_id, id, branch_id, product_id, currency, quantity, value, goods_receipt_id)
+overriding system value
+select org_id, receipt_id * 1000 + line_no, receipt_id, product_id, 'USD', quantity, value, receipt_id
+from goods_receipt_line;
+
+insert into stock_movement (
+    org_id, id, branch_id, product_id, currency, quantity, value, sale_id, created_at
+)
+overriding system value
+select org, 10000000 + i * 3 + n, branch, org * 1000 + 1 + (i * 37 + n * 101) % 400, 'USD', -1, -6,
+    i, sold_on
+from made cross join generate_series(1, 3) as n order by i, n;
+
+insert into journal_entry (
+    org_id, id, period_id, posted_on, kind, line_count, sale_id, payment_id, created_by, memo
+)
+overriding system value
+select org, i, org * 100 + extract(month from sold_on), sold_on,
+    case when i % 30 = 29 then 'MANUAL' else 'SALE' end, 5, case when i % 30 <> 29 then i end, null,
+    org * 10 + 2, case when i % 30 = 29 then 'by hand' end
+from made order by i;
+
+insert into journal_entry (
+    org_id, id, period_id, posted_on, kind, line_count, payment_id, created_by
+)
+overriding system value
+select org, 100000 + i, org * 100 + 1, sold_on, 'PAYMENT', 2, 100000 + i, org * 10 + 2
+from made where i % 10 = 0 order by i;
+
+insert into journal_line (
+    org_id, entry_id, line_no, line_count, account_id, currency, debit, credit
+)
+select org, i, line.n, 5,
+    org * 100 + case when i % 30 = 29 then 15 + line.n else line.account end, 'USD', line.debit,
+    line.credit
+from made cross join (
+    values (1, 1, 33, 0), (2, 11, 0, 30), (3, 8, 0, 3), (4, 14, 18, 0), (5, 6, 0, 18)
+) as line (n, account, debit, credit)
+order by i, line.n;
+
+insert into journal_line (
+    org_id, entry_id, line_no, line_count, account_id, currency, debit, credit
+)
+select org, 100000 + i, line.n, 2, org * 100 + line.account, 'USD', line.debit, line.credit
+from made cross join (values (1, 1, 5, 0), (2, 5, 0, 5)) as line (n, account, debit, credit)
+where i % 10 = 0
+order by i, line.n;
+
+-- Snapshots reach all but the last few hundred entries, as on a day in the life of a service.
+insert into balance_roll_up (org_id, through_entry_id, safe_entry_id)
+select id, 101000, 101000 from org;
+insert into account_day (org_id, account_id, posted_on, debit, credit)
+select line.org_id, line.account_id, entry.posted_on, sum(line.debit), sum(line.credit)
+from journal_entry as entry
+inner join journal_line as line on entry.org_id = line.org_id and entry.id = line.entry_id
+where entry.id <= 101000
+group by line.org_id, line.account_id, entry.posted_on
+order by line.org_id, line.account_id, entry.posted_on;
+
+insert into audit_log (org_id, id, created_at, user_id, action, entity_type, entity_id, after)
+overriding system value
+select org, i, sold_on, org * 10 + 2, 'sales.post_sale', 'sales', i, jsonb_build_object('id', i)
+from made order by i;
+
+insert into idempotency_key (org_id, key_hash, fingerprint, status, body, expires_at)
+select org, sha256(i::text::bytea), sha256(i::text::bytea), 201, convert_to(repeat('x', 200), 'utf8'),
+    timestamptz '2099-01-01' + make_interval(mins => i)
+from made order by i;
+
+-- What is posted from here on gets numbers of its own; organisations are numbered without holes.
+do $$
+declare
+    sequence_name text;
+begin
+    for sequence_name in
+        select relname from pg_class
+        where relkind = 'S' and relnamespace = 'public'::regnamespace
+    loop
+        perform setval(sequence_name, case sequence_name
+            when 'organisation_org_id_seq' then 10 else 100000000
+        end);
+    end loop;
+end
+$$;
+drop table made;
+drop table org;
+reset session_replication_role;
