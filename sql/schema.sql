@@ -1093,6 +1093,7 @@ begin
             select product_id, sum(quantity) as quantity
             from unnest(p_product_ids, p_quantities) as asked (product_id, quantity)
             group by product_id
+            order by product_id  -- here, or rows would be locked in the order of a hash
         ) as wanted
         left join lateral (
             select quantity, value from stock
@@ -1109,9 +1110,10 @@ begin
             detail = jsonb_build_object('lines', goods.short)::text;
     end if;
 
-    update till set receipt_count = receipt_count + 1
-    where org_id = p_org_id and id = place.till_id
-    returning receipt_count into new_receipt_no;
+    -- The sale itself counts on its till: see sale_counts_on_its_till.
+    select receipt_count + 1 into new_receipt_no
+    from till where org_id = p_org_id and id = place.till_id
+    for no key update;
 
     insert into sale (
         org_id, branch_id, till_id, receipt_no, client_sale_id, customer_id, cashier_id, currency,
@@ -1451,6 +1453,35 @@ $$;
 ALTER FUNCTION public.roll_up_balances() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.roll_up_balances() IS 'Adds the entries up to the mark to the daily snapshots; returns the number they now reach.';
+
+-- function: sale_counts_on_its_till()
+
+CREATE FUNCTION public.sale_counts_on_its_till() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+begin
+    -- RETURNING may have set another organisation already.
+    perform set_config('app.org_id', new.org_id::text, true);
+
+    update public.till set receipt_count = new.receipt_no
+    where org_id = new.org_id and id = new.till_id and receipt_count = new.receipt_no - 1;
+    if not found then
+        raise exception using
+            errcode = 'foreign_key_violation', constraint = 'sale_receipt_no_follows',
+            table = 'sale', message = 'the number before was not the last one';
+    end if;
+
+    perform set_config('app.org_id', caller, true);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.sale_counts_on_its_till() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.sale_counts_on_its_till() IS 'Counts a sale''s receipt on its till; its number is the next one, or the sale is refused.';
 
 -- function: sale_entry_matches()
 
@@ -4188,6 +4219,12 @@ CREATE TRIGGER receivable_follows AFTER INSERT ON public.sale_void FOR EACH ROW 
 
 COMMENT ON TRIGGER receivable_follows ON public.sale_void IS 'Cancels what is left of the receivable.';
 
+-- trigger: sale sale_counts_on_its_till
+
+CREATE TRIGGER sale_counts_on_its_till AFTER INSERT ON public.sale FOR EACH ROW EXECUTE FUNCTION public.sale_counts_on_its_till();
+
+COMMENT ON TRIGGER sale_counts_on_its_till ON public.sale IS 'Counts the receipt on its till.';
+
 -- trigger: sale sale_entry_matches
 
 CREATE CONSTRAINT TRIGGER sale_entry_matches AFTER INSERT ON public.sale DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.sale_entry_matches();
@@ -4923,6 +4960,8 @@ REVOKE ALL ON FUNCTION public.remember_sign_in_address() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.roll_up_balances() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.roll_up_balances() TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.sale_counts_on_its_till() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.sale_entry_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.sale_line_priced_from_catalogue() FROM PUBLIC;
@@ -5414,8 +5453,6 @@ GRANT INSERT(branch_id) ON TABLE public.till TO sofinance_app;
 GRANT INSERT(name),UPDATE(name) ON TABLE public.till TO sofinance_app;
 
 GRANT INSERT(is_active),UPDATE(is_active) ON TABLE public.till TO sofinance_app;
-
-GRANT UPDATE(receipt_count) ON TABLE public.till TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.till_id_seq TO sofinance_backup;
 

@@ -20,6 +20,7 @@ drop function payment_sale_not_void();
 drop function sale_void_stock_matches();
 drop function sale_void_entry_matches();
 drop function customer_credit_limit();
+drop function sale_counts_on_its_till();
 drop function receivable_follows();
 drop function lock_sale(bigint);
 drop function sale_void_waits();

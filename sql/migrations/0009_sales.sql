@@ -979,6 +979,33 @@ for each statement execute function sale_line_priced_from_catalogue();
 comment on trigger sale_line_priced_from_catalogue on sale_line is
 'Shelf price, tax code and tax rate of a line are the catalogue''s.';
 
+-- The count of a till follows its sales; nobody else may write it.
+create function sale_counts_on_its_till() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+begin
+    -- RETURNING may have set another organisation already.
+    perform set_config('app.org_id', new.org_id::text, true);
+
+    update public.till set receipt_count = new.receipt_no
+    where org_id = new.org_id and id = new.till_id and receipt_count = new.receipt_no - 1;
+    if not found then
+        raise exception using
+            errcode = 'foreign_key_violation', constraint = 'sale_receipt_no_follows',
+            table = 'sale', message = 'the number before was not the last one';
+    end if;
+
+    perform set_config('app.org_id', caller, true);
+    return null;
+end
+$$;
+comment on function sale_counts_on_its_till() is
+'Counts a sale''s receipt on its till; its number is the next one, or the sale is refused.';
+create trigger sale_counts_on_its_till after insert on sale
+for each row execute function sale_counts_on_its_till();
+comment on trigger sale_counts_on_its_till on sale is 'Counts the receipt on its till.';
+
 -- Receivables follow sales, payments and voids; nobody else may write them.
 create function receivable_follows() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$

@@ -215,6 +215,7 @@ begin
             select product_id, sum(quantity) as quantity
             from unnest(p_product_ids, p_quantities) as asked (product_id, quantity)
             group by product_id
+            order by product_id  -- here, or rows would be locked in the order of a hash
         ) as wanted
         left join lateral (
             select quantity, value from stock
@@ -231,9 +232,10 @@ begin
             detail = jsonb_build_object('lines', goods.short)::text;
     end if;
 
-    update till set receipt_count = receipt_count + 1
-    where org_id = p_org_id and id = place.till_id
-    returning receipt_count into new_receipt_no;
+    -- The sale itself counts on its till: see sale_counts_on_its_till.
+    select receipt_count + 1 into new_receipt_no
+    from till where org_id = p_org_id and id = place.till_id
+    for no key update;
 
     insert into sale (
         org_id, branch_id, till_id, receipt_no, client_sale_id, customer_id, cashier_id, currency,

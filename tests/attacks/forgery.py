@@ -125,7 +125,6 @@ def sale(  # noqa: PLR0913 - every part of a sale can be forged
     }
     parts = {
         "sale": insert("sale", head, remember="sale"),
-        "till": "update till set receipt_count = receipt_count + 1 where id = :till;\n",
         "line": insert(
             "sale_line",
             {

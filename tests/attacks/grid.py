@@ -101,6 +101,7 @@ DEFINERS = {
     "stock_movement_is_its_documents": "rule",
     "stock_follows_movements": "writes stock",
     "receivable_follows": "writes receivables",
+    "sale_counts_on_its_till": "writes receipt counts",
     "remember_sign_in_address": "writes sign_in_address",
     "sale_void_waits": "locks the sale",
     "lock_sale": "locks a sale of the transaction's organisation",
@@ -112,7 +113,12 @@ DEFINERS = {
     "list_organisation_ids": "crosses organisations: their numbers",
 }
 # Triggers that do work and refuse nothing.
-WORKING_TRIGGERS = {"app_user_address_known", "receivable_follows", "sale_void_waits"}
+WORKING_TRIGGERS = {
+    "app_user_address_known",
+    "receivable_follows",
+    "sale_counts_on_its_till",
+    "sale_void_waits",
+}
 
 # The application's role tries to become more than it is.
 POWERS = {

@@ -154,6 +154,7 @@ MASTER_DATA = (
         "A till that gave fewer than no receipts",
         "till_receipt_count_not_negative",
         "update till set receipt_count = -1",
+        OWNER,
     ),
     # -- the catalogue --
     row("A tax of 101 %", "tax_code_rate_in_range", "tax_code", rate_percent="101"),

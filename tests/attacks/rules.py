@@ -469,7 +469,7 @@ SALES = (
     Attack(
         "A line appended to a sale of an earlier transaction",
         "sale_line_in_its_slot",
-        sale(line={"sale_id": ":sale", "line_no": "2"}, without=("sale", "till")),
+        sale(line={"sale_id": ":sale", "line_no": "2"}, without=("sale",)),
     ),
     Attack(
         "A line appended to a sale, the number of lines forged",
@@ -477,13 +477,13 @@ SALES = (
         sale(
             sale={"line_count": "2"},
             line={"sale_id": ":sale", "line_no": "2"},
-            without=("sale", "till"),
+            without=("sale",),
         ),
     ),
     Attack(
         "A second line in a slot that is taken",
         "sale_line_pk",
-        sale(line={"sale_id": ":sale"}, without=("sale", "till")),
+        sale(line={"sale_id": ":sale"}, without=("sale",)),
     ),
     Attack(
         "A discount above the subtotal",
@@ -674,6 +674,11 @@ SALES = (
         "A receipt number skipped",
         "sale_receipt_no_follows",
         sale(sale={"receipt_no": f"{1} + (select receipt_count + 1 from till where id = :till)"}),
+    ),
+    Attack(
+        "A till's count raised, to leave a hole",
+        "privilege",
+        "update till set receipt_count = receipt_count + 1;\n",
     ),
     Attack(
         "A receipt number used again",
