@@ -16,6 +16,7 @@ import psycopg
 from sofinance.infra import embedded, migrate
 from tools import (
     dump_schema,
+    gen_attacks,
     gen_dictionary,
     gen_env_example,
     gen_errors,
@@ -79,6 +80,7 @@ GENERATORS: dict[str, Callable[[Urls], dict[Path, str]]] = {
     "env": gen_env_example.generate,
     "schema": dump_schema.generate,
     "guards": gen_guards.generate,
+    "attacks": gen_attacks.generate,
     "queries": query_types,
     "errors": gen_errors.generate,
     "dictionary": gen_dictionary.generate,
