@@ -622,7 +622,7 @@ class integrity:
     class EntriesBalanceRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _EntriesBalance(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesBalanceRow: ...
@@ -632,7 +632,7 @@ class integrity:
     class LinesAreSoundRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _LinesAreSound(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.LinesAreSoundRow: ...
@@ -642,7 +642,7 @@ class integrity:
     class EntriesAreDatedInTheirPeriodRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _EntriesAreDatedInTheirPeriod(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesAreDatedInTheirPeriodRow: ...
@@ -652,7 +652,7 @@ class integrity:
     class EntriesHaveTheirDocumentRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _EntriesHaveTheirDocument(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.EntriesHaveTheirDocumentRow: ...
@@ -662,7 +662,7 @@ class integrity:
     class ReversalsMirrorRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReversalsMirror(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReversalsMirrorRow: ...
@@ -672,7 +672,7 @@ class integrity:
     class ManualEntriesSpareControlAccountsRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ManualEntriesSpareControlAccounts(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ManualEntriesSpareControlAccountsRow: ...
@@ -682,7 +682,7 @@ class integrity:
     class SalesAreTheSumOfTheirLinesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _SalesAreTheSumOfTheirLines(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SalesAreTheSumOfTheirLinesRow: ...
@@ -692,7 +692,7 @@ class integrity:
     class SaleLinesAddUpRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _SaleLinesAddUp(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SaleLinesAddUpRow: ...
@@ -702,7 +702,7 @@ class integrity:
     class PaymentsAreAChainRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _PaymentsAreAChain(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.PaymentsAreAChainRow: ...
@@ -712,7 +712,7 @@ class integrity:
     class ReceivablesFollowSalesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReceivablesFollowSales(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceivablesFollowSalesRow: ...
@@ -722,7 +722,7 @@ class integrity:
     class ReceivablesEqualTheirAccountRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReceivablesEqualTheirAccount(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceivablesEqualTheirAccountRow: ...
@@ -732,7 +732,7 @@ class integrity:
     class StockEqualsItsAccountRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _StockEqualsItsAccount(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockEqualsItsAccountRow: ...
@@ -742,7 +742,7 @@ class integrity:
     class StockIsItsMovementsRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _StockIsItsMovements(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockIsItsMovementsRow: ...
@@ -752,7 +752,7 @@ class integrity:
     class StockWasIssuedAtCostRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _StockWasIssuedAtCost(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.StockWasIssuedAtCostRow: ...
@@ -762,7 +762,7 @@ class integrity:
     class MovementsAreTheirDocumentsRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _MovementsAreTheirDocuments(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.MovementsAreTheirDocumentsRow: ...
@@ -772,7 +772,7 @@ class integrity:
     class ReceiptsAreTheSumOfTheirLinesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReceiptsAreTheSumOfTheirLines(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptsAreTheSumOfTheirLinesRow: ...
@@ -782,7 +782,7 @@ class integrity:
     class SalesMatchTheirEntriesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _SalesMatchTheirEntries(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SalesMatchTheirEntriesRow: ...
@@ -792,7 +792,7 @@ class integrity:
     class PaymentsMatchTheirEntriesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _PaymentsMatchTheirEntries(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.PaymentsMatchTheirEntriesRow: ...
@@ -802,7 +802,7 @@ class integrity:
     class VoidsMatchTheirEntriesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _VoidsMatchTheirEntries(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.VoidsMatchTheirEntriesRow: ...
@@ -812,7 +812,7 @@ class integrity:
     class ReceiptsMatchTheirEntriesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReceiptsMatchTheirEntries(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptsMatchTheirEntriesRow: ...
@@ -822,7 +822,7 @@ class integrity:
     class ReceiptNumbersHaveNoHolesRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _ReceiptNumbersHaveNoHoles(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.ReceiptNumbersHaveNoHolesRow: ...
@@ -832,7 +832,7 @@ class integrity:
     class SnapshotsAreTheJournalRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _SnapshotsAreTheJournal(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.SnapshotsAreTheJournalRow: ...
@@ -842,7 +842,7 @@ class integrity:
     class UsersSignInWhereTheyBelongRow(Row):
         checked: int
         broken: int
-        first: str | None
+        example: str | None
 
     class _UsersSignInWhereTheyBelong(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.UsersSignInWhereTheyBelongRow: ...

@@ -158,7 +158,7 @@ async def verify_organisation(
                 org_id,
                 row.checked,
                 row.broken,
-                None if row.first is None else json.loads(row.first),
+                None if row.example is None else json.loads(row.example),
                 time.monotonic() - began,
             )
         )
@@ -270,7 +270,7 @@ def _links(expected: dict[str, dict[str, str]]) -> Iterator[Link]:
             f'and not exists (select from "{other}" as parent where {same})) '
             f'select (select count(*) from "{table}" where org_id = $1) as checked, '
             f"(select count(*) from broken) as broken, "
-            f"(select min(details) from broken) as first",
+            f"(select min(details) from broken) as example",
         )
 
 
@@ -282,7 +282,7 @@ async def _check_links(conn: Any, org_id: int, links: list[Link]) -> Finding:
         row = await conn.fetchrow(link.sql, org_id)
         checked, broken = checked + row.checked, broken + row.broken
         if first is None and row.broken:
-            first = {"link": link.name, **json.loads(row.first)}
+            first = {"link": link.name, **json.loads(row.example)}
     return Finding(LINKS, org_id, checked, broken, first, time.monotonic() - began)
 
 

@@ -90,5 +90,6 @@ grant select on till to sofinance_app;
 grant insert (
     org_id, branch_id, name, is_active
 ) on till to sofinance_app;
--- Its count follows its sales, by a trigger. The right to the name also lets a posting lock the row.
+-- Its count follows its sales, by a trigger. The right to the name also lets a posting lock the
+-- row.
 grant update (name, is_active) on till to sofinance_app;

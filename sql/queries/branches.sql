@@ -29,7 +29,15 @@ first_till as (
 )
 
 select
-    created.*,
+    created.id,
+    created.name,
+    created.address,
+    created.phone,
+    created.email,
+    created.time_zone,
+    created.is_active,
+    created.created_at,
+    created.updated_at,
     first_till.id as till_id
 from created
 cross join first_till;

@@ -61,7 +61,7 @@ broken as (
 select
     (select count(*) from journal_entry where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: lines_are_sound :one
 -- Every line is one-sided, in minor units, in its slot, and in the currency of its account.
@@ -95,7 +95,7 @@ with broken as (
 select
     (select count(*) from journal_line where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id, line_no limit 1) as first;
+    (select details::text from broken order by id, line_no limit 1) as example;
 
 -- name: entries_are_dated_in_their_period :one
 -- Every entry is dated inside the period that it names.
@@ -118,7 +118,7 @@ with broken as (
 select
     (select count(*) from journal_entry where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: entries_have_their_document :one
 -- Every entry names the one document of its kind, and no document has two entries.
@@ -164,7 +164,7 @@ broken as (
 select
     (select count(*) from document) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: reversals_mirror :one
 -- Every reversal has the lines of a manual entry with the sides swapped.
@@ -222,7 +222,7 @@ broken as (
 select
     (select count(*) from reversal) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: manual_entries_spare_control_accounts :one
 -- No manual entry and no reversal is posted to receivables or inventory.
@@ -246,7 +246,7 @@ select
         where org_id = :org_id and kind in ('MANUAL', 'REVERSAL')
     ) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: sales_are_the_sum_of_their_lines :one
 -- Every sale has all its lines, their sums, a total that follows, and a customer where it is owed.
@@ -294,7 +294,7 @@ broken as (
 select
     (select count(*) from sale where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: sale_lines_add_up :one
 -- Every sale line is quantity times price, less discounts, with the tax of its rate, rounded.
@@ -340,7 +340,7 @@ with broken as (
 select
     (select count(*) from sale_line where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id, line_no limit 1) as first;
+    (select details::text from broken order by id, line_no limit 1) as example;
 
 -- name: payments_are_a_chain :one
 -- The payments of a sale begin at zero, follow each other and end at or below its total; those of
@@ -410,7 +410,7 @@ broken as (
 select
     (select count(*) from linked) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id, payment_no limit 1) as first;
+    (select details::text from broken order by id, payment_no limit 1) as example;
 
 -- name: receivables_follow_sales :one
 -- What is owed for a sale is its total less all payments, and nothing once it is void.
@@ -479,7 +479,7 @@ broken as (
 select
     (select count(*) from owed) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: receivables_equal_their_account :one
 -- The account of receivables is the sum of what all customers owe.
@@ -506,7 +506,7 @@ select
         jsonb_build_object(
             'account_balance', booked.amount::text, 'receivables', owed.amount::text
         )::text
-    end as first
+    end as example
 from booked
 cross join owed;
 
@@ -535,7 +535,7 @@ select
         jsonb_build_object(
             'account_balance', booked.amount::text, 'stock_value', held.amount::text
         )::text
-    end as first
+    end as example
 from booked
 cross join held;
 
@@ -591,7 +591,7 @@ broken as (
 select
     (select count(*) from stock_movement where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by branch_id, product_id limit 1) as first;
+    (select details::text from broken order by branch_id, product_id limit 1) as example;
 
 -- name: stock_was_issued_at_cost :one
 -- Every issue took its share of the value that was there before it, and never more than there was.
@@ -632,7 +632,7 @@ broken as (
 select
     (select count(*) from history where quantity < 0) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: movements_are_their_documents :one
 -- Sales took out exactly their lines, receipts brought in exactly theirs, and voids what the sale
@@ -720,7 +720,7 @@ select
     (
         select details::text from broken
         order by document, document_id, product_id limit 1
-    ) as first;
+    ) as example;
 
 -- name: receipts_are_the_sum_of_their_lines :one
 -- Every goods receipt has all its lines and their sum; every line is quantity times cost.
@@ -766,7 +766,7 @@ broken as (
 select
     (select count(*) from goods_receipt where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: sales_match_their_entries :one
 -- The entry of a sale debits its payments, receivable, discounts and cost of goods, credits
@@ -839,7 +839,7 @@ broken as (
 select
     (select count(*) from sale where org_id = :org_id) as checked,
     (select count(distinct sale_id) from broken) as broken,
-    (select details::text from broken order by sale_id, account_id limit 1) as first;
+    (select details::text from broken order by sale_id, account_id limit 1) as example;
 
 -- name: payments_match_their_entries :one
 -- The entry of a later payment debits its account and credits receivables, on its date; a payment
@@ -889,7 +889,7 @@ select
         select count(*) from payment where org_id = :org_id and paid_after > sale_paid
     ) as checked,
     (select count(distinct payment_id) from broken) as broken,
-    (select details::text from broken order by payment_id, account_id limit 1) as first;
+    (select details::text from broken order by payment_id, account_id limit 1) as example;
 
 -- name: voids_match_their_entries :one
 -- The entry of a void takes back the entries of the sale and of its payments, on its date.
@@ -934,7 +934,7 @@ broken as (
 select
     (select count(*) from sale_void where org_id = :org_id) as checked,
     (select count(distinct sale_id) from broken) as broken,
-    (select details::text from broken order by sale_id, account_id limit 1) as first;
+    (select details::text from broken order by sale_id, account_id limit 1) as example;
 
 -- name: receipts_match_their_entries :one
 -- The entry of a goods receipt debits inventory and credits payables, or opening balance equity.
@@ -987,7 +987,7 @@ broken as (
 select
     (select count(*) from goods_receipt where org_id = :org_id) as checked,
     (select count(distinct receipt_id) from broken) as broken,
-    (select details::text from broken order by receipt_id, account_id limit 1) as first;
+    (select details::text from broken order by receipt_id, account_id limit 1) as example;
 
 -- name: receipt_numbers_have_no_holes :one
 -- Every till's receipts are numbered from 1 to its count, each number once.
@@ -1027,7 +1027,7 @@ broken as (
 select
     (select count(*) from sale where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: snapshots_are_the_journal :one
 -- The daily snapshots are the sums of the lines of the entries that they reach.
@@ -1076,7 +1076,7 @@ broken as (
 select
     (select count(*) from snapshot) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by account_id, posted_on limit 1) as first;
+    (select details::text from broken order by account_id, posted_on limit 1) as example;
 
 -- name: users_sign_in_where_they_belong :one
 -- Every user's address leads to that user of this organisation.
@@ -1099,7 +1099,7 @@ with broken as (
 select
     (select count(*) from app_user where org_id = :org_id) as checked,
     (select count(*) from broken) as broken,
-    (select details::text from broken order by id limit 1) as first;
+    (select details::text from broken order by id limit 1) as example;
 
 -- name: may_ask_for_addresses :value
 -- Say whether this role can check where addresses sign in.

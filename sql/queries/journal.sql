@@ -209,7 +209,7 @@ with through as (
     where org_id = :org_id
 ),
 
--- By number, so that old entries cost nothing; the index by date would be walked from its beginning,
+-- By number, so that old entries cost nothing; the index by date would be walked from its start,
 -- and cannot be read alone because it lacks line_count.
 tail as materialized (
     select

@@ -4,7 +4,8 @@
 -- Post a later payment of a sale: Dr its account, Cr receivable. Locks the sale.
 -- Deferred rules: payment_entry_matches, payment_sale_not_void, and those of the journal.
 -- nullable: account_id, currency, reference
--- not null: payment_id, sale_id, payment_no, method, account_id, currency, amount, received_on, paid_amount, outstanding_amount, payment_type, entry_id
+-- not null: payment_id, sale_id, payment_no, method, account_id, currency, amount, received_on
+-- not null: paid_amount, outstanding_amount, payment_type, entry_id
 select
     posted.payment_id,
     posted.sale_id,

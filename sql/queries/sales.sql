@@ -7,7 +7,9 @@
 -- Deferred rules: sale_total_matches_lines, sale_payments_match, sale_stock_matches,
 -- sale_entry_matches, customer_credit_limit, and those of the journal.
 -- nullable: till_id, customer_id, client_sale_id, sold_on, till_at, notes
--- not null: id, branch_id, branch_name, till_id, till_name, receipt_no, cashier_id, cashier_name, currency, prices_include_tax, items_count, subtotal, discount, tax, total, paid_amount, outstanding_amount, payment_type, status, sold_on, sold_at
+-- not null: id, branch_id, branch_name, till_id, till_name, receipt_no, cashier_id, cashier_name
+-- not null: currency, prices_include_tax, items_count, subtotal, discount, tax, total, paid_amount
+-- not null: outstanding_amount, payment_type, status, sold_on, sold_at
 select
     posted.id,
     posted.branch_id,
@@ -58,7 +60,9 @@ from void_sale(:org_id, :user_id, :sale_id, :reason) as posted;
 
 -- name: get_sale :one
 -- Get a sale with what has been paid since.
--- not null: id, branch_id, till_id, receipt_no, cashier_id, currency, prices_include_tax, subtotal, discount, tax, total, sold_on, sold_at, branch_name, till_name, cashier_name, paid_amount, outstanding_amount, payment_type, status, items_count
+-- not null: id, branch_id, till_id, receipt_no, cashier_id, currency, prices_include_tax, subtotal
+-- not null: discount, tax, total, sold_on, sold_at, branch_name, till_name, cashier_name
+-- not null: paid_amount, outstanding_amount, payment_type, status, items_count
 select
     sale.id,
     sale.branch_id,
@@ -125,7 +129,9 @@ limit 500;
 -- name: list_sales :many
 -- List sales, latest first; voided ones only where asked for.
 -- nullable: branch_id, customer_id, start_date, end_date, payment_type
--- not null: id, branch_id, till_id, receipt_no, cashier_id, currency, discount, tax, total, sold_on, sold_at, branch_name, paid_amount, outstanding_amount, payment_type, status, items_count
+-- not null: id, branch_id, till_id, receipt_no, cashier_id, currency, discount, tax, total
+-- not null: sold_on, sold_at, branch_name, paid_amount, outstanding_amount, payment_type, status
+-- not null: items_count
 select
     sale.id,
     sale.branch_id,
@@ -186,7 +192,8 @@ where
 -- name: summarise_sales :one
 -- Sum up the sales of a span of business dates, without voided ones.
 -- nullable: branch_id
--- not null: sales_count, gross_sales_total, discount_total, tax_total, paid_total, outstanding_total
+-- not null: sales_count, gross_sales_total, discount_total, tax_total, paid_total
+-- not null: outstanding_total
 select
     count(*) as sales_count,
     coalesce(sum(sale.total), 0) as gross_sales_total,
