@@ -9,12 +9,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sofinance.config import load
+from sofinance.infra.command import SetupError
+
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+
+try:
+    load(os.environ)
+except SetupError as error:
+    # Here, once, and not in every worker with a traceback each.
+    print(f"sofinance: {error.message}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 wsgi_app = "sofinance.app:gunicorn_app"
 worker_class = "aiohttp.GunicornUVLoopWebWorker"
@@ -29,6 +40,8 @@ keepalive = 75
 # The middleware writes a JSON line per request.
 accesslog = None
 errorlog = "-"
+# Nobody steers a running gunicorn here, so nothing listens for it.
+control_socket_disable = True
 # gunicorn's heartbeat files: on a disk they would stall a worker with the disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - gunicorn's own files
 

@@ -172,6 +172,14 @@ def test_gunicorn_answers_from_several_workers_and_adds_up_their_metrics(service
     assert process.wait(START_TIMEOUT_S) == 0
 
 
+def test_gunicorn_tells_all_problems_of_its_settings(service):
+    process = service("gunicorn", "-c", "gunicorn.conf.py", LOG_LEVEL="loud")
+    said, _ = process.communicate(timeout=START_TIMEOUT_S)
+    assert process.returncode == 2
+    assert said.startswith("sofinance: 3 settings are wrong:")
+    assert "Traceback" not in said
+
+
 # -- migrate -----------------------------------------------------------------------------------
 
 
