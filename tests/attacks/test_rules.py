@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
+from sofinance.infra.sql import Row
+from sofinance.tools.verify import verify
 from tests.attacks import rules
 from tests.attacks.forgery import NO_EFFECT, unless
 from tests.attacks.scene import refusal
@@ -32,3 +35,11 @@ def test_what_the_attacks_begin_with_is_valid(scene: Scene, psql: Psql, sql: str
 def test_an_attack_is_refused_by_name(scene: Scene, psql: Psql, attack: Attack) -> None:
     refused = refusal(psql, scene.render(attack.sql), role=attack.role, org=scene.org)
     assert refused == attack.refused_by
+
+
+async def test_after_all_of_them_the_books_verify(scene: Scene, dsn: str) -> None:
+    conn: Any = await asyncpg.connect(dsn, record_class=Row)
+    for org in (scene.org, scene.other):
+        findings = await verify(conn, org_id=org.id)
+        assert [finding for finding in findings if finding.broken] == []
+    await conn.close()

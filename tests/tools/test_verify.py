@@ -1,0 +1,134 @@
+"""`sofinance verify`: what it says, to whom. What it finds: tests/attacks/test_owner.py."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sofinance import cli
+from sofinance.infra.command import SetupError
+from sofinance.tools import verify
+from sofinance.tools.verify import Finding, Progress, Release, differences, document, table
+from tests.api.conftest import open_shop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import Api, Org
+
+CLEAN = Finding("entries_balance", 1, 1200, 0, None, 0.5)
+BROKEN = Finding("entries_balance", 2, 300, 7, {"entry_id": 41}, 0.25)
+GUARDS = {
+    "row security": {"sale": "FORCED"},
+    "constraint": {"sale.sale_pk": "PRIMARY KEY (org_id, id)"},
+    "trigger": {"sale.sale_is_final": "CREATE TRIGGER"},
+    "policy": {"sale.org": "USING"},
+    "right": {"sale sofinance_app": "SELECT"},
+    "function": {"is_final()": "md5 1"},
+}
+
+
+def found(**changed: dict[str, str]) -> list[Any]:
+    there = {kind: dict(guards) for kind, guards in GUARDS.items()}
+    for kind, guards in changed.items():
+        there[kind.replace("_", " ")].update(guards)
+    return [(each["name"], each["is"]) for each in differences(GUARDS, there)]
+
+
+async def test_a_busy_shop_verifies_clean_as_json(
+    api: Api, org: Org, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await open_shop(api, org)
+    customer_id = await shop.customer()
+    for number in range(3):
+        assert (await shop.sell(shop.item(number), customer_id=customer_id)).status == 201
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda *words, **_: printed.append(*words))
+    args = cli.parser(["verify"]).parse_args(
+        ["verify", "--database-url", dsn, "--json", "--org", str(org.id)]
+    )
+    assert await verify.run(args) == 0
+    said = json.loads(printed[0])
+    assert (said["ok"], said["organisations"]) == (True, 1)
+    rows = {check["check"]: check["checked"] for check in said["checks"]}
+    assert rows["sales_are_the_sum_of_their_lines"] == 3
+    assert rows["receivables_follow_sales"] == 3
+    assert {check["broken"] for check in said["checks"]} == {0}
+
+
+def test_a_missing_and_a_changed_guard_are_told() -> None:
+    assert found() == []
+    gone = {kind: {} if kind == "trigger" else guards for kind, guards in GUARDS.items()}
+    assert [each["is"] for each in differences(GUARDS, gone)] == ["missing"]
+    assert found(function={"is_final()": "md5 2"}) == [("is_final()", "md5 2")]
+
+
+def test_a_door_more_is_told_and_a_lock_more_is_not() -> None:
+    assert found(policy={"sale.open": "USING (true)"}) == [("sale.open", "USING (true)")]
+    assert found(right={"sale public": "SELECT"}) == [("sale public", "SELECT")]
+    assert found(trigger={"sale.cover": "X"}) == [("sale.cover", "X")]
+    assert found(function={"open_sesame()": "X"}) == [("open_sesame()", "X")]
+    assert found(constraint={"sale.ours": "CHECK (true)"}) == []
+    # A table of the operator's own is none of ours.
+    assert found(policy={"loot.open": "X"}, right={"loot public": "SELECT"}) == []
+
+
+def test_the_table_adds_up_and_names_the_first_broken_record() -> None:
+    lines = [*table([CLEAN, BROKEN], 1.0)]
+    assert lines[1].split() == ["✗", "entries_balance", "1,500", "7", "0.75", "s"]
+    assert lines[2].strip() == 'organisation 2, first broken: {"entry_id": 41}'
+    assert lines[3] == "2 organisations, 1.0 s: 1 of 1 checks failed"
+    assert [*table([CLEAN], 1.0)][-1] == "1 organisation, 1.0 s: all is well"
+
+
+def test_the_table_tells_a_few_organisations_and_counts_the_rest() -> None:
+    many = [Finding("entries_balance", number, 1, 1, {"entry_id": 1}, 0.1) for number in range(9)]
+    lines = [*table(many, 1.0)]
+    assert sum("first broken" in line for line in lines) == verify.TOLD_COUNT_MAX
+    assert lines[-2].strip() == "and 4 more organisations: see --json"
+
+
+def test_the_document_has_every_finding() -> None:
+    said = document([CLEAN, BROKEN], 1.23456)
+    assert (said["ok"], said["organisations"], said["seconds"]) == (False, 2, 1.235)
+    assert said["checks"][1]["first"] == {"entry_id": 41}
+
+
+def test_progress_is_one_line_that_goes_away(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Progress(2)
+    told.step(7, "integrity.entries_balance")
+    told.step(7, "integrity.lines_are_sound")  # too soon after the first to be told
+    told.done()
+    said = capsys.readouterr().err
+    assert "1/2 organisation 7: integrity.entries_balance" in said
+    assert "2/2" not in said
+    assert said.endswith("\r\x1b[K")
+
+
+def test_an_installation_without_its_guards_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(verify, "GUARDS", tmp_path / "guards.json")
+    with pytest.raises(SetupError, match="the installation is broken"):
+        Release.load()
+
+
+def test_a_name_that_is_none_never_gets_into_a_statement(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guards = json.loads(verify.GUARDS.read_text("utf-8"))
+    guards["link"]["sale.bad"] = json.dumps(
+        {"table": 'sale"; --', "columns": ["id"], "other_table": "till", "other_columns": ["id"]}
+    )
+    (tmp_path / "guards.json").write_text(json.dumps(guards), "utf-8")
+    monkeypatch.setattr(verify, "GUARDS", tmp_path / "guards.json")
+    with pytest.raises(SetupError, match="is not a name"):
+        Release.load()
+
+
+def test_without_a_database_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://sofinance_app:x@127.0.0.1:1/none"
+    assert cli.main(["verify", "--database-url", url]) == 3
+    assert "does not answer" in capsys.readouterr().err
