@@ -72,7 +72,8 @@ def made(_made: Path, data: Path) -> Path:
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment with nothing of ours in it but these variables."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT), **variables}
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **variables}
 
 
 @pytest.fixture
