@@ -26,9 +26,9 @@ demo: $(VENV)/.demo ## two weeks of a real grocer's tills, posted over HTTP (arg
 test: $(VENV)/.test ## the whole suite on the embedded PostgreSQL (args="-k journal")
 	$(BIN)/python $(PYTEST) $(args)
 
-check: $(VENV)/.dev ## the gate: format, lint, types, generated files, the suite on PostgreSQL 18, and on 15 with Python 3.11
+check: $(VENV)/.dev ## the gate: format, lint, types, and the suite, on PostgreSQL 18 and on 15 with Python 3.11
 	$(BIN)/ruff format --check .
-	$(MAKE) --no-print-directory lint types generated
+	$(MAKE) --no-print-directory lint types
 	$(MAKE) --no-print-directory test
 	$(MAKE) --no-print-directory check-oldest
 
@@ -51,7 +51,7 @@ types: $(VENV)/.dev ## mypy --strict
 generate: $(VENV)/.dev ## write what is generated: query types, schema.sql, docs, .env.example
 	$(BIN)/python -m tools.generate
 
-generated: $(VENV)/.dev ## fail if a generated file is not what would be written now
+generated: $(VENV)/.dev ## fail if a generated file is not what would be written now; the suite holds this too
 	$(BIN)/python -m tools.generate --check
 
 bench: $(VENV)/.dev ## the benchmarks, as a table and as JSON

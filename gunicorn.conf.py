@@ -47,17 +47,19 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 # All workers' metrics add up to one answer of /metrics, by way of files. prometheus_client reads
 # the variable when it is imported, so it is set before, and nothing here imports it at the top.
-METRICS_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="sofinance-")
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = METRICS_DIR
+METRICS_DIR_IS_OURS = not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+if METRICS_DIR_IS_OURS:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="sofinance-metrics-")
 
 
 def child_exit(_server: Arbiter, worker: Any) -> None:
     """Drop what a worker that ended said of itself alone."""
-    from prometheus_client import multiprocess  # noqa: PLC0415 - see METRICS_DIR
+    from prometheus_client import multiprocess  # noqa: PLC0415 - not before the variable is set
 
     multiprocess.mark_process_dead(worker.pid)
 
 
 def on_exit(_server: Arbiter) -> None:
-    """Remove the workers' metrics."""
-    shutil.rmtree(METRICS_DIR, ignore_errors=True)
+    """Remove the workers' metrics, if the directory is one we made."""
+    if METRICS_DIR_IS_OURS:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

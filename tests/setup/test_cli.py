@@ -152,19 +152,22 @@ def test_serve_answers_and_leaves_on_a_signal(service, dsn, number):
     assert process.wait(START_TIMEOUT_S) == 0
 
 
-def test_gunicorn_answers_from_several_workers_and_adds_up_their_metrics(service, dsn):
+def test_gunicorn_answers_from_several_workers_and_adds_up_their_metrics(service, dsn, tmp_path):
     port = free_port()
     process = service(
-        "gunicorn", "-c", "gunicorn.conf.py",
-        DATABASE_URL=dsn, JWT_SECRET=SECRET, PORT=str(port), WEB_CONCURRENCY="2",
+        "gunicorn", "-c", "gunicorn.conf.py", DATABASE_URL=dsn, JWT_SECRET=SECRET,
+        PORT=str(port), WEB_CONCURRENCY="2", PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
+    # A worker that is told to leave while it still boots may miss it, and be waited for.
+    until = time.monotonic() + START_TIMEOUT_S
+    while len(list(tmp_path.glob("counter_*.db"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
     for _ in range(20):
         assert get(f"{url}/health")["data"]["status"] == "healthy"
-    metrics = get(f"{url}/metrics")
     counted = [
         float(line.rpartition(" ")[2])
-        for line in metrics.splitlines()
+        for line in get(f"{url}/metrics").splitlines()
         if line.startswith("http_requests_total{") and 'route="/health"' in line
     ]
     assert sum(counted) == 20
