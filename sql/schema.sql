@@ -331,8 +331,19 @@ COMMENT ON FUNCTION public.is_final() IS 'Refuses UPDATE, DELETE and TRUNCATE, w
 -- function: minor_units(character)
 
 CREATE FUNCTION public.minor_units(currency character) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (currency = ANY (ARRAY['BIF'::bpchar, 'CLP'::bpchar, 'DJF'::bpchar, 'GNF'::bpchar, 'ISK'::bpchar, 'JPY'::bpchar, 'KMF'::bpchar, 'KRW'::bpchar, 'PYG'::bpchar, 'RWF'::bpchar, 'UGX'::bpchar, 'UYI'::bpchar, 'VND'::bpchar, 'VUV'::bpchar, 'XAF'::bpchar, 'XOF'::bpchar, 'XPF'::bpchar])) THEN 0 WHEN (currency = ANY (ARRAY['BHD'::bpchar, 'IQD'::bpchar, 'JOD'::bpchar, 'KWD'::bpchar, 'LYD'::bpchar, 'OMR'::bpchar, 'TND'::bpchar])) THEN 3 ELSE 2 END;
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    return case
+        when currency in (
+            'BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI',
+            'VND', 'VUV', 'XAF', 'XOF', 'XPF'
+        ) then 0
+        when currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
+        else 2
+    end;
+end
+$$;
 
 ALTER FUNCTION public.minor_units(currency character) OWNER TO sofinance_owner;
 
@@ -2521,7 +2532,7 @@ CREATE TABLE public.goods_receipt (
     CONSTRAINT goods_receipt_has_lines CHECK ((line_count >= 1)),
     CONSTRAINT goods_receipt_kind_known CHECK ((kind = ANY (ARRAY['PURCHASE'::text, 'OPENING'::text]))),
     CONSTRAINT goods_receipt_text_not_long CHECK (((length(reference) <= 100) AND (length(supplier_name) <= 200))),
-    CONSTRAINT goods_receipt_total_in_minor_units CHECK ((total = round(total, public.minor_units(currency)))),
+    CONSTRAINT goods_receipt_total_in_minor_units CHECK ((min_scale(total) <= public.minor_units(currency))),
     CONSTRAINT goods_receipt_total_not_negative CHECK ((total >= (0)::numeric))
 );
 
@@ -2771,7 +2782,7 @@ CREATE TABLE public.journal_line (
     CONSTRAINT journal_line_amounts_are_numbers CHECK ((GREATEST(debit, credit) < 'NaN'::numeric)),
     CONSTRAINT journal_line_description_not_long CHECK ((length(description) <= 500)),
     CONSTRAINT journal_line_in_its_slot CHECK (((line_no >= 1) AND (line_no <= line_count))),
-    CONSTRAINT journal_line_in_minor_units CHECK (((debit + credit) = round((debit + credit), public.minor_units(currency)))),
+    CONSTRAINT journal_line_in_minor_units CHECK ((min_scale((debit + credit)) <= public.minor_units(currency))),
     CONSTRAINT journal_line_one_sided CHECK ((((debit > (0)::numeric) AND (credit = (0)::numeric)) OR ((credit > (0)::numeric) AND (debit = (0)::numeric))))
 );
 
@@ -2887,7 +2898,7 @@ CREATE TABLE public.payment (
     received_by bigint NOT NULL,
     CONSTRAINT payment_amount_above_zero CHECK ((amount > (0)::numeric)),
     CONSTRAINT payment_first_begins_at_zero CHECK (((payment_no >= 1) AND ((payment_no > 1) OR (paid_before = (0)::numeric)))),
-    CONSTRAINT payment_in_minor_units CHECK ((amount = round(amount, public.minor_units(currency)))),
+    CONSTRAINT payment_in_minor_units CHECK ((min_scale(amount) <= public.minor_units(currency))),
     CONSTRAINT payment_method_known CHECK ((method = ANY (ARRAY['CASH'::text, 'CARD'::text, 'BANK_TRANSFER'::text, 'MOBILE_MONEY'::text, 'CHEQUE'::text, 'OTHER'::text]))),
     CONSTRAINT payment_reference_not_long CHECK ((length(reference) <= 100)),
     CONSTRAINT payment_within_total CHECK (((paid_before + amount) <= sale_total))
@@ -3136,7 +3147,7 @@ CREATE TABLE public.sale (
     CONSTRAINT sale_credit_has_customer CHECK (((paid = total) OR (customer_id IS NOT NULL))),
     CONSTRAINT sale_discount_within_subtotal CHECK (((discount >= (0)::numeric) AND (discount <= subtotal))),
     CONSTRAINT sale_has_lines CHECK (((line_count >= 1) AND (line_count <= 500))),
-    CONSTRAINT sale_in_minor_units CHECK (((subtotal = round(subtotal, public.minor_units(currency))) AND (discount = round(discount, public.minor_units(currency))) AND (tax = round(tax, public.minor_units(currency))) AND (paid = round(paid, public.minor_units(currency))))),
+    CONSTRAINT sale_in_minor_units CHECK ((GREATEST(min_scale(subtotal), min_scale(discount), min_scale(tax), min_scale(paid)) <= public.minor_units(currency))),
     CONSTRAINT sale_notes_not_long CHECK ((length(notes) <= 1000)),
     CONSTRAINT sale_paid_within_total CHECK (((paid >= (0)::numeric) AND (paid <= total))),
     CONSTRAINT sale_receipt_no_from_one CHECK ((receipt_no >= 1)),
@@ -3251,7 +3262,7 @@ CREATE TABLE public.sale_line (
     CONSTRAINT sale_line_amounts_are_numbers CHECK ((GREATEST(quantity, list_price, unit_price, subtotal, discount, sale_discount, tax, total) < 'NaN'::numeric)),
     CONSTRAINT sale_line_discount_within_subtotal CHECK (((discount >= (0)::numeric) AND (sale_discount >= (0)::numeric) AND ((discount + sale_discount) <= subtotal))),
     CONSTRAINT sale_line_in_its_slot CHECK (((line_no >= 1) AND (line_no <= line_count))),
-    CONSTRAINT sale_line_in_minor_units CHECK (((unit_price = round(unit_price, public.minor_units(currency))) AND (discount = round(discount, public.minor_units(currency))) AND (sale_discount = round(sale_discount, public.minor_units(currency))))),
+    CONSTRAINT sale_line_in_minor_units CHECK ((GREATEST(min_scale(unit_price), min_scale(discount), min_scale(sale_discount)) <= public.minor_units(currency))),
     CONSTRAINT sale_line_price_not_negative CHECK (((unit_price >= (0)::numeric) AND (list_price >= (0)::numeric))),
     CONSTRAINT sale_line_price_override_allowed CHECK (((unit_price = list_price) = (overridden_by IS NULL))),
     CONSTRAINT sale_line_quantity_above_zero CHECK ((quantity > (0)::numeric)),
@@ -3432,7 +3443,7 @@ CREATE TABLE public.stock_movement (
     CONSTRAINT stock_movement_amounts_are_numbers CHECK ((GREATEST(quantity, value) < 'NaN'::numeric)),
     CONSTRAINT stock_movement_direction CHECK (((sale_id IS NULL) = (quantity > (0)::numeric))),
     CONSTRAINT stock_movement_has_one_document CHECK ((num_nonnulls(goods_receipt_id, sale_id, void_sale_id) = 1)),
-    CONSTRAINT stock_movement_in_minor_units CHECK ((value = round(value, public.minor_units(currency)))),
+    CONSTRAINT stock_movement_in_minor_units CHECK ((min_scale(value) <= public.minor_units(currency))),
     CONSTRAINT stock_movement_moves CHECK ((quantity <> (0)::numeric)),
     CONSTRAINT stock_movement_one_way CHECK ((((quantity > (0)::numeric) AND (value >= (0)::numeric)) OR ((quantity < (0)::numeric) AND (value <= (0)::numeric))))
 );

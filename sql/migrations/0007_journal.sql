@@ -85,7 +85,7 @@ create table journal_line (
         (debit > 0 and credit = 0) or (credit > 0 and debit = 0)
     ),
     constraint journal_line_in_minor_units check (
-        debit + credit = round(debit + credit, minor_units(currency))
+        min_scale(debit + credit) <= minor_units(currency)
     ),
     constraint journal_line_amounts_are_numbers check (greatest(debit, credit) < 'NaN'),
     constraint journal_line_description_not_long check (length(description) <= 500)

@@ -79,7 +79,7 @@ create table goods_receipt (
     constraint goods_receipt_has_lines check (line_count >= 1),
     constraint goods_receipt_total_not_negative check (total >= 0),
     constraint goods_receipt_total_in_minor_units check (
-        total = round(total, minor_units(currency))
+        min_scale(total) <= minor_units(currency)
     ),
     constraint goods_receipt_amounts_are_numbers check (
         total < 'NaN' and isfinite(received_on)
@@ -195,7 +195,7 @@ create table stock_movement (
         (quantity > 0 and value >= 0) or (quantity < 0 and value <= 0)
     ),
     constraint stock_movement_in_minor_units check (
-        value = round(value, minor_units(currency))
+        min_scale(value) <= minor_units(currency)
     ),
     constraint stock_movement_amounts_are_numbers check (greatest(quantity, value) < 'NaN')
 );

@@ -50,10 +50,8 @@ create table sale (
     constraint sale_paid_within_total check (paid between 0 and total),
     constraint sale_credit_has_customer check (paid = total or customer_id is not null),
     constraint sale_in_minor_units check (
-        subtotal = round(subtotal, minor_units(currency))
-        and discount = round(discount, minor_units(currency))
-        and tax = round(tax, minor_units(currency))
-        and paid = round(paid, minor_units(currency))
+        greatest(min_scale(subtotal), min_scale(discount), min_scale(tax), min_scale(paid))
+        <= minor_units(currency)
     ),
     constraint sale_amounts_are_numbers check (
         greatest(subtotal, discount, tax, total, paid) < 'NaN' and isfinite(sold_on)
@@ -170,9 +168,8 @@ create table sale_line (
         + case when prices_include_tax then 0 else tax end
     ),
     constraint sale_line_in_minor_units check (
-        unit_price = round(unit_price, minor_units(currency))
-        and discount = round(discount, minor_units(currency))
-        and sale_discount = round(sale_discount, minor_units(currency))
+        greatest(min_scale(unit_price), min_scale(discount), min_scale(sale_discount))
+        <= minor_units(currency)
     ),
     constraint sale_line_amounts_are_numbers check (
         greatest(
@@ -267,7 +264,7 @@ create table payment (
     constraint payment_method_known check (
         method in ('CASH', 'CARD', 'BANK_TRANSFER', 'MOBILE_MONEY', 'CHEQUE', 'OTHER')
     ),
-    constraint payment_in_minor_units check (amount = round(amount, minor_units(currency))),
+    constraint payment_in_minor_units check (min_scale(amount) <= minor_units(currency)),
     constraint payment_reference_not_long check (length(reference) <= 100)
 );
 comment on table payment is 'Money received for a sale, at the till or later; final.';
