@@ -15,7 +15,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     balance numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select coalesce(sum(debit - credit), 0) into balance
     from public.journal_line where org_id = new.org_id and account_id = new.id;
@@ -30,7 +32,9 @@ begin
             detail = jsonb_build_object('balance', balance::text, 'role', new.role)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -119,7 +123,9 @@ declare
     buyer record;
     owed numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     -- Sales on credit to one customer wait for each other here, so none overlooks another.
     select status, credit_limit into buyer
@@ -140,7 +146,9 @@ begin
             )::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -193,7 +201,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -228,7 +238,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -247,7 +259,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -270,7 +284,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -290,7 +306,9 @@ declare
     filled bigint;
     amount numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*), sum(value) into filled, amount
     from public.goods_receipt_line where org_id = new.org_id and receipt_id = new.id;
@@ -302,7 +320,9 @@ begin
             detail = jsonb_build_object('lines', filled, 'sum', amount::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -369,7 +389,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     closed jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(distinct line.account_id) into closed
     from public.journal_line as line
@@ -383,7 +405,9 @@ begin
             detail = jsonb_build_object('account_ids', closed)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -403,7 +427,9 @@ declare
     filled bigint;
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select sum(currency_lines), jsonb_object_agg(
         currency, jsonb_build_object(
@@ -426,7 +452,9 @@ begin
             )::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -445,7 +473,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     expected boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     case new.kind
         when 'SALE' then
@@ -479,7 +509,9 @@ begin
             table = 'journal_entry', message = 'the document has no entry of its own';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -523,7 +555,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     touched jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(distinct acc.role) into touched
     from public.journal_line as line
@@ -538,7 +572,9 @@ begin
             detail = jsonb_build_object('roles', touched)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -580,7 +616,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     differs boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*) > 0 or (
         select kind from public.journal_entry where org_id = new.org_id and id = new.reverses_id
@@ -601,7 +639,9 @@ begin
             table = 'journal_entry', message = 'a reversal mirrors a manual entry line by line';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -762,7 +802,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -790,7 +832,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -809,7 +853,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     is_void boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select exists (
         select from public.sale_void where org_id = new.org_id and sale_id = new.sale_id
@@ -822,7 +868,9 @@ begin
             detail = jsonb_build_object('sale_id', new.sale_id)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1275,7 +1323,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
 begin
     -- RETURNING may have set another organisation already.
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
     case tg_table_name
         when 'sale' then
             insert into public.receivable (
@@ -1294,7 +1344,9 @@ begin
             update public.receivable set cancelled = amount - settled
             where org_id = new.org_id and sale_id = new.sale_id;
     end case;
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1475,7 +1527,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
 begin
     -- RETURNING may have set another organisation already.
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     update public.till set receipt_count = new.receipt_no
     where org_id = new.org_id and id = new.till_id and receipt_count = new.receipt_no - 1;
@@ -1485,7 +1539,9 @@ begin
             table = 'sale', message = 'the number before was not the last one';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1504,7 +1560,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -1547,7 +1605,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1598,7 +1658,9 @@ declare
     received numeric;
     same_day boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select coalesce(max(paid_after), 0), coalesce(bool_and(received_on = new.sold_on), true)
     into received, same_day
@@ -1611,7 +1673,9 @@ begin
             detail = jsonb_build_object('received', received::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1630,7 +1694,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -1652,7 +1718,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1671,7 +1739,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     sums record;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*) as lines, sum(subtotal) as subtotal, sum(discount + sale_discount) as discount,
         sum(tax) as tax, sum(total) as total
@@ -1687,7 +1757,9 @@ begin
             detail = jsonb_build_object('lines', sums.lines, 'total', sums.total::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1706,7 +1778,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -1738,7 +1812,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1757,7 +1833,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -1774,7 +1852,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1792,9 +1872,13 @@ CREATE FUNCTION public.sale_void_waits() RETURNS trigger
 declare
     caller constant text := current_setting('app.org_id', true);
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
     perform from public.sale where org_id = new.org_id and id = new.sale_id for update;
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return new;
 end
 $$;

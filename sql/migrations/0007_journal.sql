@@ -123,6 +123,7 @@ comment on index journal_line_by_account is 'The lines of an account.';
 -- RETURNING can do so before an immediate one speaks), and
 -- FORCE makes row-level security hold for the owner too. So a rule runs as the owner, with a fixed
 -- search_path, and looks with the eyes of the row's own organisation; NULL counts as broken.
+-- As a rule that organisation is set already, and setting it again would cost as much as looking.
 create function journal_entry_balances() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public as $$
 declare
@@ -130,7 +131,9 @@ declare
     filled bigint;
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select sum(currency_lines), jsonb_object_agg(
         currency, jsonb_build_object(
@@ -153,7 +156,9 @@ begin
             )::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -172,7 +177,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     closed jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(distinct line.account_id) into closed
     from public.journal_line as line
@@ -186,7 +193,9 @@ begin
             detail = jsonb_build_object('account_ids', closed)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -205,7 +214,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     touched jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(distinct acc.role) into touched
     from public.journal_line as line
@@ -220,7 +231,9 @@ begin
             detail = jsonb_build_object('roles', touched)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -261,7 +274,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     differs boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*) > 0 or (
         select kind from public.journal_entry where org_id = new.org_id and id = new.reverses_id
@@ -282,7 +297,9 @@ begin
             table = 'journal_entry', message = 'a reversal mirrors a manual entry line by line';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -333,7 +350,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     balance numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select coalesce(sum(debit - credit), 0) into balance
     from public.journal_line where org_id = new.org_id and account_id = new.id;
@@ -348,7 +367,9 @@ begin
             detail = jsonb_build_object('balance', balance::text, 'role', new.role)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;

@@ -325,7 +325,9 @@ declare
     filled bigint;
     amount numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*), sum(value) into filled, amount
     from public.goods_receipt_line where org_id = new.org_id and receipt_id = new.id;
@@ -337,7 +339,9 @@ begin
             detail = jsonb_build_object('lines', filled, 'sum', amount::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -354,7 +358,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -377,7 +383,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -394,7 +402,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -429,7 +439,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;

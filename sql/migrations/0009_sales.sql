@@ -465,7 +465,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     expected boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     case new.kind
         when 'SALE' then
@@ -499,7 +501,9 @@ begin
             table = 'journal_entry', message = 'the document has no entry of its own';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -589,7 +593,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     sums record;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select count(*) as lines, sum(subtotal) as subtotal, sum(discount + sale_discount) as discount,
         sum(tax) as tax, sum(total) as total
@@ -605,7 +611,9 @@ begin
             detail = jsonb_build_object('lines', sums.lines, 'total', sums.total::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -623,7 +631,9 @@ declare
     received numeric;
     same_day boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select coalesce(max(paid_after), 0), coalesce(bool_and(received_on = new.sold_on), true)
     into received, same_day
@@ -636,7 +646,9 @@ begin
             detail = jsonb_build_object('received', received::text)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -653,7 +665,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -675,7 +689,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -692,7 +708,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -735,7 +753,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -752,7 +772,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -780,7 +802,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -798,7 +822,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     is_void boolean;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select exists (
         select from public.sale_void where org_id = new.org_id and sale_id = new.sale_id
@@ -811,7 +837,9 @@ begin
             detail = jsonb_build_object('sale_id', new.sale_id)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -828,7 +856,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_agg(product_id) into off
     from (
@@ -845,7 +875,9 @@ begin
             detail = jsonb_build_object('product_ids', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -862,7 +894,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
     off jsonb;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     select jsonb_object_agg(account_id, amount::text) into off
     from (
@@ -894,7 +928,9 @@ begin
             detail = jsonb_build_object('off', off)::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -912,7 +948,9 @@ declare
     buyer record;
     owed numeric;
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     -- Sales on credit to one customer wait for each other here, so none overlooks another.
     select status, credit_limit into buyer
@@ -933,7 +971,9 @@ begin
             )::text;
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -983,7 +1023,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
 begin
     -- RETURNING may have set another organisation already.
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
 
     update public.till set receipt_count = new.receipt_no
     where org_id = new.org_id and id = new.till_id and receipt_count = new.receipt_no - 1;
@@ -993,7 +1035,9 @@ begin
             table = 'sale', message = 'the number before was not the last one';
     end if;
 
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1010,7 +1054,9 @@ declare
     caller constant text := current_setting('app.org_id', true);
 begin
     -- RETURNING may have set another organisation already.
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
     case tg_table_name
         when 'sale' then
             insert into public.receivable (
@@ -1029,7 +1075,9 @@ begin
             update public.receivable set cancelled = amount - settled
             where org_id = new.org_id and sale_id = new.sale_id;
     end case;
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return null;
 end
 $$;
@@ -1065,9 +1113,13 @@ language plpgsql security definer set search_path = pg_catalog, public as $$
 declare
     caller constant text := current_setting('app.org_id', true);
 begin
-    perform set_config('app.org_id', new.org_id::text, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', new.org_id::text, true);
+    end if;
     perform from public.sale where org_id = new.org_id and id = new.sale_id for update;
-    perform set_config('app.org_id', caller, true);
+    if caller is distinct from new.org_id::text then
+        perform set_config('app.org_id', caller, true);
+    end if;
     return new;
 end
 $$;
