@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -59,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the server in the first process; workers find its URL in the environment."""
     if hasattr(config, "workerinput") or config.option.collectonly or "TEST_SERVER" in os.environ:
         return
+    # A run that is told to end, by a time limit say, stops its server as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     data = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
     data.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     server = embedded.Server(data / "data", programs=_programs(), options=UNSAFE_BUT_FAST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ class Urls:
 @contextmanager
 def migrated_database() -> Iterator[Urls]:
     """Yield an embedded database with the schema of this tree; it goes when we are done."""
+    # Told to end, by a time limit say, it stops its server as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="sofinance-generate-"))
     directory.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     server = embedded.Server(directory / "data", options=UNSAFE_BUT_FAST)
