@@ -240,7 +240,8 @@ movement as (
         and tail.posted_on <= :as_of
 ),
 
-balance as (
+-- Once: where the planner knows of one account only, it would be summed anew for each.
+balance as materialized (
     select
         account_id,
         sum(debit - credit) as balance
