@@ -45,7 +45,6 @@ STOCK_QUANTITY = Decimal(1_000_000)
 # One price, so that a script which draws its products knows what is to be paid.
 PRICE, COST, TAX_PERCENT = Decimal("9.99"), Decimal("1.50"), Decimal("7.5")
 START_TIMEOUT_S = 30
-POOL_SIZE = 40
 
 
 @dataclass(slots=True)
@@ -93,11 +92,7 @@ class World:
 
     def settings(self) -> Settings:
         """Return the settings of a service on this database."""
-        return Settings(
-            database_url=self.url("sofinance_app"),
-            jwt_secret=self.jwt_secret,
-            database_pool_size=POOL_SIZE,
-        )
+        return Settings(database_url=self.url("sofinance_app"), jwt_secret=self.jwt_secret)
 
     def token(self) -> str:
         """Return an access token of the shop's cashier."""
@@ -132,7 +127,6 @@ class World:
             **os.environ,
             "DATABASE_URL": settings.database_url,
             "JWT_SECRET": settings.jwt_secret,
-            "DATABASE_POOL_SIZE": str(settings.database_pool_size),
             "HOST": "127.0.0.1",
             "PORT": str(port),
         }
