@@ -232,6 +232,7 @@ async def test_a_posting_under_way_is_waited_for_and_holds_no_other_up(
         rolling_up = asyncio.create_task(run(dsn, "roll-up", shop))
         while not rolling_up.done():
             await sell(shop, 1)
+            await asyncio.sleep(0.05)  # a fast machine would sell the shop out
         assert rolling_up.result() == 3
         assert "has a posting under way that does not end" in capsys.readouterr().err
         monkeypatch.setattr(balances, "MARK_TRIES_MAX", 25)
