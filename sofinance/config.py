@@ -15,11 +15,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from sofinance.infra.command import EXIT_USAGE, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SECRET_LENGTH_MIN = 32
 # What .env.example carries: good enough to try the service, refused where it matters.
 PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105 - no secret
+# Source: RFC 7518, 3.2: a key as long as the hash, or longer.
+HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 PORT_MAX = 65_535
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -46,16 +48,23 @@ def setting(  # noqa: PLR0913 - the one place where all that can be said of a se
     high: int | None = None,
     secret: bool = False,
     required: bool = False,
+    unless: str = "",
     also: tuple[str, ...] = (),
     example: str = "",
+    max_age_days: int = 180,
 ) -> Any:
-    """Declare a setting: its default, what it is for, its bounds and its other names."""
+    """Declare a setting: its default, what it is for, its bounds and its other names.
+
+    A required one may be left out where the setting `unless` is given. A secret older than
+    `max_age_days` is reported.
+    """
     return field(
         default=default,
         repr=not secret,
         metadata={
             "why": why, "unit": unit, "choices": choices, "low": low, "high": high,
-            "secret": secret, "required": required, "also": also, "example": example,
+            "secret": secret, "required": required, "unless": unless, "also": also,
+            "example": example, "max_age_days": max_age_days,
         },
     )  # fmt: skip
 
@@ -77,11 +86,12 @@ class Settings:
 
     database_url: str = setting(
         "", "The database, as the role sofinance_app: postgresql://user:password@host:port/name.",
-        secret=True, required=True, example="postgresql://sofinance_app:...@127.0.0.1:5432/sofinance",
+        secret=True, required=True, max_age_days=90,
+        example="postgresql://sofinance_app:...@127.0.0.1:5432/sofinance",
     )  # fmt: skip
     owner_url: str = setting(
         "", "The same database as a role that may migrate it; only `sofinance migrate` reads it.",
-        secret=True, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
+        secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
     )  # fmt: skip
     database_pool_size: int = setting(
         10, "Connections per worker process; all workers' together stay below max_connections.",
@@ -98,11 +108,28 @@ class Settings:
 
     jwt_secret: str = setting(
         "", "The key that signs access tokens: 32 characters or more, from a random source.",
-        secret=True, required=True, also=("SECRET_KEY",), example=PLACEHOLDER_SECRET,
+        secret=True, required=True, unless="jwt_keys_dir", also=("SECRET_KEY",),
+        example=PLACEHOLDER_SECRET, max_age_days=365,
+    )  # fmt: skip
+    jwt_secret_previous: str = setting(
+        "", "While JWT_SECRET changes, the other one: it verifies tokens and signs none.",
+        secret=True, max_age_days=365,
     )  # fmt: skip
     jwt_algorithm: str = setting(
-        "HS256", "How access tokens are signed.", choices=("HS256", "HS384", "HS512")
-    )
+        "HS256", "How JWT_SECRET signs; a key from JWT_KEYS_DIR has its own algorithm.",
+        choices=("HS256", "HS384", "HS512"),
+    )  # fmt: skip
+    jwt_keys_dir: str = setting(
+        "", "A directory with a file per key, made by `sofinance keys rotate`; the newest signs.",
+    )  # fmt: skip
+    jwt_key_overlap_minutes: int = setting(
+        60, "How long a key verifies after the next one began; no less than ACCESS_TOKEN_MINUTES.",
+        unit="minutes", low=1, high=43_200,
+    )  # fmt: skip
+    jwt_key_activation_s: int = setting(
+        120, "How long after it appeared a key begins to sign: till every worker knows it.",
+        unit="s", low=0, high=86_400,
+    )  # fmt: skip
     jwt_issuer: str = setting("sofinance", "The `iss` claim that is given and demanded.")
     jwt_audience: str = setting("sofinance", "The `aud` claim that is given and demanded.")
     access_token_minutes: int = setting(
@@ -175,14 +202,8 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
         except ValueError as problem:
             problems.append(str(problem))
             wrong.add(name)
-    environment = values.get("environment", "development")
-    secret = values.get("jwt_secret", "")
-    if secret == PLACEHOLDER_SECRET and environment != "development":
-        problems.append(
-            f"JWT_SECRET is the example's: in {environment} it must be your own, "
-            "for instance from `openssl rand -hex 32`."
-        )
-    problems += [_missing(n) for n in required if not values.get(n) and n not in wrong]
+    problems += _at_odds(values)
+    problems += [_missing(n) for n in required if _lacks(values.get, n) and n not in wrong]
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
@@ -190,9 +211,41 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
 
 def require(settings: Settings, names: Iterable[str]) -> None:
     """Refuse settings that lack one of these; for commands that need only some."""
-    problems = [_missing(name) for name in names if not getattr(settings, name)]
+    problems = [_missing(n) for n in names if _lacks(vars(settings).get, n)]
     if problems:
         raise SettingsError(problems)
+
+
+def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what is wrong with settings together, or with one in this environment."""
+
+    def value(name: str) -> Any:
+        return values.get(name, FIELDS[name].default)
+
+    environment, algorithm = value("environment"), value("jwt_algorithm")
+    for name in ("jwt_secret", "jwt_secret_previous"):
+        secret, length_min = value(name), HMAC_LENGTHS[algorithm]
+        if secret == PLACEHOLDER_SECRET and environment != "development":
+            yield (
+                f"{name.upper()} is the example's: in {environment} it must be your own, "
+                "for instance from `openssl rand -hex 32`."
+            )
+        elif secret and len(secret.encode()) < length_min:
+            yield f"{name.upper()} is too short for {algorithm}, which needs {length_min} bytes."
+    if value("jwt_secret") and value("jwt_secret") == value("jwt_secret_previous"):
+        yield "JWT_SECRET_PREVIOUS is JWT_SECRET itself; it is for the other one, while it changes."
+    overlap_minutes, token_minutes = value("jwt_key_overlap_minutes"), value("access_token_minutes")
+    if value("jwt_keys_dir") and overlap_minutes < token_minutes:
+        yield (
+            "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
+            "people out."
+        )
+
+
+def _lacks(get: Callable[[str], Any], name: str) -> bool:
+    """Say whether a setting is not given, nor what makes up for it."""
+    instead = FIELDS[name].metadata["unless"]
+    return not get(name) and not (instead and get(instead))
 
 
 def _missing(name: str) -> str:
@@ -247,7 +300,7 @@ def _parse(declared: Field[Any], text: str) -> str | int | bool:
         return _database_url(variable, text)
     if declared.name == "redis_url" and not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
-    if declared.name == "jwt_secret" and len(text) < SECRET_LENGTH_MIN:
+    if declared.name.startswith("jwt_secret") and len(text) < SECRET_LENGTH_MIN:
         raise ValueError(
             f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
             "for instance from `openssl rand -hex 32`."

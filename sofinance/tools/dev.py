@@ -115,6 +115,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         if option is not None:
             given[variable] = str(option)
     given.setdefault("ACCESS_TOKEN_MINUTES", str(ACCESS_TOKEN_MINUTES))
+    given.setdefault("JWT_KEY_OVERLAP_MINUTES", given["ACCESS_TOKEN_MINUTES"])
     if args.json:
         # A script that reads one line may never read stderr, and a full pipe would stop us.
         given.setdefault("LOG_LEVEL", "warning")

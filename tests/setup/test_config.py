@@ -77,7 +77,8 @@ def test_an_empty_variable_counts_as_missing():
 
 
 def test_choices_are_taken_in_any_case():
-    settings = load({**GOOD, "LOG_LEVEL": "WARNING", "JWT_ALGORITHM": "hs512"})
+    environ = {**GOOD, "LOG_LEVEL": "WARNING", "JWT_ALGORITHM": "hs512", "JWT_SECRET": "s" * 64}
+    settings = load(environ)
     assert (settings.log_level, settings.jwt_algorithm) == ("warning", "HS512")
 
 
