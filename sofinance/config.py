@@ -7,6 +7,7 @@ Kubernetes mount them), so that it stands in no process list and no ``docker ins
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ SECRET_LENGTH_MIN = 32
 PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105 - no secret
 # Source: RFC 7518, 3.2: a key as long as the hash, or longer.
 HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
+KEY_BYTES = 32
 PORT_MAX = 65_535
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -137,6 +139,16 @@ class Settings:
         unit="minutes", low=1, high=1_440, also=("JWT_EXPIRATION_MINUTES",),
     )  # fmt: skip
 
+    data_encryption_key: str = setting(
+        "", "Encrypts secrets in the database: 32 bytes from `openssl rand -hex 32`; keep it apart "
+        "from the database's backups.",
+        secret=True, max_age_days=365,
+    )  # fmt: skip
+    data_encryption_key_previous: str = setting(
+        "", "The key before DATA_ENCRYPTION_KEY; it still decrypts.", secret=True,
+        max_age_days=365,
+    )  # fmt: skip
+
     idempotency_required: bool = setting(
         False, "Refuse a write that moves money or stock without an Idempotency-Key."
     )
@@ -179,6 +191,7 @@ class Settings:
         return cls(**{
             "database_url": database_url,
             "jwt_secret": "only-for-tests-" * 3,
+            "data_encryption_key": "5a" * KEY_BYTES,
             "database_pool_size": 5,
             "log_level": "warning",
             **changes,
@@ -296,16 +309,41 @@ def _parse(declared: Field[Any], text: str) -> str | int | bool:
             choices = ", ".join(rule["choices"])
             raise ValueError(f"{variable} must be one of {choices}, not {shown}.")
         return by_fold[text.lower()]
-    if declared.name in {"database_url", "owner_url"}:
-        return _database_url(variable, text)
-    if declared.name == "redis_url" and not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
-    if declared.name.startswith("jwt_secret") and len(text) < SECRET_LENGTH_MIN:
-        raise ValueError(
-            f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
-            "for instance from `openssl rand -hex 32`."
-        )
+    return _text(declared.name, text)
+
+
+def _text(name: str, text: str) -> str:
+    """Return the text of a setting that has a form of its own, or any other text as it is."""
+    variable = name.upper()
+    match name:
+        case "database_url" | "owner_url":
+            return _database_url(variable, text)
+        case "redis_url":
+            if not text.startswith(("redis://", "rediss://", "unix://")):
+                raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+        case "jwt_secret" | "jwt_secret_previous":
+            if len(text) < SECRET_LENGTH_MIN:
+                raise ValueError(
+                    f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
+                    "for instance from `openssl rand -hex 32`."
+                )
+        case "data_encryption_key" | "data_encryption_key_previous":
+            try:
+                encryption_key(text)
+            except ValueError as error:
+                raise ValueError(f"{variable} {error}: `openssl rand -hex 32`.") from None
     return text
+
+
+def encryption_key(text: str) -> bytes:
+    """Return the 32 bytes of a key in hex or base64; a ValueError says that it is none."""
+    try:
+        key = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else b64decode(text, altchars=b"-_")
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES or not any(key):
+        raise ValueError(f"must be {KEY_BYTES} random bytes in hex or base64")
+    return key
 
 
 def _database_url(variable: str, text: str) -> str:

@@ -21,7 +21,8 @@ from sofinance.config import Settings
 from sofinance.infra import keys as ringing
 from sofinance.infra.command import SetupError
 from sofinance.infra.errors import ApiError
-from sofinance.infra.keys import KeyRing, make_key, thumbprint
+from sofinance.infra.key_files import ALGORITHMS, make_key, thumbprint
+from sofinance.infra.keys import KeyRing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +99,7 @@ def test_what_a_key_signed_it_verifies(tmp_path: Path, clock: Clock, kind: str):
     token = ring.sign(claims(clock))
     assert ring.verify(token) == {**claims(clock), "iss": "sofinance", "aud": "sofinance"}
     header = jwt.get_unverified_header(token)
-    assert (header["typ"], header["alg"]) == ("at+jwt", ringing.ALGORITHMS[kind])
+    assert (header["typ"], header["alg"]) == ("at+jwt", ALGORITHMS[kind])
     assert header["kid"] == ring.signing.kid
 
 
@@ -325,7 +326,7 @@ def test_an_unknown_kid_makes_it_look_once_a_second(
     make_key(tmp_path, "eddsa", now=clock.now)
     ring, other = ring_of(tmp_path, clock), KeyRing.configured(settings(), clock=clock)
     looked: list[Any] = []
-    monkeypatch.setattr(ringing, "_listing", lambda folder: looked.append(folder) or ring._found)  # noqa: SLF001
+    monkeypatch.setattr(ringing, "listing", lambda folder: looked.append(folder) or ring._found)  # noqa: SLF001
     for _ in range(100):
         assert reason(ring, other.sign(claims(clock))) == "token_invalid"
     assert len(looked) == 1
