@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getpass
-import secrets
 import sys
 import zoneinfo
 from dataclasses import replace
@@ -30,7 +29,7 @@ from sofinance.infra.command import (
     settings_from,
 )
 from sofinance.infra.db import Database, Mode
-from sofinance.infra.passwords import hash_password
+from sofinance.infra.passwords import generate_password, hash_password, password_problems
 from sofinance.rules import money
 
 if TYPE_CHECKING:
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 
 # Work on a whole ledger takes longer than a request may.
 STATEMENT_TIMEOUT_MS = 3_600_000
-PASSWORD_LENGTH_MIN = 12
-PASSWORD_LENGTH_MAX = 128  # as much as signing in takes
-PASSWORD_RANDOM_BYTES = 18
 TAX_PERCENT_MAX = 100
 TAX_DECIMALS_MAX = 4
 CREDIT_LIMIT_MAX = Decimal(10) ** 16
@@ -362,7 +358,7 @@ def _number(option: str, text: str, decimals_max: int) -> Decimal:
 
 def _password(args: argparse.Namespace) -> str:
     if args.generate_password:
-        return secrets.token_urlsafe(PASSWORD_RANDOM_BYTES)
+        return generate_password()
     if args.password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
@@ -375,10 +371,10 @@ def _password(args: argparse.Namespace) -> str:
             "--generate-password.",
             exit_code=EXIT_USAGE,
         )
-    if not PASSWORD_LENGTH_MIN <= len(password) <= PASSWORD_LENGTH_MAX:
+    problems = password_problems(password, about=(args.email, args.first_name, args.last_name))
+    if problems:
         raise SetupError(
-            f"A password has {PASSWORD_LENGTH_MIN} to {PASSWORD_LENGTH_MAX} characters.",
-            exit_code=EXIT_USAGE,
+            f"This password will not do. {' '.join(problems.values())}", exit_code=EXIT_USAGE
         )
     return password
 

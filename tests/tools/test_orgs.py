@@ -19,7 +19,7 @@ from sofinance.tools import orgs
 if TYPE_CHECKING:
     from tests.support import Answer, Api, Org, Psql
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 - of made-up people
+PASSWORD = "Correct horse, 7 staples"  # noqa: S105 - of made-up people
 NO_ZONE = "is not an IANA time zone, such as Europe/Vienna."
 NO_TAX = "--tax-percent is a number of zero or more with at most 4 decimals."
 NO_CURRENCY = "is not a currency of ISO 4217 that books can be kept in."
@@ -213,14 +213,24 @@ async def test_a_password_comes_from_stdin_or_from_the_terminal(
     assert capsys.readouterr().err == "sofinance: The two passwords differ.\n"
 
 
-@pytest.mark.parametrize("password", ["", "eleven char", "x" * 129])
-async def test_a_password_has_a_length(
+@pytest.mark.parametrize(
+    ("password", "problem"),
+    [
+        ("", "A password has 8 characters or more."),
+        ("x" * 129, "A password has at most 128 characters."),
+        ("Welcome-2026", "It is one of the first that anybody would try."),
+    ],
+)
+async def test_a_password_keeps_the_rules(
     org: Org, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     password: str,
+    problem: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
     assert await run(dsn, *user_words(new_email(), org.id), "--password-stdin") == 2
-    assert capsys.readouterr().err == "sofinance: A password has 12 to 128 characters.\n"
+    told = capsys.readouterr().err
+    assert told.startswith("sofinance: This password will not do. ")
+    assert problem in told
 
 
 async def test_without_a_terminal_nothing_waits_for_a_password(
