@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sofinance.infra.command import EXIT_USAGE, SetupError
+from sofinance.infra.proxies import UNIX, network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -160,6 +161,56 @@ class Settings:
         1_048_576, "The largest request body; a larger one is answered 413 unread.",
         unit="bytes", low=1_024, high=104_857_600,
     )  # fmt: skip
+
+    rate_limit_enabled: bool = setting(
+        True, "Limit requests; without, one caller can take all there is. Imports may need it off."
+    )
+    rate_limit_per_minute: int = setting(
+        600, "What each user, API key, till or unknown address may ask in the long run.",
+        unit="requests a minute", low=1, high=10_000_000,
+    )  # fmt: skip
+    rate_limit_burst: int = setting(
+        1_200, "What each of them may ask at once: a till that was offline sends its day.",
+        unit="requests", low=1, high=1_000_000,
+    )  # fmt: skip
+    rate_limit_org_per_minute: int = setting(
+        12_000, "What all callers of one organisation together may ask in the long run.",
+        unit="requests a minute", low=1, high=10_000_000,
+    )  # fmt: skip
+    rate_limit_org_burst: int = setting(
+        24_000, "What they may ask at once: many tills, back online in the same second.",
+        unit="requests", low=1, high=1_000_000,
+    )  # fmt: skip
+    rate_limit_sign_in_per_minute: int = setting(
+        60, "Sign-ins and other costly guesses from one address in the long run, right or wrong.",
+        unit="requests a minute", low=1, high=100_000,
+    )  # fmt: skip
+    rate_limit_sign_in_burst: int = setting(
+        120, "The same at once: a shop's staff behind one address, at opening time.",
+        unit="requests", low=1, high=100_000,
+    )  # fmt: skip
+    rate_limit_report_per_minute: int = setting(
+        60, "Costly reports that one caller may ask for in the long run.",
+        unit="requests a minute", low=1, high=100_000,
+    )  # fmt: skip
+    rate_limit_report_burst: int = setting(
+        60, "The same at once: a dashboard asks for a dozen when it opens.",
+        unit="requests", low=1, high=100_000,
+    )  # fmt: skip
+    redis_timeout_ms: int = setting(
+        40, "The longest a request waits for Redis before its worker counts by itself.",
+        unit="ms", low=1, high=1_000,
+    )  # fmt: skip
+    trust_proxy_headers: bool = setting(
+        False, "Take the client's address from what trusted proxies write into headers."
+    )
+    trusted_proxy_ips: str = setting(
+        "", "The addresses of the proxies before us, with commas; `unix` for a Unix socket's peer.",
+        example="10.0.0.5, 10.0.0.6",
+    )  # fmt: skip
+    trusted_proxy_cidrs: str = setting(
+        "", "Networks in which every address is such a proxy.", example="10.1.0.0/16, fd00::/8"
+    )
 
     enable_audit_logging: bool = setting(
         True, "Write an audit row for every change, in the change's own transaction."
@@ -321,6 +372,8 @@ def _text(name: str, text: str) -> str:
         case "redis_url":
             if not text.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+        case "trusted_proxy_ips" | "trusted_proxy_cidrs":
+            _check_networks(variable, text)
         case "jwt_secret" | "jwt_secret_previous":
             if len(text) < SECRET_LENGTH_MIN:
                 raise ValueError(
@@ -344,6 +397,16 @@ def encryption_key(text: str) -> bytes:
     if len(key) != KEY_BYTES or not any(key):
         raise ValueError(f"must be {KEY_BYTES} random bytes in hex or base64")
     return key
+
+
+def _check_networks(variable: str, text: str) -> None:
+    for part in text.split(","):
+        name = part.strip()
+        try:
+            if name and name != UNIX:
+                network(name)
+        except ValueError:
+            raise ValueError(f"{variable}: {name!r} is no address and no network.") from None
 
 
 def _database_url(variable: str, text: str) -> str:

@@ -15,6 +15,7 @@ LINES_MAX = 400
 # Modules that are longer, and why they are not cut in two.
 LONG = {
     "api/sales.py": "posting, reading and reporting sales share their schemas",
+    "config.py": "every setting once, in one place",
     "infra/embedded.py": "one subject: a cluster's life, from initdb to a takeover after SIGKILL",
     "infra/openapi.py": "both descriptions are made from one walk through the routes",
     "infra/route.py": "what happens around a handler, in the order in which it happens",

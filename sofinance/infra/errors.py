@@ -44,6 +44,12 @@ UNAVAILABLE = frozenset({"57P01", "57P02", "57P03"})
 BAD_VALUE = frozenset({"22001", "22003", "22007", "22008", "22021", "22P02", "22P05"})
 
 
+# The type of problem details, where there is a registered one; ours are URNs of their codes.
+PROBLEM_TYPES = {
+    "rate_limited": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+}
+
+
 class ApiError(Exception):
     """Everything a client can be told went wrong: a stable code, its status, its details."""
 
@@ -185,16 +191,20 @@ def _weight(params: list[str]) -> float:
 
 def problem(error: ApiError, *, request_id: str, path: str) -> bytes:
     """Render an error as RFC 9457 problem details."""
+    details = error.details
+    known = PROBLEM_TYPES.get(error.code)
+    extra = {"violated-policies": details["violated_policies"]} if known else {}
     return orjson.dumps(
         {
-            "type": f"urn:sofinance:error:{error.code}",
+            "type": known or f"urn:sofinance:error:{error.code}",
             "title": error.message,
             "status": error.status,
             "detail": error.message,
             "instance": path,
             "code": error.code,
-            "details": error.details,
+            "details": details,
             "request_id": request_id,
+            **extra,
         },
         option=orjson.OPT_NON_STR_KEYS,
     )

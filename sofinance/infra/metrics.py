@@ -39,10 +39,24 @@ DATABASE_UP = Gauge(
     multiprocess_mode="livemin",
 )  # fmt: skip
 
+RATE_LIMIT_DECISIONS = Counter(
+    "rate_limit_decisions_total",
+    "Requests that were judged, by the policy that let them pass last or refused them.",
+    ["policy", "backend", "outcome"],
+)
+RATE_LIMIT_FALLBACKS = Counter(
+    "rate_limit_fallbacks_total", "Judgements that a worker made by itself, for want of Redis."
+)
+RATE_LIMIT_CIRCUIT_OPEN = Gauge(
+    "rate_limit_circuit_open", "Workers that count by themselves, for want of Redis.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+
 LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
 # labels() costs more than counting: the children are looked up once per route.
 _children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+_decisions: dict[tuple[str, str, str], Any] = {}
 
 
 def observe(method: str, route: str, status: int, duration_s: float) -> None:
@@ -55,6 +69,15 @@ def observe(method: str, route: str, status: int, duration_s: float) -> None:
             _children[method, route, status] = found
     found[0].inc()
     found[1].observe(duration_s)
+
+
+def count_admission(policy: str, backend: str, outcome: str) -> None:
+    """Count a judgement of the rate limiter."""
+    found = _decisions.get((policy, backend, outcome))
+    if found is None:
+        found = RATE_LIMIT_DECISIONS.labels(policy, backend, outcome)
+        _decisions[policy, backend, outcome] = found
+    found.inc()
 
 
 def render() -> bytes:
