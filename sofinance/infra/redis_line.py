@@ -159,7 +159,13 @@ class RedisLink:
         self._url, self._timeout_s = url, timeout_s
         self._greet, self._tell = greet, tell
         self._keeper: asyncio.Task[None] | None = None
-        self.line: RedisLine | None = None
+        self._line: RedisLine | None = None
+
+    @property
+    def line(self) -> RedisLine | None:
+        """The line that works; None while the circuit is open."""
+        line = self._line
+        return None if line is None or line.broken_by else line
 
     async def open(self) -> None:
         """Try to connect, for a bounded time, and keep trying; returns with or without a line."""
@@ -172,17 +178,17 @@ class RedisLink:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        if self.line is not None:
-            line, self.line = self.line, None
+        if self._line is not None:
+            line, self._line = self._line, None
             await line.close()
 
     async def _keep(self) -> None:
         while True:
             wait_s = self.RETRY_S
-            if self.line is not None:
-                line = self.line
+            if self._line is not None:
+                line = self._line
                 await line.broken.wait()
-                self.line = None
+                self._line = None
                 self._tell(line.broken_by)
                 if line.broken_by.startswith("cannot"):
                     wait_s = self.RETRY_SOON_S
@@ -197,10 +203,10 @@ class RedisLink:
             async with asyncio.timeout(self.CONNECT_TIMEOUT_S):
                 line = await RedisLine.connect(self._url, timeout_s=self._timeout_s)
                 await self._greet(line)
-            self.line = line
+            self._line = line
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             return str(error) or type(error).__name__
         finally:
-            if line is not None and self.line is not line:
+            if line is not None and self._line is not line:
                 await line.close()
         return ""

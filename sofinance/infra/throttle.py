@@ -32,7 +32,7 @@ ACCOUNT = Policy.per_minute("account", 5, 50, is_strict=True)
 # A branch behind one address: what succeeds is given back, so these are failures only.
 ADDRESS = Policy.per_minute("address_failures", 10, 100, is_strict=True)
 # Not a limit but a memory: this account has signed in from this address.
-FAMILIAR = Policy("familiar", 30 * DAY_US, 1)
+FAMILIAR = Policy("familiar", 30 * DAY_US, 1, is_strict=True)
 
 
 @dataclass(frozen=True, slots=True)

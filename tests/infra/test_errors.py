@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from sofinance.infra import errors
+from sofinance.infra.buckets import Policy
 from sofinance.infra.errors import ApiError, NotFoundError, from_postgres, translate, wants_problem
 
 WORDS = {"toy_name_taken": "Taken.", "stock_not_negative": "Not enough."}
@@ -135,3 +136,16 @@ def test_problem_details_say_the_same_as_the_envelope() -> None:
         "details": {"name": "bear"},
         "request_id": "r-1",
     }
+
+
+def test_a_refused_request_has_the_registered_problem_type() -> None:
+    policy = Policy.per_minute("user", 60, 2)
+    error = refusal([(policy, 2_000_000)], policy_header='"user";q=2;w=2')
+    problem = orjson.loads(errors.problem(error, request_id="r-1", path="/toys"))
+    assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert problem["violated-policies"] == ["user"]
+    assert problem["status"] == 429
+    assert problem["code"] == "rate_limited"
+    assert error.headers == {
+        "Retry-After": "1", "RateLimit": '"user";r=0;t=2', "RateLimit-Policy": '"user";q=2;w=2',
+    }  # fmt: skip
