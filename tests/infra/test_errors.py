@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 import pytest
 
-from sofinance.infra import errors
+from sofinance.infra import errors, rate_limit
 from sofinance.infra.buckets import Policy
 from sofinance.infra.errors import ApiError, NotFoundError, from_postgres, translate, wants_problem
 
@@ -140,7 +140,7 @@ def test_problem_details_say_the_same_as_the_envelope() -> None:
 
 def test_a_refused_request_has_the_registered_problem_type() -> None:
     policy = Policy.per_minute("user", 60, 2)
-    error = refusal([(policy, 2_000_000)], policy_header='"user";q=2;w=2')
+    error = rate_limit.refusal([(policy, 2_000_000)], policy_header='"user";q=2;w=2')
     problem = orjson.loads(errors.problem(error, request_id="r-1", path="/toys"))
     assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
     assert problem["violated-policies"] == ["user"]
