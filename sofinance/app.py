@@ -64,6 +64,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
     """Open the database and load what it knows; at the end let what runs finish and close it."""
     machine = app[MACHINE]
     await machine.db.open()
+    await machine.limiter.open()
     try:
         await machine.learn()
         watcher = asyncio.create_task(watch(machine))
@@ -72,6 +73,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
     finally:
+        await machine.limiter.close()
         await machine.db.close()
 
 

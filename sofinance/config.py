@@ -245,6 +245,8 @@ class Settings:
             "data_encryption_key": "5a" * KEY_BYTES,
             "database_pool_size": 5,
             "log_level": "warning",
+            # All tests come from one address; those of the limits turn them on.
+            "rate_limit_enabled": False,
             **changes,
         })  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import passwords
+from sofinance.infra import passwords, throttle
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Id, Timestamp
 from sofinance.infra.http import Call, Routes
@@ -46,14 +46,16 @@ class SignedIn(Schema):
 
 
 @routes.endpoint(
-    "POST", "/auth/login", public=True, body=Credentials(), returns=SignedIn(), idempotent=False
-)
+    "POST", "/auth/login", public=True, body=Credentials(), returns=SignedIn(), idempotent=False,
+    limit="sign_in",
+)  # fmt: skip
 async def login(call: Call) -> Any:
     """Sign in with an address and a password.
 
     401 `invalid_credentials` for an unknown address, a wrong password and a disabled user alike:
-    the answer, and the time it takes, do not tell which.
+    the answer, and the time it takes, do not tell which. 429 `rate_limited` after ten wrong tries.
     """
+    attempt = await throttle.attempt(call.limiter, call.body["email"], call.ip)
     async with call.untenanted() as conn:
         found = await q.auth.find_sign_in(conn, email=call.body["email"])
     user = stored = None
@@ -66,6 +68,7 @@ async def login(call: Call) -> Any:
     )
     if user is None or not matches or not user.is_active:
         raise ApiError("invalid_credentials", "The address or the password is wrong.", status=401)
+    await attempt.succeeded()
     token, expires_in_s = call.guard.issue_token(
         user_id=user.id, org_id=user.org_id, role=user.role, now=call.now
     )

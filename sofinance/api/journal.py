@@ -235,7 +235,7 @@ def entry_is_final() -> ApiError:
 
 @routes.endpoint(
     "GET", "/journal/trial-balance", permission="journal:read", query=TrialBalanceQuery(),
-    returns=TrialBalance(), report=True,
+    returns=TrialBalance(), report=True, limit="report",
 )  # fmt: skip
 async def get_trial_balance(call: Call) -> Any:
     """Get every account's balance at the end of a date."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sofinance.config import Settings
     from sofinance.infra.guard import Guard, Principal
+    from sofinance.infra.rate_limit import Kind, Limiter
     from sofinance.infra.sql import Connection
 
 PREFIX = "/api/v1"
@@ -48,6 +49,7 @@ class Call:
     authorization: str | None
     db: Database
     guard: Guard
+    limiter: Limiter
     settings: Settings
     draining: bool
     notes: dict[str, Any]
@@ -132,6 +134,7 @@ class Endpoint:
     mode: Mode
     idempotent: bool
     entity: str
+    limit: Kind | None
 
     @property
     def tag(self) -> str:
@@ -164,6 +167,7 @@ class Routes(list[Endpoint]):
         report: bool = False,
         idempotent: bool = True,
         entity: str | None = None,
+        limit: Kind | None = None,
         prefix: bool = True,
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
@@ -173,7 +177,9 @@ class Routes(list[Endpoint]):
         204. `location` is a template over the answer's and the path's fields. `read` (so is every
         GET) makes the transaction read-only; `report` lets all its queries see one state.
         `idempotent=False` is for answers that must not be stored, such as tokens. `entity` names
-        the kind of thing in the audit row (else the slice). `prefix=False` mounts at the root.
+        the kind of thing in the audit row (else the slice). `limit` is the stricter rate limit
+        beside the usual ones. `prefix=False` mounts at the root, where nothing is limited that
+        does not say so.
         """
         where = f"{method} {path}"
         if (permission is not None) is public:
@@ -204,6 +210,7 @@ class Routes(list[Endpoint]):
                     mode=mode,
                     idempotent=idempotent,
                     entity=entity or tag,
+                    limit=limit,
                 )
             )
             return handler

@@ -11,12 +11,15 @@ import re
 import sys
 import traceback
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
 from sofinance.infra import metrics
 from sofinance.infra.times import iso_now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SERVICE = "sofinance"
 LEVELS = {number: logging.getLevelName(number) for number in range(0, 51, 10)}
@@ -35,13 +38,16 @@ SECRETS = re.compile(
 class Trace:
     """What is known about the request that is being answered; it fills up on the way."""
 
-    __slots__ = ("error_code", "org_id", "request_id", "user_id")
+    __slots__ = ("error_code", "ip", "org_id", "quota", "request_id", "user_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.user_id: int | None = None
         self.org_id: int | None = None
         self.error_code: str | None = None
+        self.ip: str | None = None
+        # What the answer's headers say of the limits that the request was charged to.
+        self.quota: Mapping[str, str] = {}
 
 
 TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)

@@ -42,6 +42,7 @@ def surround(machine: Machine) -> Any:
         given = request.headers.get("X-Request-ID")
         request_id = given if given and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         trace = Trace(request_id)
+        trace.ip = machine.proxies.address(request)
         TRACE.set(trace)
         method, path = request.method, request.rel_url.raw_path
         JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
@@ -51,6 +52,8 @@ def surround(machine: Machine) -> Any:
             response = refuse(machine, request, trace, error)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
+            for name, value in trace.quota.items():
+                response.headers[name] = value
         duration_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
@@ -61,7 +64,7 @@ def surround(machine: Machine) -> Any:
             "route": route,
             "status": response.status,
             "duration_ms": round(duration_s * 1000, 3),
-            "ip_address": request.remote,
+            "ip_address": trace.ip,
             "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX],
         }
         if trace.error_code is not None:

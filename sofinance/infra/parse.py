@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 ID_DIGITS_MAX = 19
-# Addresses that are remembered as read.
-IP_COUNT_MAX = 10_000
 BRANCH_HEADER = "X-Branch-Id"
 
 
@@ -170,16 +166,6 @@ def _id(text: str) -> int:
     if type(number) is int and 0 < number <= ID_MAX:
         return number
     raise errors.not_found()
-
-
-@functools.lru_cache(IP_COUNT_MAX)
-def read_ip(remote: str | None) -> str | None:
-    """Return the client's address; None when it has none, as behind a Unix socket."""
-    try:
-        # Without the zone of a link-local address, which PostgreSQL's inet does not know.
-        return str(ipaddress.ip_address((remote or "").partition("%")[0]))
-    except ValueError:
-        return None
 
 
 def read_branch(request: web.Request) -> int | None:

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What has a limit of its own, beside those that every request has.
+Kind = Literal["sign_in", "report"]
 SCRIPT = resources.files("sofinance.infra").joinpath("rate_limit.lua").read_text("utf-8")
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 # An IPv6 customer is given a /64: its addresses are one client's.
@@ -65,7 +67,7 @@ class Limiter:
     def __init__(self, settings: Settings, *, buckets: Buckets | None = None) -> None:
         self.is_enabled = settings.rate_limit_enabled
         per_minute, size = settings.rate_limit_per_minute, settings.rate_limit_burst
-        self._classes = {
+        classes: dict[Kind, Policy] = {
             "sign_in": Policy.per_minute(
                 "sign_in",
                 settings.rate_limit_sign_in_per_minute,
@@ -81,8 +83,8 @@ class Limiter:
         organisation = Policy.per_minute(
             "organisation", settings.rate_limit_org_per_minute, settings.rate_limit_org_burst
         )
-        extra: dict[str | None, tuple[Policy, ...]] = {None: ()}
-        extra |= {name: (policy,) for name, policy in self._classes.items()}
+        extra: dict[Kind | None, tuple[Policy, ...]] = {None: ()}
+        extra |= {name: (policy,) for name, policy in classes.items()}
         self._address_plans = {name: Plan.of(address, *more) for name, more in extra.items()}
         self._caller_plans = {
             name: Plan.of(user, organisation, *more) for name, more in extra.items()
@@ -115,7 +117,7 @@ class Limiter:
         return self._link is not None and self._link.line is not None
 
     async def admit_caller(
-        self, org_id: int, subject: str, kind: str | None = None
+        self, org_id: int, subject: str, kind: Kind | None = None
     ) -> Mapping[str, str]:
         """Charge a request to who makes it ("user:7", "key:3", "till:2") and to the organisation.
 
@@ -129,7 +131,7 @@ class Limiter:
             keys.append(f"{tag}{kind}:{subject}")
         return await self._admit(keys, self._caller_plans[kind])
 
-    async def admit_address(self, ip: str | None, kind: str | None = None) -> Mapping[str, str]:
+    async def admit_address(self, ip: str | None, kind: Kind | None = None) -> Mapping[str, str]:
         """Charge a request of nobody we know to where it comes from; otherwise the same."""
         if not self.is_enabled:
             return NO_HEADERS

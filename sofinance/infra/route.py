@@ -24,17 +24,18 @@ from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import pagination
 from sofinance.infra.guard import ADMIN, Guard, Principal, require
-from sofinance.infra.http import Call, Endpoint, Paged
+from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
     BRANCH_HEADER,
     QueryReader,
     load,
     read_branch,
-    read_ip,
     read_json,
     read_path,
 )
+from sofinance.infra.proxies import Proxies
+from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.shapes import compile_dump, compile_load
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Machine:
             audience=settings.jwt_audience,
             token_minutes=settings.access_token_minutes,
         )
+        self.limiter = Limiter(settings)
+        self.proxies = Proxies.configured(settings)
         self.vocabulary: dict[str, str] = {}
         self.draining = False
 
@@ -136,6 +139,8 @@ class Route:
         self.endpoint = endpoint
         self._machine = machine
         self._handler = endpoint.handler
+        # Probes and scrapers ask at the root, and are never told to come back later.
+        self._is_limited = endpoint.limit is not None or endpoint.path.startswith(PREFIX)
         self._fit = None if endpoint.body is None else compile_load(endpoint.body)
         self._dump = dumper(endpoint.returns)
         self._query = QueryReader(endpoint.query)
@@ -152,7 +157,7 @@ class Route:
         """Answer one request; raises what went wrong, for the middleware to render."""
         trace = TRACE.get() or Trace("")
         authorization = request.headers.get("Authorization")
-        principal = self._admit(authorization, trace)
+        principal = await self._admit(authorization, trace)
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
         sent: Any = {}
@@ -166,8 +171,9 @@ class Route:
         def make_call(conn: Connection | None) -> Call:
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
-                trace.request_id, datetime.now(UTC), read_ip(request.remote), authorization,
-                machine.db, machine.guard, machine.settings, machine.draining, {}, conn,
+                trace.request_id, datetime.now(UTC), trace.ip, authorization,
+                machine.db, machine.guard, machine.limiter, machine.settings, machine.draining,
+                {}, conn,
             )  # fmt: skip
 
         if self.endpoint.permission is None:
@@ -184,13 +190,23 @@ class Route:
             await asyncio.sleep(random.random() * BACKOFF_MS / 1000 * 2**attempt)  # noqa: S311
             attempt += 1
 
-    def _admit(self, authorization: str | None, trace: Trace) -> Principal:
-        """Return who calls, if they may call this."""
+    async def _admit(self, authorization: str | None, trace: Trace) -> Principal:
+        """Return who calls, if they may call this, and now; charges whoever it is."""
+        machine, limit = self._machine, self.endpoint.limit
         permission = self.endpoint.permission
         if permission is None:
+            if self._is_limited:
+                trace.quota = await machine.limiter.admit_address(trace.ip, limit)
             return NOBODY
-        principal = self._machine.guard.authenticate(authorization)
+        try:
+            principal = machine.guard.authenticate(authorization)
+        except ApiError:
+            # Guessing at tokens is asking, too: past the address's limit this is a 429.
+            trace.quota = await machine.limiter.admit_address(trace.ip, limit)
+            raise
         trace.user_id, trace.org_id = principal.user_id, principal.org_id
+        subject = f"user:{principal.user_id}"
+        trace.quota = await machine.limiter.admit_caller(principal.org_id, subject, limit)
         require(principal, permission)
         return principal
 

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 # A working day: whoever tries the service out signs in once.
 ACCESS_TOKEN_MINUTES = 480
+# One person is every till and every importer here: limits that are there, and in nobody's way.
+LIMITS = tuple(
+    f"RATE_LIMIT_{which}{what}"
+    for which in ("", "ORG_", "SIGN_IN_", "REPORT_")
+    for what in ("PER_MINUTE", "BURST")
+)
+LIMIT = 100_000
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,6 +122,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         if option is not None:
             given[variable] = str(option)
     given.setdefault("ACCESS_TOKEN_MINUTES", str(ACCESS_TOKEN_MINUTES))
+    for limit in LIMITS:
+        given.setdefault(limit, str(LIMIT))
     given.setdefault("JWT_KEY_OVERLAP_MINUTES", given["ACCESS_TOKEN_MINUTES"])
     if args.json:
         # A script that reads one line may never read stderr, and a full pipe would stop us.

@@ -155,21 +155,6 @@ def test_what_cannot_be_an_id_is_not_found(text: str) -> None:
     assert (caught.value.status, caught.value.code) == (404, "not_found")
 
 
-@pytest.mark.parametrize(
-    ("remote", "ip"),
-    [
-        ("127.0.0.1", "127.0.0.1"),
-        ("2001:db8::1", "2001:db8::1"),
-        ("fe80::1%eth0", "fe80::1"),
-        ("", None),
-        (None, None),
-        ("/run/sofinance.sock", None),
-    ],
-)
-def test_a_client_has_an_address_or_none(remote: str | None, ip: str | None) -> None:
-    assert parse.read_ip(remote) == ip
-
-
 def test_a_branch_is_named_by_its_id() -> None:
     def branch(**headers: str) -> int | None:
         return parse.read_branch(make_mocked_request("GET", "/", headers=headers))

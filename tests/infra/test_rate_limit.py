@@ -42,7 +42,9 @@ SMALL = {
 @asynccontextmanager
 async def limiting(redis_url: str = "", **changes: Any) -> AsyncIterator[Limiter]:
     given_settings = Settings.for_tests(
-        database_url="", redis_url=redis_url, **{**PATIENT, **SMALL, **changes}
+        database_url="",
+        redis_url=redis_url,
+        **{"rate_limit_enabled": True, **PATIENT, **SMALL, **changes},
     )
     limiter = Limiter(given_settings)
     await limiter.open()
