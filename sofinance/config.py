@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from dataclasses import Field, dataclass, field, fields
+from email.utils import parseaddr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -26,6 +27,7 @@ PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105
 HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 KEY_BYTES = 32
 PORT_MAX = 65_535
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -212,6 +214,24 @@ class Settings:
         "", "Networks in which every address is such a proxy.", example="10.1.0.0/16, fd00::/8"
     )
 
+    smtp_host: str = setting("", "The server that takes our mail; without it, see MAIL_FOLDER.")
+    smtp_port: int = setting(587, "The port of SMTP_HOST.", low=1, high=PORT_MAX)
+    smtp_user: str = setting("", "The name to sign in to SMTP_HOST with; empty for none.")
+    smtp_password: str = setting("", "The password that goes with SMTP_USER.", secret=True)
+    smtp_tls: str = setting(
+        "starttls", "How mail is encrypted on its way to SMTP_HOST; without it nothing is sent.",
+        choices=("starttls", "tls", "off"),
+    )  # fmt: skip
+    smtp_timeout_s: int = setting(
+        20, "How long SMTP_HOST may take over one message.", unit="s", low=1, high=300
+    )
+    mail_from: str = setting(
+        "", "The address that our mail comes from.", example="books@shop.example"
+    )
+    mail_folder: str = setting(
+        "", "Without SMTP_HOST, mail is written here as .eml files; in development under /tmp.",
+    )  # fmt: skip
+
     enable_audit_logging: bool = setting(
         True, "Write an audit row for every change, in the change's own transaction."
     )
@@ -306,6 +326,16 @@ def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
             "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
             "people out."
         )
+    yield from _mail_at_odds(value)
+
+
+def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("smtp_host") and not value("mail_from"):
+        yield "MAIL_FROM is missing: SMTP_HOST will take no mail without a sender."
+    if value("smtp_user") and not value("smtp_password"):
+        yield "SMTP_USER is set and SMTP_PASSWORD is not."
+    if value("smtp_password") and value("smtp_tls") == "off" and value("smtp_host") not in LOOPBACK:
+        yield "SMTP_TLS is off: SMTP_PASSWORD would travel where anybody can read it."
 
 
 def _lacks(get: Callable[[str], Any], name: str) -> bool:
@@ -382,6 +412,9 @@ def _text(name: str, text: str) -> str:
                     f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
                     "for instance from `openssl rand -hex 32`."
                 )
+        case "mail_from":
+            if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
+                raise ValueError(f"{variable} must be an address, such as books@shop.example.")
         case "data_encryption_key" | "data_encryption_key_previous":
             try:
                 encryption_key(text)

@@ -52,6 +52,9 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 
+MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
+MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")
+
 LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
 # labels() costs more than counting: the children are looked up once per route.

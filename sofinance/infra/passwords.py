@@ -36,10 +36,10 @@ GENERATED_LENGTH = 20
 # Nothing in it is mistaken for another sign when it is read aloud or typed from paper.
 GENERATED_FROM = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789-_.+"
 # What people type instead of a letter.
-LEET = str.maketrans("@4310$57!|", "aaeiossti" + "l")
+LEET = str.maketrans("@4310$57!|", "aaeiosstil")
 # The words that people make passwords of when asked for four kinds of characters: a password is
-# one of them if nothing but digits and signs is around it. From the published lists of leaked
-# passwords (SecLists' top 10,000), by stem; months, seasons and keyboard rows stand for the rest.
+# one of them if nothing but digits and signs is around it. Chosen by hand: what leaks of passwords
+# show over and over, days, months and seasons, rows of the keyboard, and the words of this trade.
 COMMON_WORDS = (
     "aaaa abc abcd abcde abcdef abcdefg abcdefgh access account adam admin administrator "
     "alexander amanda amazon andrea andrew angel angela anthony apple april arsenal asdf asdfg "
