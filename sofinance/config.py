@@ -406,21 +406,25 @@ def _text(name: str, text: str) -> str:
                 raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
         case "trusted_proxy_ips" | "trusted_proxy_cidrs":
             _check_networks(variable, text)
-        case "jwt_secret" | "jwt_secret_previous":
-            if len(text) < SECRET_LENGTH_MIN:
-                raise ValueError(
-                    f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
-                    "for instance from `openssl rand -hex 32`."
-                )
         case "mail_from":
             if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
                 raise ValueError(f"{variable} must be an address, such as books@shop.example.")
-        case "data_encryption_key" | "data_encryption_key_previous":
-            try:
-                encryption_key(text)
-            except ValueError as error:
-                raise ValueError(f"{variable} {error}: `openssl rand -hex 32`.") from None
+        case _:
+            _check_secret(name, text)
     return text
+
+
+def _check_secret(name: str, text: str) -> None:
+    if name.startswith("jwt_secret") and len(text) < SECRET_LENGTH_MIN:
+        raise ValueError(
+            f"{name.upper()} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
+            "for instance from `openssl rand -hex 32`."
+        )
+    if name.startswith("data_encryption_key"):
+        try:
+            encryption_key(text)
+        except ValueError as error:
+            raise ValueError(f"{name.upper()} {error}: `openssl rand -hex 32`.") from None
 
 
 def encryption_key(text: str) -> bytes:
