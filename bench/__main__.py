@@ -30,6 +30,7 @@ SERVED: dict[str, Callable[[World, Service, Effort], list[Result]]] = {
     "sale": sale.against_pgbench,
     "even": sale.evenness,
     "layers": layers.each,
+    "identity": layers.identity,
 }
 OTHERS: dict[str, Callable[[World, Effort], list[Result]]] = {
     "posting": posting.against_rows,

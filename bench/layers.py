@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
 
 from bench.measure import Effort, Result, median
-from bench.sale import baskets, sample
+from bench.sale import CLIENT_COUNT, baskets, post, sample
 from sofinance import queries as q
 from sofinance.api.sales import NewSale, PostedSale
 from sofinance.infra import parse
 from sofinance.infra.guard import Guard
+from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.shapes import compile_dump, compile_load
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.world import Service, World
+    from sofinance.config import Settings
 
 CALL_COUNT = 2_000
 
@@ -64,6 +68,72 @@ def each(world: World, service: Service, effort: Effort) -> list[Result]:
         call_us = loop.run(_round_trip_us(world, count, rounds))
     results.append(Result("layer: a query's round trip through asyncpg", call_us, "us"))
     return results
+
+
+def identity(world: World, service: Service, effort: Effort) -> list[Result]:
+    """Compare what knowing and limiting the caller costs with what a whole sale costs.
+
+    In processor time, of the whole service for a sale and of this process for the layers, with as
+    many callers at once in both.
+    """
+    count, rounds = effort.sized(CALL_COUNT, least=20), effort.rounds
+    settings = replace(
+        world.settings(), rate_limit_per_minute=10_000_000, rate_limit_burst=1_000_000,
+        rate_limit_org_per_minute=10_000_000, rate_limit_org_burst=1_000_000,
+        redis_timeout_ms=1_000,
+    )  # fmt: skip
+    redis = RedisServer()
+    redis.start()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            alone_us = loop.run(_admission_us(settings, count, rounds))
+            settings = replace(settings, redis_url=redis.url)
+            shared_us = loop.run(_admission_us(settings, count, rounds))
+    finally:
+        redis.close()
+    guard = Guard(
+        secret=settings.jwt_secret,
+        algorithm=settings.jwt_algorithm,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        token_minutes=settings.access_token_minutes,
+    )
+    token = f"Bearer {world.token()}"
+    known_us = _time_us(lambda: guard.authenticate(token), count, rounds)
+    sales = [
+        post(world, service, clients=CLIENT_COUNT, seconds=effort.seconds) for _ in range(rounds)
+    ]
+    sale_us = median(one["service_cpu_s"] / one["count"] * 1e6 for one in sales)
+    return [
+        Result("layer: rate limit, in the process", alone_us, "us"),
+        Result("layer: rate limit, shared through Redis", shared_us, "us"),
+        Result(
+            "identity: access token and shared rate limit, of Python's time per sale",
+            (known_us + shared_us) / sale_us * 100, "%", goal=15, at_most=True,
+            figures={"token us": known_us, "limit us": shared_us, "sale us": sale_us},
+        ),
+    ]  # fmt: skip
+
+
+async def _admission_us(settings: Settings, count: int, rounds: int) -> float:
+    limiter = Limiter(settings)
+    await limiter.open()
+
+    async def ask() -> None:
+        for _ in range(count // CLIENT_COUNT + 1):
+            await limiter.admit_caller(1, "user:1")
+
+    times = []
+    try:
+        await ask()
+        for _ in range(rounds):
+            began_s = time.process_time()
+            await asyncio.gather(*(ask() for _ in range(CLIENT_COUNT)))
+            asked = (count // CLIENT_COUNT + 1) * CLIENT_COUNT
+            times.append((time.process_time() - began_s) / asked * 1e6)
+    finally:
+        await limiter.close()
+    return median(times)
 
 
 def _time_us(work: Callable[[], Any], count: int, rounds: int) -> float:
