@@ -232,6 +232,22 @@ class Settings:
         "", "Without SMTP_HOST, mail is written here as .eml files; in development under /tmp.",
     )  # fmt: skip
 
+    captcha_mode: str = setting(
+        "off", "Who is asked to prove to be a person where strangers may write.",
+        choices=("off", "turnstile"),
+    )  # fmt: skip
+    turnstile_secret_key: str = setting(
+        "", "Turnstile's secret; needed with CAPTCHA_MODE=turnstile.", secret=True
+    )
+    turnstile_verify_url: str = setting(
+        "https://challenges.cloudflare.com/turnstile/v0/siteverify",
+        "Where a captcha's token is checked; https, or http on this machine.",
+    )  # fmt: skip
+    turnstile_hostname: str = setting(
+        "", "The host that captchas are solved on; one solved elsewhere is refused.",
+        example="shop.example",
+    )  # fmt: skip
+
     enable_audit_logging: bool = setting(
         True, "Write an audit row for every change, in the change's own transaction."
     )
@@ -326,6 +342,8 @@ def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
             "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
             "people out."
         )
+    if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
+        yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
     yield from _mail_at_odds(value)
 
 
