@@ -26,9 +26,7 @@ class RedisServer:
     def __init__(self, *options: str) -> None:
         self._options = options
         self._folder = tempfile.mkdtemp(prefix="sofinance-redis-")
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            self.port: int = taken.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,6 +86,14 @@ class RedisServer:
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def program() -> str:

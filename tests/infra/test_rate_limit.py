@@ -19,7 +19,7 @@ from sofinance.infra.buckets import Buckets, Charge, Policy
 from sofinance.infra.errors import ApiError
 from sofinance.infra.rate_limit import SCRIPT, Limiter, network_of
 from sofinance.infra.redis_line import LineBrokenError, RedisLine, RedisLink
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -290,7 +290,8 @@ async def test_a_bucket_that_is_given_back_whole_leaves_no_key(shared_redis: Red
 
 async def test_all_keys_of_a_call_live_in_one_slot_of_a_cluster() -> None:
     """A cluster of one node refuses keys of two slots just as one of many does."""
-    server = RedisServer("--cluster-enabled", "yes")
+    # The usual port of the bus, 10,000 above, may be more than there is.
+    server = RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     server.start()
     try:
         server("CLUSTER", "ADDSLOTSRANGE", "0", "16383")

@@ -23,6 +23,16 @@ def test_every_package_is_shipped():
     assert listed == there | {"sofinance.sql"}
 
 
+def test_every_file_beside_the_code_is_shipped():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    shipped = project["tool"]["setuptools"]["package-data"]
+    scripts = list((ROOT / "sofinance").rglob("*.lua"))
+    assert scripts
+    for script in scripts:
+        package = ".".join(script.parent.relative_to(ROOT).parts)
+        assert any(script.match(pattern) for pattern in shipped[package])
+
+
 @pytest.mark.empty_database
 def test_generated_files_are_current(superuser_dsn, owner_dsn, dsn):
     """Whatever the version of PostgreSQL that the suite runs on."""
