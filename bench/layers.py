@@ -16,6 +16,7 @@ from bench.sale import CLIENT_COUNT, baskets, post, sample
 from sofinance import queries as q
 from sofinance.api.sales import NewSale, PostedSale
 from sofinance.infra import parse
+from sofinance.infra.db import Database
 from sofinance.infra.guard import Guard
 from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.shapes import compile_dump, compile_load
@@ -36,26 +37,17 @@ def each(world: World, service: Service, effort: Effort) -> list[Result]:
     count, rounds = effort.sized(CALL_COUNT, least=20), effort.rounds
     token = f"Bearer {world.token()}"
     settings = world.settings()
-    guard = Guard(
-        secret=settings.jwt_secret,
-        algorithm=settings.jwt_algorithm,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        token_minutes=settings.access_token_minutes,
-    )
-
-    def verify_anew() -> None:
-        guard.forget()
-        guard.authenticate(token)
+    database = Database(settings)
+    guard = Guard(settings, database)
 
     raw = baskets(world.shop, 0, 1)[0].encode()
     fit = compile_load(NewSale())
     schema = NewSale()
     dump = compile_dump(PostedSale())
     answer = asyncio.run(_answer(world))
+    resolve_us = asyncio.run(_resolve_us(guard, database, token, count, rounds))
     layers: dict[str, Callable[[], Any]] = {
-        "access token, seen for the first time": verify_anew,
-        "access token, known": lambda: guard.authenticate(token),
+        "access token, known": lambda: guard.recall(token),
         "body, parsed and validated": lambda: parse.load(fit, parse.loads(raw)),
         "body, by marshmallow alone": lambda: schema.load(json.loads(raw)),
         "answer, written": lambda: orjson.dumps(dump(answer, None)),
@@ -66,6 +58,7 @@ def each(world: World, service: Service, effort: Effort) -> list[Result]:
     ]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         call_us = loop.run(_round_trip_us(world, count, rounds))
+    results.append(Result("layer: access token, seen for the first time", resolve_us, "us"))
     results.append(Result("layer: a query's round trip through asyncpg", call_us, "us"))
     return results
 
@@ -147,6 +140,21 @@ def _time_us(work: Callable[[], Any], count: int, rounds: int) -> float:
     return median(times)
 
 
+async def _resolve_us(
+    guard: Guard, database: Database, token: str, count: int, rounds: int
+) -> float:
+    times = []
+    await guard.resolve(token)
+    for _ in range(rounds):
+        began_s = time.perf_counter()
+        for _ in range(count):
+            guard.forget()
+            await guard.resolve(token)
+        times.append((time.perf_counter() - began_s) / count * 1e6)
+    await database.close()
+    return median(times)
+
+
 async def _round_trip_us(world: World, count: int, rounds: int) -> float:
     conn = await world.connect()
     times = []
@@ -169,8 +177,8 @@ async def _answer(world: World) -> Any:
         async with conn.transaction():
             shop = world.shop
             await q.request.set_tenant(
-                conn, org_id=shop.org_id, user_id=shop.user_id, statement_timeout_ms=5_000,
-                lock_timeout_ms=3_000,
+                conn, org_id=shop.org_id, user_id=shop.user_id, branch_ids=b"all",
+                statement_timeout_ms=5_000, lock_timeout_ms=3_000,
             )  # fmt: skip
             sales = await q.sales.list_sales(
                 conn, org_id=shop.org_id, branch_id=None, customer_id=None, start_date=None,

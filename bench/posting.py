@@ -180,9 +180,11 @@ async def sale(till: Till, post: Post, begin: str) -> None:
     await till.conn.execute(f"{begin};\n{reserve}")
     sale_id = await post(till)
     audit = q.request.write_audit.literal(
-        org_id=shop.org_id, user_id=shop.user_id, action=b"sales.post_sale",
+        org_id=shop.org_id, user_id=shop.user_id, session_id=shop.session_id, api_key_id=None,
+        action=b"sales.post_sale",
         entity_type=b"sales", entity_id=sale_id, before=None, after=ANSWER,
         request_id=b"0" * 32, ip=b"127.0.0.1", user_agent=b"till",
+        severity=b"INFO",
     )  # fmt: skip
     store = q.request.store_answer.literal(
         org_id=shop.org_id, key_hash=key, status=201, body=ANSWER

@@ -117,9 +117,11 @@ def script(world: World, answer: bytes) -> str:
         f"{post_sale(world)} \\gset sale_",
         pgbench.pipelined(
             q.request.write_audit.literal(
-                org_id=shop.org_id, user_id=shop.user_id, action=b"sales.post_sale",
+                org_id=shop.org_id, user_id=shop.user_id, session_id=shop.session_id,
+                api_key_id=None, action=b"sales.post_sale",
                 entity_type=b"sales", entity_id=0, before=None, after=after,
                 request_id=b"0" * 32, ip=b"127.0.0.1", user_agent=b"till",
+                severity=b"INFO",
             ).replace("    0,\n    null,", "    :sale_id,\n    null,"),
             q.request.store_answer.literal(
                 org_id=shop.org_id, key_hash=key, status=201, body=answer
@@ -134,6 +136,7 @@ def set_tenant(world: World) -> str:
     return q.request.set_tenant.literal(
         org_id=world.shop.org_id,
         user_id=world.shop.user_id,
+        branch_ids=b"all",
         statement_timeout_ms=world.settings().database_statement_timeout_ms,
         lock_timeout_ms=3_000,
     )

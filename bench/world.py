@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +28,7 @@ import psycopg
 from sofinance import queries as q
 from sofinance.config import Settings
 from sofinance.infra import embedded, migrate
+from sofinance.infra.db import Database
 from sofinance.infra.guard import Guard
 from sofinance.infra.sql import Row
 
@@ -45,6 +46,7 @@ STOCK_QUANTITY = Decimal(1_000_000)
 # One price, so that a script which draws its products knows what is to be paid.
 PRICE, COST, TAX_PERCENT = Decimal("9.99"), Decimal("1.50"), Decimal("7.5")
 START_TIMEOUT_S = 30
+DAY_MINUTES = 1_440
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Shop:
 
     org_id: int
     user_id: int
+    session_id: int
     branch_ids: list[int]
     till_ids: list[int]
     product_ids: list[int]
@@ -95,19 +98,12 @@ class World:
         return Settings(database_url=self.url("sofinance_app"), jwt_secret=self.jwt_secret)
 
     def token(self) -> str:
-        """Return an access token of the shop's cashier."""
-        settings = self.settings()
-        guard = Guard(
-            secret=settings.jwt_secret,
-            algorithm=settings.jwt_algorithm,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            token_minutes=1_440,
-        )
-        return guard.issue_token(
-            user_id=self.shop.user_id,
+        """Return an access token of the shop's administrator."""
+        settings = replace(self.settings(), access_token_minutes=DAY_MINUTES)
+        return Guard(settings, Database(settings)).issue_token(
             org_id=self.shop.org_id,
-            role="CASHIER",
+            user_id=self.shop.user_id,
+            session_id=self.shop.session_id,
             now=datetime.now(UTC),
         )[0]
 
@@ -216,6 +212,11 @@ async def open_shop(world: World, name: str, products: int) -> Shop:
         org_id, user_id = made.org_id, made.admin_id
         async with conn.transaction():
             await set_tenant(conn, org_id, user_id)
+            session = await q.auth.create_session(
+                conn, org_id=org_id, user_id=user_id, kind="token", till_id=None,
+                has_second_factor=False, device="bench", ip=None, idle_minutes=DAY_MINUTES,
+                life_minutes=DAY_MINUTES,
+            )  # fmt: skip
             branch_ids = [
                 (
                     await q.branches.create_branch(
@@ -266,7 +267,7 @@ async def open_shop(world: World, name: str, products: int) -> Shop:
                 conn, org_id=org_id, type=None, search=None, is_active=True, limit=100, offset=0,
             )  # fmt: skip
         return Shop(
-            org_id, user_id, branch_ids, till_ids, product_ids,
+            org_id, user_id, session.id, branch_ids, till_ids, product_ids,
             {account.role or account.code: account.id for account in accounts},
         )  # fmt: skip
     finally:
@@ -276,5 +277,6 @@ async def open_shop(world: World, name: str, products: int) -> Shop:
 async def set_tenant(conn: Any, org_id: int, user_id: int) -> None:
     """Say whose rows this transaction sees, with generous time limits."""
     await q.request.set_tenant(
-        conn, org_id=org_id, user_id=user_id, statement_timeout_ms=600_000, lock_timeout_ms=60_000
-    )
+        conn, org_id=org_id, user_id=user_id, branch_ids=b"all", statement_timeout_ms=600_000,
+        lock_timeout_ms=60_000,
+    )  # fmt: skip

@@ -141,6 +141,22 @@ class Settings:
         15, "How long an access token is good; short, since a stolen one cannot be called back.",
         unit="minutes", low=1, high=1_440, also=("JWT_EXPIRATION_MINUTES",),
     )  # fmt: skip
+    session_idle_minutes: int = setting(
+        480, "How long a session lasts while nobody renews its tokens.",
+        unit="minutes", low=5, high=43_200,
+    )  # fmt: skip
+    session_life_minutes: int = setting(
+        20_160, "How long a session lasts in any case; 20,160 minutes are 14 days.",
+        unit="minutes", low=5, high=129_600,
+    )  # fmt: skip
+    session_count_max: int = setting(
+        5, "Sessions that a user may have at a time; another one ends the oldest.",
+        unit="sessions", low=1, high=100,
+    )  # fmt: skip
+    mfa_required_roles: str = setting(
+        "", "Roles that must use a second factor, with commas between; until they have enrolled "
+        "one they may do nothing else.", example="ADMIN,MANAGER",
+    )  # fmt: skip
 
     data_encryption_key: str = setting(
         "", "Encrypts secrets in the database: 32 bytes from `openssl rand -hex 32`; keep it apart "
@@ -271,6 +287,13 @@ class Settings:
         "", "Redis, for what workers share; without it each worker keeps its own.",
         secret=True, example="redis://127.0.0.1:6379/0",
     )  # fmt: skip
+
+    @property
+    def second_factor_roles(self) -> frozenset[str]:
+        """Return the roles that must use a second factor."""
+        return frozenset(
+            name.strip().upper() for name in self.mfa_required_roles.split(",") if name.strip()
+        )
 
     @classmethod
     def for_tests(cls, *, database_url: str, **changes: Any) -> Settings:

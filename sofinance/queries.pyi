@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import ClassVar
 from uuid import UUID
 
@@ -121,15 +122,6 @@ class accounts:
     list_account_entries: ClassVar[_ListAccountEntries]
 
 class auth:
-    class ListRolePermissionsRow(Row):
-        role: str
-        permission: str
-
-    class _ListRolePermissions(Statement):
-        async def __call__(self, conn: Connection, /) -> list[auth.ListRolePermissionsRow]: ...
-
-    list_role_permissions: ClassVar[_ListRolePermissions]
-
     class FindSignInRow(Row):
         org_id: int
         user_id: int
@@ -176,14 +168,53 @@ class auth:
         first_name: str
         last_name: str
         role: str
+        all_branches: bool
         is_active: bool
         created_at: datetime
         updated_at: datetime
 
     class _CreateUser(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, email: str, password_hash: str, first_name: str, last_name: str, role: str) -> auth.CreateUserRow: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, email: str, password_hash: str, first_name: str, last_name: str, role: str, all_branches: bool, must_change_password: bool) -> auth.CreateUserRow: ...
 
     create_user: ClassVar[_CreateUser]
+
+    class CreateSessionRow(Row):
+        id: int
+        expires_at: datetime
+
+    class _CreateSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, kind: str, till_id: int | None, has_second_factor: bool, device: str, ip: IPv4Interface | IPv6Interface | None, idle_minutes: int, life_minutes: int) -> auth.CreateSessionRow: ...
+
+    create_session: ClassVar[_CreateSession]
+
+    class ResolveSessionRow(Row):
+        user_id: int | None
+        role: str | None
+        access_version: int | None
+        must_change_password: bool | None
+        has_second_factor: bool | None
+        till_id: int | None
+        permissions: list[str]
+        branch_ids: list[int] | None
+
+    class _ResolveSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, session_id: int, user_id: int) -> auth.ResolveSessionRow | None: ...
+
+    resolve_session: ClassVar[_ResolveSession]
+
+    class ResolveApiKeyRow(Row):
+        user_id: int
+        role: str
+        access_version: int
+        must_change_password: bool
+        expires_at: datetime
+        permissions: list[str]
+        branch_ids: list[int] | None
+
+    class _ResolveApiKey(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, api_key_id: int, secret_hash: bytes) -> auth.ResolveApiKeyRow | None: ...
+
+    resolve_api_key: ClassVar[_ResolveApiKey]
 
 class branches:
     class CreateBranchRow(Row):
@@ -608,6 +639,7 @@ class export:
 class integrity:
     class SetAuditRow(Row):
         org_id: str | None
+        branch_ids: str | None
         plan_cache_mode: str | None
         work_mem: str | None
         jit: str | None
@@ -1291,13 +1323,19 @@ class request:
     class SetTenantRow(Row):
         org_id: str | None
         user_id: str | None
+        branch_ids: str | None
         statement_timeout: str | None
         lock_timeout: str | None
 
     class _SetTenant(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, statement_timeout_ms: int, lock_timeout_ms: int) -> request.SetTenantRow: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, branch_ids: bytes, statement_timeout_ms: int, lock_timeout_ms: int) -> request.SetTenantRow: ...
 
     set_tenant: ClassVar[_SetTenant]
+
+    class _Admit(Statement):
+        async def __call__(self, conn: Connection, /, *, user_id: int, session_id: int | None, api_key_id: int | None, access_version: int) -> int: ...
+
+    admit: ClassVar[_Admit]
 
     class SetLimitsRow(Row):
         statement_timeout: str | None
@@ -1319,7 +1357,7 @@ class request:
     store_answer: ClassVar[_StoreAnswer]
 
     class _WriteAudit(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, action: bytes, entity_type: bytes | None, entity_id: int | None, before: bytes | None, after: bytes | None, request_id: bytes | None, ip: bytes | None, user_agent: bytes | None) -> int: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, session_id: int | None, api_key_id: int | None, action: bytes, entity_type: bytes | None, entity_id: int | None, before: bytes | None, after: bytes | None, request_id: bytes | None, ip: bytes | None, user_agent: bytes | None, severity: bytes) -> int: ...
 
     write_audit: ClassVar[_WriteAudit]
 

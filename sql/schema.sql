@@ -43,6 +43,107 @@ ALTER FUNCTION public.account_closes_at_zero() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.account_closes_at_zero() IS 'An account is closed only with a zero balance, and never while postings need it by its role.';
 
+-- function: admit(bigint, bigint, bigint, bigint)
+
+CREATE FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    p_org_id constant bigint := current_setting('app.org_id')::bigint;
+begin
+    if exists (
+        select from public.app_user
+        where org_id = p_org_id and id = p_user_id and access_version = p_version and is_active
+    ) and (
+        exists (
+            select from public.user_session
+            where
+                org_id = p_org_id and id = p_session_id and user_id = p_user_id
+                and revoked_at is null and expires_at > now()
+        ) or exists (
+            select from public.api_key
+            where
+                org_id = p_org_id and id = p_key_id and user_id = p_user_id
+                and revoked_at is null and expires_at > now()
+        )
+    ) then
+        return;
+    end if;
+    raise exception using errcode = 'SF401', message = 'what the caller may do has changed';
+end
+$$;
+
+ALTER FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) IS 'Lets a request in under what its worker remembers of the caller; raises SF401 when the user, the
+session or the key has changed since, and the worker asks anew.';
+
+-- function: count_access_change()
+
+CREATE FUNCTION public.count_access_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    of_old constant bigint := case when tg_op = 'INSERT' then null else old.user_id end;
+    of_new constant bigint := case when tg_op = 'DELETE' then null else new.user_id end;
+begin
+    update public.app_user set access_version = access_version + 1
+    where org_id = current_setting('app.org_id')::bigint and id in (of_old, of_new);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.count_access_change() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.count_access_change() IS 'Raises access_version of the user whose permissions or branches change.';
+
+-- function: count_role_change()
+
+CREATE FUNCTION public.count_role_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    of_old constant text := case when tg_op = 'INSERT' then null else old.role end;
+    of_new constant text := case when tg_op = 'DELETE' then null else new.role end;
+begin
+    -- In key order, so that two changes of roles never wait for each other.
+    perform from public.app_user
+    where org_id = current_setting('app.org_id')::bigint and role in (of_old, of_new)
+    order by id for no key update;
+    update public.app_user set access_version = access_version + 1
+    where org_id = current_setting('app.org_id')::bigint and role in (of_old, of_new);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.count_role_change() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.count_role_change() IS 'Raises access_version of everybody in the role whose permissions change.';
+
+-- function: count_user_change()
+
+CREATE FUNCTION public.count_user_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if (old.role, old.is_active, old.all_branches, old.must_change_password, old.password_hash)
+        is distinct from
+        (new.role, new.is_active, new.all_branches, new.must_change_password, new.password_hash)
+    then
+        new.access_version := old.access_version + 1;
+    end if;
+    return new;
+end
+$$;
+
+ALTER FUNCTION public.count_user_change() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.count_user_change() IS 'Raises access_version when a user''s role, state, branches or password change.';
+
 -- function: create_organisation(text, text, text, boolean, numeric, numeric, text, text, text, text)
 
 CREATE FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) RETURNS TABLE(org_id bigint, admin_id bigint)
@@ -61,12 +162,18 @@ begin
         p_default_credit_limit, default
     );
 
+    insert into public.org_role (org_id, name, is_built_in)
+    select new_org_id, built_in.name, true
+    from (
+        values ('ADMIN'), ('MANAGER'), ('CASHIER'), ('INVENTORY_CLERK'), ('ACCOUNTANT')
+    ) as built_in (name);
+
     insert into public.app_user (
-        org_id, email, password_hash, first_name, last_name, role
+        org_id, email, password_hash, first_name, last_name, role, all_branches
     )
     values (
         new_org_id, p_admin_email, p_admin_password_hash, p_admin_first_name, p_admin_last_name,
-        'ADMIN'
+        'ADMIN', true
     )
     returning id into new_admin_id;
 
@@ -156,6 +263,183 @@ $$;
 ALTER FUNCTION public.customer_credit_limit() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.customer_credit_limit() IS 'At commit: the customer is active and owes no more than the credit limit.';
+
+-- table: app_user
+
+CREATE TABLE public.app_user (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    email text NOT NULL,
+    password_hash text NOT NULL,
+    first_name text NOT NULL,
+    last_name text NOT NULL,
+    role text NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    all_branches boolean DEFAULT false NOT NULL,
+    must_change_password boolean DEFAULT false NOT NULL,
+    password_changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    access_version bigint DEFAULT 1 NOT NULL,
+    CONSTRAINT app_user_admin_has_all_branches CHECK (((role <> 'ADMIN'::text) OR all_branches)),
+    CONSTRAINT app_user_email_is_lower_case CHECK (((email = lower(email)) AND (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'::text) AND (length(email) <= 254))),
+    CONSTRAINT app_user_name_not_empty CHECK ((((length(first_name) >= 1) AND (length(first_name) <= 100)) AND ((length(last_name) >= 1) AND (length(last_name) <= 100))))
+);
+
+ALTER TABLE ONLY public.app_user FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.app_user OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.app_user IS 'A person who signs in, in one organisation.';
+
+COMMENT ON COLUMN public.app_user.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.app_user.id IS 'The user.';
+
+COMMENT ON COLUMN public.app_user.email IS 'Address used to sign in; lower case; unique on this server.';
+
+COMMENT ON COLUMN public.app_user.password_hash IS 'argon2id hash in PHC format; never leaves the service.';
+
+COMMENT ON COLUMN public.app_user.first_name IS 'Given name.';
+
+COMMENT ON COLUMN public.app_user.last_name IS 'Family name.';
+
+COMMENT ON COLUMN public.app_user.role IS 'What the user may do: see role_permission.';
+
+COMMENT ON COLUMN public.app_user.is_active IS 'False: may not sign in. Users are never deleted.';
+
+COMMENT ON COLUMN public.app_user.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.app_user.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.app_user.all_branches IS 'True: sees and acts in every branch, later ones too; false: in those of user_branch.';
+
+COMMENT ON COLUMN public.app_user.must_change_password IS 'True: may do nothing but change the password, which somebody else knows.';
+
+COMMENT ON COLUMN public.app_user.password_changed_at IS 'When the password was last set (server time).';
+
+COMMENT ON COLUMN public.app_user.access_version IS 'Counts changes of what the user may do; a request admitted under an older one is refused.';
+
+COMMENT ON CONSTRAINT app_user_admin_has_all_branches ON public.app_user IS 'An administrator has all branches.';
+
+COMMENT ON CONSTRAINT app_user_email_is_lower_case ON public.app_user IS 'An e-mail address has the form name@host, in lower case, of at most 254 characters.';
+
+COMMENT ON CONSTRAINT app_user_name_not_empty ON public.app_user IS 'First and last name have 1 to 100 characters each.';
+
+-- table: permission
+
+CREATE TABLE public.permission (
+    name text NOT NULL,
+    description text NOT NULL,
+    CONSTRAINT permission_described CHECK (((length(description) >= 1) AND (length(description) <= 200))),
+    CONSTRAINT permission_form CHECK ((name ~ '^[a-z_]+:[a-z_]+$'::text))
+);
+
+ALTER TABLE public.permission OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.permission IS 'Every permission that an endpoint or a handler asks for. The same everywhere.';
+
+COMMENT ON COLUMN public.permission.name IS 'resource:action, as endpoints declare it.';
+
+COMMENT ON COLUMN public.permission.description IS 'What it lets one do.';
+
+COMMENT ON CONSTRAINT permission_described ON public.permission IS 'A permission has a description of 1 to 200 characters.';
+
+COMMENT ON CONSTRAINT permission_form ON public.permission IS 'A permission is written resource:action.';
+
+-- table: role_grant
+
+CREATE TABLE public.role_grant (
+    org_id bigint NOT NULL,
+    role text NOT NULL,
+    permission text NOT NULL,
+    effect text NOT NULL,
+    CONSTRAINT role_grant_effect_known CHECK ((effect = ANY (ARRAY['ALLOW'::text, 'DENY'::text]))),
+    CONSTRAINT role_grant_spares_admin CHECK ((role <> 'ADMIN'::text))
+);
+
+ALTER TABLE ONLY public.role_grant FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.role_grant OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.role_grant IS 'What an organisation''s role may do: all of a role of its own, and what it changed of a built-in
+one (role_permission).';
+
+COMMENT ON COLUMN public.role_grant.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.role_grant.role IS 'The role.';
+
+COMMENT ON COLUMN public.role_grant.permission IS 'The permission.';
+
+COMMENT ON COLUMN public.role_grant.effect IS 'ALLOW adds the permission, DENY takes it away.';
+
+COMMENT ON CONSTRAINT role_grant_effect_known ON public.role_grant IS 'An effect is ALLOW or DENY.';
+
+COMMENT ON CONSTRAINT role_grant_spares_admin ON public.role_grant IS 'ADMIN may do everything; that cannot be changed.';
+
+-- table: role_permission
+
+CREATE TABLE public.role_permission (
+    role text NOT NULL,
+    permission text NOT NULL,
+    CONSTRAINT role_permission_form CHECK ((permission ~ '^[a-z_]+:[a-z_]+$'::text))
+);
+
+ALTER TABLE public.role_permission OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.role_permission IS 'What each built-in role may do, unless an organisation says otherwise (role_grant). ADMIN may do
+everything and has no rows. The same everywhere.';
+
+COMMENT ON COLUMN public.role_permission.role IS 'The role of app_user.role.';
+
+COMMENT ON COLUMN public.role_permission.permission IS 'resource:action, as endpoints declare it.';
+
+COMMENT ON CONSTRAINT role_permission_form ON public.role_permission IS 'A permission is written resource:action.';
+
+-- table: user_permission
+
+CREATE TABLE public.user_permission (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    permission text NOT NULL,
+    effect text NOT NULL,
+    CONSTRAINT user_permission_effect_known CHECK ((effect = ANY (ARRAY['ALLOW'::text, 'DENY'::text])))
+);
+
+ALTER TABLE ONLY public.user_permission FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_permission OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_permission IS 'What one user may do beyond the role, or not although the role may.';
+
+COMMENT ON COLUMN public.user_permission.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_permission.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_permission.permission IS 'The permission.';
+
+COMMENT ON COLUMN public.user_permission.effect IS 'ALLOW or DENY, which wins over the role.';
+
+COMMENT ON CONSTRAINT user_permission_effect_known ON public.user_permission IS 'An effect is ALLOW or DENY.';
+
+-- function: effective_permissions(bigint)
+
+CREATE FUNCTION public.effective_permissions(p_user_id bigint) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ SELECT known.name
+    FROM ((((public.app_user
+      CROSS JOIN public.permission known)
+      LEFT JOIN public.user_permission own ON (((app_user.org_id = own.org_id) AND (app_user.id = own.user_id) AND (known.name = own.permission))))
+      LEFT JOIN public.role_grant granted ON (((app_user.org_id = granted.org_id) AND (app_user.role = granted.role) AND (known.name = granted.permission))))
+      LEFT JOIN public.role_permission built_in ON (((app_user.role = built_in.role) AND (known.name = built_in.permission))))
+   WHERE ((app_user.org_id = (current_setting('app.org_id'::text))::bigint) AND (app_user.id = effective_permissions.p_user_id) AND ((app_user.role = 'ADMIN'::text) OR COALESCE((own.effect = 'ALLOW'::text), (granted.effect = 'ALLOW'::text), (built_in.role IS NOT NULL))));
+END;
+
+ALTER FUNCTION public.effective_permissions(p_user_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.effective_permissions(p_user_id bigint) IS 'What a user may do, all things considered: ADMIN, then DENY and ALLOW of the user, then the role.';
 
 -- table: sign_in_address
 
@@ -330,6 +614,16 @@ $$;
 ALTER FUNCTION public.goods_receipt_total_matches_lines() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.goods_receipt_total_matches_lines() IS 'At commit: every slot of a goods receipt is filled and its total is the sum of its lines.';
+
+-- function: is_branch_seen(bigint)
+
+CREATE FUNCTION public.is_branch_seen(branch_id bigint) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ((current_setting('app.branch_ids'::text) = 'all'::text) OR (branch_id = ANY ((NULLIF(current_setting('app.branch_ids'::text), 'all'::text))::bigint[])));
+
+ALTER FUNCTION public.is_branch_seen(branch_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.is_branch_seen(branch_id bigint) IS 'Says whether a branch is one of the transaction''s (app.branch_ids); raises without them.';
 
 -- function: is_final()
 
@@ -649,6 +943,26 @@ $$;
 ALTER FUNCTION public.journal_reversal_mirrors() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.journal_reversal_mirrors() IS 'At commit: a reversal has the lines of the manual entry it takes back, with the sides swapped.';
+
+-- function: keep_built_in_roles()
+
+CREATE FUNCTION public.keep_built_in_roles() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    if old.is_built_in then
+        raise exception using
+            errcode = 'check_violation', constraint = 'org_role_built_in_stays',
+            table = 'org_role', message = format('role %s is built in', old.name);
+    end if;
+    return old;
+end
+$$;
+
+ALTER FUNCTION public.keep_built_in_roles() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.keep_built_in_roles() IS 'Refuses to delete a built-in role.';
 
 -- function: list_organisation_ids()
 
@@ -2258,55 +2572,75 @@ ALTER TABLE public.accounting_period ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
--- table: app_user
+-- table: api_key
 
-CREATE TABLE public.app_user (
+CREATE TABLE public.api_key (
     org_id bigint NOT NULL,
     id bigint NOT NULL,
-    email text NOT NULL,
-    password_hash text NOT NULL,
-    first_name text NOT NULL,
-    last_name text NOT NULL,
-    role text NOT NULL,
-    is_active boolean DEFAULT true NOT NULL,
+    user_id bigint NOT NULL,
+    name text NOT NULL,
+    secret_hash bytea NOT NULL,
+    permissions text[] NOT NULL,
+    branch_ids bigint[],
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT app_user_email_is_lower_case CHECK (((email = lower(email)) AND (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'::text) AND (length(email) <= 254))),
-    CONSTRAINT app_user_name_not_empty CHECK ((((length(first_name) >= 1) AND (length(first_name) <= 100)) AND ((length(last_name) >= 1) AND (length(last_name) <= 100)))),
-    CONSTRAINT app_user_role_known CHECK ((role = ANY (ARRAY['ADMIN'::text, 'MANAGER'::text, 'CASHIER'::text, 'INVENTORY_CLERK'::text, 'ACCOUNTANT'::text])))
+    expires_at timestamp with time zone NOT NULL,
+    last_used_on date,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_branches_bounded CHECK (((cardinality(branch_ids) >= 1) AND (cardinality(branch_ids) <= 1000))),
+    CONSTRAINT api_key_ends CHECK (((expires_at > created_at) AND (expires_at <= (created_at + '366 days'::interval)))),
+    CONSTRAINT api_key_has_permissions CHECK (((cardinality(permissions) >= 1) AND (cardinality(permissions) <= 200))),
+    CONSTRAINT api_key_is_digest CHECK ((octet_length(secret_hash) = 32)),
+    CONSTRAINT api_key_name_not_empty CHECK (((length(btrim(name)) >= 1) AND (length(btrim(name)) <= 100)))
 );
 
-ALTER TABLE ONLY public.app_user FORCE ROW LEVEL SECURITY;
+ALTER TABLE ONLY public.api_key FORCE ROW LEVEL SECURITY;
 
-ALTER TABLE public.app_user OWNER TO sofinance_owner;
+ALTER TABLE public.api_key OWNER TO sofinance_owner;
 
-COMMENT ON TABLE public.app_user IS 'A person who signs in, in one organisation.';
+COMMENT ON TABLE public.api_key IS 'Keys for machines: each acts for its user, and may do what both it and the user may.';
 
-COMMENT ON COLUMN public.app_user.org_id IS 'The organisation.';
+COMMENT ON COLUMN public.api_key.org_id IS 'The organisation.';
 
-COMMENT ON COLUMN public.app_user.id IS 'The user.';
+COMMENT ON COLUMN public.api_key.id IS 'The key.';
 
-COMMENT ON COLUMN public.app_user.email IS 'Address used to sign in; lower case; unique on this server.';
+COMMENT ON COLUMN public.api_key.user_id IS 'The user for whom it acts.';
 
-COMMENT ON COLUMN public.app_user.password_hash IS 'argon2id hash in PHC format; never leaves the service.';
+COMMENT ON COLUMN public.api_key.name IS 'What it is for.';
 
-COMMENT ON COLUMN public.app_user.first_name IS 'Given name.';
+COMMENT ON COLUMN public.api_key.secret_hash IS 'SHA-256 of its secret, which is shown once.';
 
-COMMENT ON COLUMN public.app_user.last_name IS 'Family name.';
+COMMENT ON COLUMN public.api_key.permissions IS 'What it may do at most.';
 
-COMMENT ON COLUMN public.app_user.role IS 'What the user may do: see role_permission.';
+COMMENT ON COLUMN public.api_key.branch_ids IS 'The branches it is for; null for all that the user has.';
 
-COMMENT ON COLUMN public.app_user.is_active IS 'False: may not sign in. Users are never deleted.';
+COMMENT ON COLUMN public.api_key.created_at IS 'When it was made (server time).';
 
-COMMENT ON COLUMN public.app_user.created_at IS 'When it was created (server time).';
+COMMENT ON COLUMN public.api_key.expires_at IS 'When it ends: at most 366 days after it was made.';
 
-COMMENT ON COLUMN public.app_user.updated_at IS 'When it was last changed (server time).';
+COMMENT ON COLUMN public.api_key.last_used_on IS 'The last day on which it was seen (UTC).';
 
-COMMENT ON CONSTRAINT app_user_email_is_lower_case ON public.app_user IS 'An e-mail address has the form name@host, in lower case, of at most 254 characters.';
+COMMENT ON COLUMN public.api_key.revoked_at IS 'When it was ended early (server time).';
 
-COMMENT ON CONSTRAINT app_user_name_not_empty ON public.app_user IS 'First and last name have 1 to 100 characters each.';
+COMMENT ON CONSTRAINT api_key_branches_bounded ON public.api_key IS 'A key is for all branches or for 1 to 1,000.';
 
-COMMENT ON CONSTRAINT app_user_role_known ON public.app_user IS 'A role is ADMIN, MANAGER, CASHIER, INVENTORY_CLERK or ACCOUNTANT.';
+COMMENT ON CONSTRAINT api_key_ends ON public.api_key IS 'A key ends within 366 days.';
+
+COMMENT ON CONSTRAINT api_key_has_permissions ON public.api_key IS 'A key has 1 to 200 permissions.';
+
+COMMENT ON CONSTRAINT api_key_is_digest ON public.api_key IS 'A key is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT api_key_name_not_empty ON public.api_key IS 'A name has 1 to 100 characters.';
+
+-- sequence: api_key_id_seq
+
+ALTER TABLE public.api_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.api_key_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 -- sequence: app_user_id_seq
 
@@ -2335,6 +2669,8 @@ CREATE TABLE public.audit_log (
     ip inet,
     user_agent text,
     severity text DEFAULT 'INFO'::text NOT NULL,
+    session_id bigint,
+    api_key_id bigint,
     CONSTRAINT audit_log_severity_known CHECK ((severity = ANY (ARRAY['INFO'::text, 'WARNING'::text, 'ERROR'::text, 'CRITICAL'::text])))
 );
 
@@ -2369,6 +2705,10 @@ COMMENT ON COLUMN public.audit_log.ip IS 'The client''s address.';
 COMMENT ON COLUMN public.audit_log.user_agent IS 'The client''s program.';
 
 COMMENT ON COLUMN public.audit_log.severity IS 'INFO, WARNING, ERROR or CRITICAL.';
+
+COMMENT ON COLUMN public.audit_log.session_id IS 'The session in which it was done. No foreign key: sessions go, the log stays.';
+
+COMMENT ON COLUMN public.audit_log.api_key_id IS 'The API key that did it for the user.';
 
 COMMENT ON CONSTRAINT audit_log_severity_known ON public.audit_log IS 'A severity is INFO, WARNING, ERROR or CRITICAL.';
 
@@ -2911,6 +3251,44 @@ COMMENT ON CONSTRAINT journal_line_in_minor_units ON public.journal_line IS 'An 
 
 COMMENT ON CONSTRAINT journal_line_one_sided ON public.journal_line IS 'A line has either a debit or a credit, above zero.';
 
+-- table: org_role
+
+CREATE TABLE public.org_role (
+    org_id bigint NOT NULL,
+    name text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    is_built_in boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT org_role_built_in_is_known CHECK ((is_built_in = (name = ANY (ARRAY['ADMIN'::text, 'MANAGER'::text, 'CASHIER'::text, 'INVENTORY_CLERK'::text, 'ACCOUNTANT'::text])))),
+    CONSTRAINT org_role_description_not_long CHECK ((length(description) <= 200)),
+    CONSTRAINT org_role_name_form CHECK ((name ~ '^[A-Z][A-Z0-9_]{1,39}$'::text))
+);
+
+ALTER TABLE ONLY public.org_role FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.org_role OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.org_role IS 'The roles of an organisation: the five built-in ones and its own.';
+
+COMMENT ON COLUMN public.org_role.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.org_role.name IS 'Its name, in capitals: MANAGER, SHIFT_LEAD.';
+
+COMMENT ON COLUMN public.org_role.description IS 'What it is for.';
+
+COMMENT ON COLUMN public.org_role.is_built_in IS 'True: every organisation has it; never deleted.';
+
+COMMENT ON COLUMN public.org_role.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.org_role.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON CONSTRAINT org_role_built_in_is_known ON public.org_role IS 'ADMIN, MANAGER, CASHIER, INVENTORY_CLERK and ACCOUNTANT are built in, no other role is.';
+
+COMMENT ON CONSTRAINT org_role_description_not_long ON public.org_role IS 'A role''s description has at most 200 characters.';
+
+COMMENT ON CONSTRAINT org_role_name_form ON public.org_role IS 'A role''s name has 2 to 40 capital letters, digits and underscores and begins with a letter.';
+
 -- table: organisation
 
 CREATE TABLE public.organisation (
@@ -3192,23 +3570,34 @@ COMMENT ON CONSTRAINT receivable_amount_above_zero ON public.receivable IS 'A re
 
 COMMENT ON CONSTRAINT receivable_not_oversettled ON public.receivable IS 'A receivable is settled by no more than its amount.';
 
--- table: role_permission
+-- table: refresh_token
 
-CREATE TABLE public.role_permission (
-    role text NOT NULL,
-    permission text NOT NULL,
-    CONSTRAINT role_permission_form CHECK ((permission ~ '^[a-z_]+:[a-z_]+$'::text))
+CREATE TABLE public.refresh_token (
+    org_id bigint NOT NULL,
+    token_hash bytea NOT NULL,
+    session_id bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT refresh_token_is_digest CHECK ((octet_length(token_hash) = 32))
 );
 
-ALTER TABLE public.role_permission OWNER TO sofinance_owner;
+ALTER TABLE ONLY public.refresh_token FORCE ROW LEVEL SECURITY;
 
-COMMENT ON TABLE public.role_permission IS 'What each built-in role may do. ADMIN may do everything and has no rows. The same everywhere.';
+ALTER TABLE public.refresh_token OWNER TO sofinance_owner;
 
-COMMENT ON COLUMN public.role_permission.role IS 'The role of app_user.role.';
+COMMENT ON TABLE public.refresh_token IS 'Refresh tokens by digest: each is good once, and its second use ends the session.';
 
-COMMENT ON COLUMN public.role_permission.permission IS 'resource:action, as endpoints declare it.';
+COMMENT ON COLUMN public.refresh_token.org_id IS 'The organisation.';
 
-COMMENT ON CONSTRAINT role_permission_form ON public.role_permission IS 'A permission is written resource:action.';
+COMMENT ON COLUMN public.refresh_token.token_hash IS 'SHA-256 of the token''s secret.';
+
+COMMENT ON COLUMN public.refresh_token.session_id IS 'The session that it renews.';
+
+COMMENT ON COLUMN public.refresh_token.created_at IS 'When it was issued (server time).';
+
+COMMENT ON COLUMN public.refresh_token.used_at IS 'When it was used (server time).';
+
+COMMENT ON CONSTRAINT refresh_token_is_digest ON public.refresh_token IS 'A token is kept as its SHA-256 digest.';
 
 -- table: sale
 
@@ -3691,6 +4080,108 @@ ALTER TABLE public.till ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: user_branch
+
+CREATE TABLE public.user_branch (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    branch_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.user_branch FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_branch OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_branch IS 'The branches in which a user sees and acts.';
+
+COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
+
+-- table: user_session
+
+CREATE TABLE public.user_session (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    kind text NOT NULL,
+    till_id bigint,
+    has_second_factor boolean DEFAULT false NOT NULL,
+    device text DEFAULT ''::text NOT NULL,
+    ip inet,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_used_at timestamp with time zone DEFAULT now() NOT NULL,
+    idle_until timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    revoked_why text,
+    CONSTRAINT user_session_device_not_long CHECK ((length(device) <= 500)),
+    CONSTRAINT user_session_ends CHECK (((idle_until <= expires_at) AND (expires_at > created_at))),
+    CONSTRAINT user_session_kind_known CHECK ((kind = ANY (ARRAY['password'::text, 'token'::text, 'till'::text]))),
+    CONSTRAINT user_session_reason_known CHECK ((revoked_why = ANY (ARRAY['sign_out'::text, 'sign_out_all'::text, 'too_many'::text, 'reuse'::text, 'password'::text, 'second_factor'::text, 'disabled'::text, 'till'::text, 'administrator'::text]))),
+    CONSTRAINT user_session_revoked_with_reason CHECK (((revoked_at IS NULL) = (revoked_why IS NULL))),
+    CONSTRAINT user_session_till_matches_kind CHECK (((kind = 'till'::text) = (till_id IS NOT NULL)))
+);
+
+ALTER TABLE ONLY public.user_session FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_session OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_session IS 'A sign-in, for as long as its refresh tokens are renewed. An access token names its session.';
+
+COMMENT ON COLUMN public.user_session.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_session.id IS 'The session: the sid of its access tokens.';
+
+COMMENT ON COLUMN public.user_session.user_id IS 'Who signed in.';
+
+COMMENT ON COLUMN public.user_session.kind IS 'password: by address and password; token: the same, by a tool (OAuth2); till: by PIN on a till.';
+
+COMMENT ON COLUMN public.user_session.till_id IS 'The till on which a cashier signed in by PIN.';
+
+COMMENT ON COLUMN public.user_session.has_second_factor IS 'True: a one-time code was given, too.';
+
+COMMENT ON COLUMN public.user_session.device IS 'The program that signed in, as it says itself.';
+
+COMMENT ON COLUMN public.user_session.ip IS 'The address it signed in from.';
+
+COMMENT ON COLUMN public.user_session.created_at IS 'When it began (server time).';
+
+COMMENT ON COLUMN public.user_session.last_used_at IS 'When its tokens were last renewed (server time).';
+
+COMMENT ON COLUMN public.user_session.idle_until IS 'When it ends unless its tokens are renewed.';
+
+COMMENT ON COLUMN public.user_session.expires_at IS 'When it ends in any case.';
+
+COMMENT ON COLUMN public.user_session.revoked_at IS 'When it was ended early; its tokens died with it.';
+
+COMMENT ON COLUMN public.user_session.revoked_why IS 'Why it was ended early.';
+
+COMMENT ON CONSTRAINT user_session_device_not_long ON public.user_session IS 'A device''s name has at most 500 characters.';
+
+COMMENT ON CONSTRAINT user_session_ends ON public.user_session IS 'A session ends after it began, and its idle time not after that.';
+
+COMMENT ON CONSTRAINT user_session_kind_known ON public.user_session IS 'A session''s kind is password, token or till.';
+
+COMMENT ON CONSTRAINT user_session_reason_known ON public.user_session IS 'There is no such reason to end a session.';
+
+COMMENT ON CONSTRAINT user_session_revoked_with_reason ON public.user_session IS 'A revoked session has a time and a reason.';
+
+COMMENT ON CONSTRAINT user_session_till_matches_kind ON public.user_session IS 'A session on a till names its till, no other does.';
+
+-- sequence: user_session_id_seq
+
+ALTER TABLE public.user_session ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.user_session_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- constraint: account account_active_key
 
 ALTER TABLE ONLY public.account
@@ -3767,6 +4258,13 @@ ALTER TABLE ONLY public.accounting_period
     ADD CONSTRAINT accounting_period_start_taken UNIQUE (org_id, starts_on);
 
 COMMENT ON CONSTRAINT accounting_period_start_taken ON public.accounting_period IS 'Another period begins on this date.';
+
+-- constraint: api_key api_key_pk
+
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT api_key_pk ON public.api_key IS 'This key exists already.';
 
 -- constraint: app_user app_user_pk
 
@@ -3887,6 +4385,13 @@ ALTER TABLE ONLY public.journal_line
 
 COMMENT ON CONSTRAINT journal_line_pk ON public.journal_line IS 'This line of the entry exists already.';
 
+-- constraint: org_role org_role_pk
+
+ALTER TABLE ONLY public.org_role
+    ADD CONSTRAINT org_role_pk PRIMARY KEY (org_id, name);
+
+COMMENT ON CONSTRAINT org_role_pk ON public.org_role IS 'A role has this name already.';
+
 -- constraint: organisation organisation_base_currency_key
 
 ALTER TABLE ONLY public.organisation
@@ -3922,6 +4427,13 @@ ALTER TABLE ONLY public.payment
 
 COMMENT ON CONSTRAINT payment_pk ON public.payment IS 'This payment exists already.';
 
+-- constraint: permission permission_pk
+
+ALTER TABLE ONLY public.permission
+    ADD CONSTRAINT permission_pk PRIMARY KEY (name);
+
+COMMENT ON CONSTRAINT permission_pk ON public.permission IS 'This permission exists already.';
+
 -- constraint: product product_barcode_taken
 
 ALTER TABLE ONLY public.product
@@ -3956,6 +4468,20 @@ ALTER TABLE ONLY public.receivable
     ADD CONSTRAINT receivable_pk PRIMARY KEY (org_id, sale_id);
 
 COMMENT ON CONSTRAINT receivable_pk ON public.receivable IS 'This sale has its receivable already.';
+
+-- constraint: refresh_token refresh_token_pk
+
+ALTER TABLE ONLY public.refresh_token
+    ADD CONSTRAINT refresh_token_pk PRIMARY KEY (org_id, token_hash);
+
+COMMENT ON CONSTRAINT refresh_token_pk ON public.refresh_token IS 'This token exists already.';
+
+-- constraint: role_grant role_grant_pk
+
+ALTER TABLE ONLY public.role_grant
+    ADD CONSTRAINT role_grant_pk PRIMARY KEY (org_id, role, permission);
+
+COMMENT ON CONSTRAINT role_grant_pk ON public.role_grant IS 'The role has this already.';
 
 -- constraint: role_permission role_permission_pk
 
@@ -4083,6 +4609,39 @@ ALTER TABLE ONLY public.till
 
 COMMENT ON CONSTRAINT till_pk ON public.till IS 'This till exists already.';
 
+-- constraint: user_branch user_branch_pk
+
+ALTER TABLE ONLY public.user_branch
+    ADD CONSTRAINT user_branch_pk PRIMARY KEY (org_id, user_id, branch_id);
+
+COMMENT ON CONSTRAINT user_branch_pk ON public.user_branch IS 'The user has this branch already.';
+
+-- constraint: user_permission user_permission_pk
+
+ALTER TABLE ONLY public.user_permission
+    ADD CONSTRAINT user_permission_pk PRIMARY KEY (org_id, user_id, permission);
+
+COMMENT ON CONSTRAINT user_permission_pk ON public.user_permission IS 'The user has this already.';
+
+-- constraint: user_session user_session_pk
+
+ALTER TABLE ONLY public.user_session
+    ADD CONSTRAINT user_session_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT user_session_pk ON public.user_session IS 'This session exists already.';
+
+-- index: api_key_by_user
+
+CREATE INDEX api_key_by_user ON public.api_key USING btree (org_id, user_id, id);
+
+COMMENT ON INDEX public.api_key_by_user IS 'The keys of a user.';
+
+-- index: app_user_by_role
+
+CREATE INDEX app_user_by_role ON public.app_user USING btree (org_id, role);
+
+COMMENT ON INDEX public.app_user_by_role IS 'Whose access changes with a role.';
+
 -- index: audit_log_by_entity
 
 CREATE INDEX audit_log_by_entity ON public.audit_log USING btree (org_id, entity_type, entity_id, id);
@@ -4149,6 +4708,12 @@ CREATE INDEX receivable_open ON public.receivable USING btree (org_id, customer_
 
 COMMENT ON INDEX public.receivable_open IS 'What is owed: a customer''s balance, and the ageing.';
 
+-- index: refresh_token_unused_once
+
+CREATE UNIQUE INDEX refresh_token_unused_once ON public.refresh_token USING btree (org_id, session_id) WHERE (used_at IS NULL);
+
+COMMENT ON INDEX public.refresh_token_unused_once IS 'A session has one refresh token that is not used.';
+
 -- index: sale_by_branch
 
 CREATE INDEX sale_by_branch ON public.sale USING btree (org_id, branch_id, id);
@@ -4197,9 +4762,21 @@ CREATE UNIQUE INDEX stock_movement_void_once ON public.stock_movement USING btre
 
 COMMENT ON INDEX public.stock_movement_void_once IS 'A void moves the stock of a product once.';
 
+-- index: user_session_by_user
+
+CREATE INDEX user_session_by_user ON public.user_session USING btree (org_id, user_id, id) WHERE (revoked_at IS NULL);
+
+COMMENT ON INDEX public.user_session_by_user IS 'The sessions of a user that were not ended early.';
+
 -- trigger: account account_closes_at_zero
 
 CREATE CONSTRAINT TRIGGER account_closes_at_zero AFTER UPDATE OF is_active ON public.account NOT DEFERRABLE INITIALLY IMMEDIATE FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION public.account_closes_at_zero();
+
+-- trigger: app_user app_user_access_counted
+
+CREATE TRIGGER app_user_access_counted BEFORE UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.count_user_change();
+
+COMMENT ON TRIGGER app_user_access_counted ON public.app_user IS 'Raises access_version when a user''s role, state, branches or password change.';
 
 -- trigger: app_user app_user_address_known
 
@@ -4283,6 +4860,12 @@ COMMENT ON TRIGGER journal_line_is_final ON public.journal_line IS 'A journal li
 
 CREATE CONSTRAINT TRIGGER journal_reversal_mirrors AFTER INSERT ON public.journal_entry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.reverses_id IS NOT NULL)) EXECUTE FUNCTION public.journal_reversal_mirrors();
 
+-- trigger: org_role org_role_built_in_stays
+
+CREATE TRIGGER org_role_built_in_stays BEFORE DELETE ON public.org_role FOR EACH ROW EXECUTE FUNCTION public.keep_built_in_roles();
+
+COMMENT ON TRIGGER org_role_built_in_stays ON public.org_role IS 'A built-in role cannot be deleted.';
+
 -- trigger: payment payment_entry_matches
 
 CREATE CONSTRAINT TRIGGER payment_entry_matches AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.paid_after > new.sale_paid)) EXECUTE FUNCTION public.payment_entry_matches();
@@ -4314,6 +4897,12 @@ COMMENT ON TRIGGER receivable_follows ON public.sale IS 'Opens the receivable.';
 CREATE TRIGGER receivable_follows AFTER INSERT ON public.sale_void FOR EACH ROW EXECUTE FUNCTION public.receivable_follows();
 
 COMMENT ON TRIGGER receivable_follows ON public.sale_void IS 'Cancels what is left of the receivable.';
+
+-- trigger: role_grant role_grant_counted
+
+CREATE TRIGGER role_grant_counted AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.count_role_change();
+
+COMMENT ON TRIGGER role_grant_counted ON public.role_grant IS 'Raises access_version of everybody in the role whose permissions change.';
 
 -- trigger: sale sale_counts_on_its_till
 
@@ -4393,6 +4982,18 @@ CREATE TRIGGER stock_movement_is_its_documents AFTER INSERT ON public.stock_move
 
 COMMENT ON TRIGGER stock_movement_is_its_documents ON public.stock_movement IS 'A movement of stock has the branch, product, quantity and value of its document.';
 
+-- trigger: user_branch user_branch_counted
+
+CREATE TRIGGER user_branch_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
+
+COMMENT ON TRIGGER user_branch_counted ON public.user_branch IS 'Raises access_version of the user whose branches change.';
+
+-- trigger: user_permission user_permission_counted
+
+CREATE TRIGGER user_permission_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
+
+COMMENT ON TRIGGER user_permission_counted ON public.user_permission IS 'Raises access_version of the user whose permissions change.';
+
 -- fk constraint: account account_branch_known
 
 ALTER TABLE ONLY public.account
@@ -4428,12 +5029,26 @@ ALTER TABLE ONLY public.accounting_period
 
 COMMENT ON CONSTRAINT accounting_period_organisation_known ON public.accounting_period IS 'There is no such organisation.';
 
+-- fk constraint: api_key api_key_user_known
+
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT api_key_user_known ON public.api_key IS 'There is no such user.';
+
 -- fk constraint: app_user app_user_organisation_known
 
 ALTER TABLE ONLY public.app_user
     ADD CONSTRAINT app_user_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
 
 COMMENT ON CONSTRAINT app_user_organisation_known ON public.app_user IS 'There is no such organisation.';
+
+-- fk constraint: app_user app_user_role_known
+
+ALTER TABLE ONLY public.app_user
+    ADD CONSTRAINT app_user_role_known FOREIGN KEY (org_id, role) REFERENCES public.org_role(org_id, name);
+
+COMMENT ON CONSTRAINT app_user_role_known ON public.app_user IS 'There is no such role in this organisation, or users still have it.';
 
 -- fk constraint: audit_log audit_log_user_known
 
@@ -4568,6 +5183,13 @@ ALTER TABLE ONLY public.journal_line
 
 COMMENT ON CONSTRAINT journal_line_entry_known ON public.journal_line IS 'This entry does not exist, or has another number of lines.';
 
+-- fk constraint: org_role org_role_organisation_known
+
+ALTER TABLE ONLY public.org_role
+    ADD CONSTRAINT org_role_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT org_role_organisation_known ON public.org_role IS 'There is no such organisation.';
+
 -- fk constraint: payment payment_account_known
 
 ALTER TABLE ONLY public.payment
@@ -4630,6 +5252,34 @@ ALTER TABLE ONLY public.receivable
     ADD CONSTRAINT receivable_sale_known FOREIGN KEY (org_id, sale_id) REFERENCES public.sale(org_id, id);
 
 COMMENT ON CONSTRAINT receivable_sale_known ON public.receivable IS 'There is no such sale.';
+
+-- fk constraint: refresh_token refresh_token_session_known
+
+ALTER TABLE ONLY public.refresh_token
+    ADD CONSTRAINT refresh_token_session_known FOREIGN KEY (org_id, session_id) REFERENCES public.user_session(org_id, id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT refresh_token_session_known ON public.refresh_token IS 'There is no such session.';
+
+-- fk constraint: role_grant role_grant_permission_known
+
+ALTER TABLE ONLY public.role_grant
+    ADD CONSTRAINT role_grant_permission_known FOREIGN KEY (permission) REFERENCES public.permission(name);
+
+COMMENT ON CONSTRAINT role_grant_permission_known ON public.role_grant IS 'There is no such permission.';
+
+-- fk constraint: role_grant role_grant_role_known
+
+ALTER TABLE ONLY public.role_grant
+    ADD CONSTRAINT role_grant_role_known FOREIGN KEY (org_id, role) REFERENCES public.org_role(org_id, name) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT role_grant_role_known ON public.role_grant IS 'There is no such role.';
+
+-- fk constraint: role_permission role_permission_permission_known
+
+ALTER TABLE ONLY public.role_permission
+    ADD CONSTRAINT role_permission_permission_known FOREIGN KEY (permission) REFERENCES public.permission(name);
+
+COMMENT ON CONSTRAINT role_permission_permission_known ON public.role_permission IS 'There is no such permission.';
 
 -- fk constraint: sale sale_cashier_known
 
@@ -4764,6 +5414,48 @@ ALTER TABLE ONLY public.till
 
 COMMENT ON CONSTRAINT till_branch_known ON public.till IS 'There is no such branch.';
 
+-- fk constraint: user_branch user_branch_branch_known
+
+ALTER TABLE ONLY public.user_branch
+    ADD CONSTRAINT user_branch_branch_known FOREIGN KEY (org_id, branch_id) REFERENCES public.branch(org_id, id);
+
+COMMENT ON CONSTRAINT user_branch_branch_known ON public.user_branch IS 'There is no such branch.';
+
+-- fk constraint: user_branch user_branch_user_known
+
+ALTER TABLE ONLY public.user_branch
+    ADD CONSTRAINT user_branch_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT user_branch_user_known ON public.user_branch IS 'There is no such user.';
+
+-- fk constraint: user_permission user_permission_permission_known
+
+ALTER TABLE ONLY public.user_permission
+    ADD CONSTRAINT user_permission_permission_known FOREIGN KEY (permission) REFERENCES public.permission(name);
+
+COMMENT ON CONSTRAINT user_permission_permission_known ON public.user_permission IS 'There is no such permission.';
+
+-- fk constraint: user_permission user_permission_user_known
+
+ALTER TABLE ONLY public.user_permission
+    ADD CONSTRAINT user_permission_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT user_permission_user_known ON public.user_permission IS 'There is no such user.';
+
+-- fk constraint: user_session user_session_till_known
+
+ALTER TABLE ONLY public.user_session
+    ADD CONSTRAINT user_session_till_known FOREIGN KEY (org_id, till_id) REFERENCES public.till(org_id, id);
+
+COMMENT ON CONSTRAINT user_session_till_known ON public.user_session IS 'There is no such till.';
+
+-- fk constraint: user_session user_session_user_known
+
+ALTER TABLE ONLY public.user_session
+    ADD CONSTRAINT user_session_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT user_session_user_known ON public.user_session IS 'There is no such user.';
+
 -- row security: account
 
 ALTER TABLE public.account ENABLE ROW LEVEL SECURITY;
@@ -4775,6 +5467,10 @@ ALTER TABLE public.account_day ENABLE ROW LEVEL SECURITY;
 -- row security: accounting_period
 
 ALTER TABLE public.accounting_period ENABLE ROW LEVEL SECURITY;
+
+-- row security: api_key
+
+ALTER TABLE public.api_key ENABLE ROW LEVEL SECURITY;
 
 -- row security: app_user
 
@@ -4788,9 +5484,37 @@ ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.balance_roll_up ENABLE ROW LEVEL SECURITY;
 
+-- policy: account branch
+
+CREATE POLICY branch ON public.account AS RESTRICTIVE TO sofinance_app USING (((branch_id IS NULL) OR public.is_branch_seen(branch_id)));
+
 -- row security: branch
 
 ALTER TABLE public.branch ENABLE ROW LEVEL SECURITY;
+
+-- policy: branch branch
+
+CREATE POLICY branch ON public.branch AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(id)) WITH CHECK (true);
+
+-- policy: goods_receipt branch
+
+CREATE POLICY branch ON public.goods_receipt AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
+
+-- policy: sale branch
+
+CREATE POLICY branch ON public.sale AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
+
+-- policy: stock branch
+
+CREATE POLICY branch ON public.stock AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
+
+-- policy: stock_movement branch
+
+CREATE POLICY branch ON public.stock_movement AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
+
+-- policy: till branch
+
+CREATE POLICY branch ON public.till AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
 
 -- row security: category
 
@@ -4831,6 +5555,10 @@ CREATE POLICY org ON public.account_day USING ((org_id = (current_setting('app.o
 -- policy: accounting_period org
 
 CREATE POLICY org ON public.accounting_period USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: api_key org
+
+CREATE POLICY org ON public.api_key USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: app_user org
 
@@ -4876,6 +5604,10 @@ CREATE POLICY org ON public.journal_entry USING ((org_id = (current_setting('app
 
 CREATE POLICY org ON public.journal_line USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: org_role org
+
+CREATE POLICY org ON public.org_role USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: organisation org
 
 CREATE POLICY org ON public.organisation USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -4891,6 +5623,14 @@ CREATE POLICY org ON public.product USING ((org_id = (current_setting('app.org_i
 -- policy: receivable org
 
 CREATE POLICY org ON public.receivable USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: refresh_token org
+
+CREATE POLICY org ON public.refresh_token USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: role_grant org
+
+CREATE POLICY org ON public.role_grant USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: sale org
 
@@ -4920,6 +5660,22 @@ CREATE POLICY org ON public.tax_code USING ((org_id = (current_setting('app.org_
 
 CREATE POLICY org ON public.till USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: user_branch org
+
+CREATE POLICY org ON public.user_branch USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: user_permission org
+
+CREATE POLICY org ON public.user_permission USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: user_session org
+
+CREATE POLICY org ON public.user_session USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- row security: org_role
+
+ALTER TABLE public.org_role ENABLE ROW LEVEL SECURITY;
+
 -- row security: organisation
 
 ALTER TABLE public.organisation ENABLE ROW LEVEL SECURITY;
@@ -4935,6 +5691,14 @@ ALTER TABLE public.product ENABLE ROW LEVEL SECURITY;
 -- row security: receivable
 
 ALTER TABLE public.receivable ENABLE ROW LEVEL SECURITY;
+
+-- row security: refresh_token
+
+ALTER TABLE public.refresh_token ENABLE ROW LEVEL SECURITY;
+
+-- row security: role_grant
+
+ALTER TABLE public.role_grant ENABLE ROW LEVEL SECURITY;
 
 -- row security: sale
 
@@ -4964,6 +5728,18 @@ ALTER TABLE public.tax_code ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.till ENABLE ROW LEVEL SECURITY;
 
+-- row security: user_branch
+
+ALTER TABLE public.user_branch ENABLE ROW LEVEL SECURITY;
+
+-- row security: user_permission
+
+ALTER TABLE public.user_permission ENABLE ROW LEVEL SECURITY;
+
+-- row security: user_session
+
+ALTER TABLE public.user_session ENABLE ROW LEVEL SECURITY;
+
 GRANT ALL ON SCHEMA public TO sofinance_owner;
 GRANT USAGE ON SCHEMA public TO sofinance_app;
 GRANT USAGE ON SCHEMA public TO sofinance_readonly;
@@ -4971,10 +5747,95 @@ GRANT USAGE ON SCHEMA public TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.account_closes_at_zero() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.count_access_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.count_role_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.count_user_change() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.customer_credit_limit() FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.app_user TO sofinance_backup;
+GRANT SELECT ON TABLE public.app_user TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT SELECT(id) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(email),UPDATE(email) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(email) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(password_hash),UPDATE(password_hash) ON TABLE public.app_user TO sofinance_app;
+
+GRANT INSERT(first_name),UPDATE(first_name) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(first_name) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(last_name),UPDATE(last_name) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(last_name) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(role),UPDATE(role) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(role) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT UPDATE(is_active) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(is_active) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT UPDATE(updated_at) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(updated_at) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(all_branches),UPDATE(all_branches) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(all_branches) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT INSERT(must_change_password),UPDATE(must_change_password) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(must_change_password) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT UPDATE(password_changed_at) ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT(password_changed_at) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT SELECT(access_version) ON TABLE public.app_user TO sofinance_readonly;
+
+GRANT SELECT ON TABLE public.permission TO sofinance_readonly;
+GRANT SELECT ON TABLE public.permission TO sofinance_backup;
+GRANT SELECT ON TABLE public.permission TO sofinance_app;
+
+GRANT SELECT ON TABLE public.role_grant TO sofinance_readonly;
+GRANT SELECT ON TABLE public.role_grant TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.role_grant TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.role_grant TO sofinance_app;
+
+GRANT INSERT(role) ON TABLE public.role_grant TO sofinance_app;
+
+GRANT INSERT(permission) ON TABLE public.role_grant TO sofinance_app;
+
+GRANT INSERT(effect),UPDATE(effect) ON TABLE public.role_grant TO sofinance_app;
+
+GRANT SELECT ON TABLE public.role_permission TO sofinance_readonly;
+GRANT SELECT ON TABLE public.role_permission TO sofinance_backup;
+GRANT SELECT ON TABLE public.role_permission TO sofinance_app;
+
+GRANT SELECT ON TABLE public.user_permission TO sofinance_readonly;
+GRANT SELECT ON TABLE public.user_permission TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.user_permission TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.user_permission TO sofinance_app;
+
+GRANT INSERT(user_id) ON TABLE public.user_permission TO sofinance_app;
+
+GRANT INSERT(permission) ON TABLE public.user_permission TO sofinance_app;
+
+GRANT INSERT(effect),UPDATE(effect) ON TABLE public.user_permission TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.effective_permissions(p_user_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.effective_permissions(p_user_id bigint) TO sofinance_app;
 
 GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 
@@ -4986,6 +5847,9 @@ REVOKE ALL ON FUNCTION public.goods_receipt_entry_matches() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.goods_receipt_stock_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.goods_receipt_total_matches_lines() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.is_branch_seen(branch_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.is_branch_seen(branch_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.is_final() FROM PUBLIC;
 
@@ -5012,6 +5876,8 @@ REVOKE ALL ON FUNCTION public.journal_entry_spares_control_accounts() FROM PUBLI
 REVOKE ALL ON FUNCTION public.journal_entry_under_way() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.journal_reversal_mirrors() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.keep_built_in_roles() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.list_organisation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_app;
@@ -5127,35 +5993,40 @@ GRANT UPDATE(closed_at) ON TABLE public.accounting_period TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.accounting_period_id_seq TO sofinance_backup;
 
-GRANT SELECT ON TABLE public.app_user TO sofinance_backup;
-GRANT SELECT ON TABLE public.app_user TO sofinance_app;
+GRANT SELECT ON TABLE public.api_key TO sofinance_backup;
+GRANT SELECT ON TABLE public.api_key TO sofinance_app;
 
-GRANT INSERT(org_id) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(org_id) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(org_id) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT SELECT(id) ON TABLE public.app_user TO sofinance_readonly;
+GRANT SELECT(id) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT INSERT(email),UPDATE(email) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(email) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(user_id) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT INSERT(password_hash),UPDATE(password_hash) ON TABLE public.app_user TO sofinance_app;
+GRANT INSERT(name) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(name) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT INSERT(first_name),UPDATE(first_name) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(first_name) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(secret_hash),UPDATE(secret_hash) ON TABLE public.api_key TO sofinance_app;
 
-GRANT INSERT(last_name),UPDATE(last_name) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(last_name) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(permissions) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(permissions) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT INSERT(role),UPDATE(role) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(role) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(branch_ids) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(branch_ids) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT UPDATE(is_active) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(is_active) ON TABLE public.app_user TO sofinance_readonly;
+GRANT SELECT(created_at) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT SELECT(created_at) ON TABLE public.app_user TO sofinance_readonly;
+GRANT INSERT(expires_at),UPDATE(expires_at) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT UPDATE(updated_at) ON TABLE public.app_user TO sofinance_app;
-GRANT SELECT(updated_at) ON TABLE public.app_user TO sofinance_readonly;
+GRANT UPDATE(last_used_on) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(last_used_on) ON TABLE public.api_key TO sofinance_readonly;
+
+GRANT UPDATE(revoked_at) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(revoked_at) ON TABLE public.api_key TO sofinance_readonly;
+
+GRANT SELECT ON SEQUENCE public.api_key_id_seq TO sofinance_backup;
 
 GRANT SELECT ON SEQUENCE public.app_user_id_seq TO sofinance_backup;
 
@@ -5184,6 +6055,10 @@ GRANT INSERT(ip) ON TABLE public.audit_log TO sofinance_app;
 GRANT INSERT(user_agent) ON TABLE public.audit_log TO sofinance_app;
 
 GRANT INSERT(severity) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(session_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(api_key_id) ON TABLE public.audit_log TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.audit_log_id_seq TO sofinance_backup;
 
@@ -5338,6 +6213,18 @@ GRANT SELECT ON TABLE public.journal_line TO sofinance_readonly;
 GRANT SELECT ON TABLE public.journal_line TO sofinance_backup;
 GRANT SELECT,INSERT ON TABLE public.journal_line TO sofinance_app;
 
+GRANT SELECT ON TABLE public.org_role TO sofinance_readonly;
+GRANT SELECT ON TABLE public.org_role TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.org_role TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.org_role TO sofinance_app;
+
+GRANT INSERT(name) ON TABLE public.org_role TO sofinance_app;
+
+GRANT INSERT(description),UPDATE(description) ON TABLE public.org_role TO sofinance_app;
+
+GRANT UPDATE(updated_at) ON TABLE public.org_role TO sofinance_app;
+
 GRANT SELECT ON TABLE public.organisation TO sofinance_readonly;
 GRANT SELECT ON TABLE public.organisation TO sofinance_backup;
 GRANT SELECT ON TABLE public.organisation TO sofinance_app;
@@ -5418,9 +6305,21 @@ GRANT SELECT ON TABLE public.receivable TO sofinance_readonly;
 GRANT SELECT ON TABLE public.receivable TO sofinance_backup;
 GRANT SELECT ON TABLE public.receivable TO sofinance_app;
 
-GRANT SELECT ON TABLE public.role_permission TO sofinance_readonly;
-GRANT SELECT ON TABLE public.role_permission TO sofinance_backup;
-GRANT SELECT ON TABLE public.role_permission TO sofinance_app;
+GRANT SELECT ON TABLE public.refresh_token TO sofinance_backup;
+GRANT SELECT ON TABLE public.refresh_token TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.refresh_token TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.refresh_token TO sofinance_readonly;
+
+GRANT INSERT(token_hash) ON TABLE public.refresh_token TO sofinance_app;
+
+GRANT INSERT(session_id) ON TABLE public.refresh_token TO sofinance_app;
+GRANT SELECT(session_id) ON TABLE public.refresh_token TO sofinance_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.refresh_token TO sofinance_readonly;
+
+GRANT UPDATE(used_at) ON TABLE public.refresh_token TO sofinance_app;
+GRANT SELECT(used_at) ON TABLE public.refresh_token TO sofinance_readonly;
 
 GRANT SELECT ON TABLE public.sale TO sofinance_readonly;
 GRANT SELECT ON TABLE public.sale TO sofinance_backup;
@@ -5551,6 +6450,40 @@ GRANT INSERT(name),UPDATE(name) ON TABLE public.till TO sofinance_app;
 GRANT INSERT(is_active),UPDATE(is_active) ON TABLE public.till TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.till_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
+GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
+GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
+
+GRANT SELECT ON TABLE public.user_session TO sofinance_readonly;
+GRANT SELECT ON TABLE public.user_session TO sofinance_backup;
+GRANT SELECT ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(user_id) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(kind) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(till_id) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(has_second_factor),UPDATE(has_second_factor) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(device) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(ip) ON TABLE public.user_session TO sofinance_app;
+
+GRANT UPDATE(last_used_at) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(idle_until),UPDATE(idle_until) ON TABLE public.user_session TO sofinance_app;
+
+GRANT INSERT(expires_at) ON TABLE public.user_session TO sofinance_app;
+
+GRANT UPDATE(revoked_at) ON TABLE public.user_session TO sofinance_app;
+
+GRANT UPDATE(revoked_why) ON TABLE public.user_session TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.user_session_id_seq TO sofinance_backup;
 
 -- default acl: DEFAULT PRIVILEGES FOR SEQUENCES
 

@@ -18,8 +18,6 @@ import tempfile
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +28,13 @@ import pytest
 from aiohttp.test_utils import TestServer
 from psycopg import sql
 
-from sofinance import queries as q
 from sofinance.app import create_app
 from sofinance.config import Settings
 from sofinance.infra import embedded, logs, migrate
 from sofinance.infra.command import SetupError
-from sofinance.infra.guard import Guard
 from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
-from tests.support import ROLE_PASSWORD, Api, Org, Psql, User, role_url
+from tests.support import ROLE_PASSWORD, Api, Org, Psql, found, role_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -256,39 +252,9 @@ async def _admin_password_hash() -> str:
 async def new_org(settings: Settings, _admin_password_hash: str) -> AsyncIterator[MakeOrg]:
     """More organisations, each to one's liking, by keyword."""
     conn: Any = await asyncpg.connect(settings.database_url, record_class=Row)
-    guard = Guard(
-        secret=settings.jwt_secret,
-        algorithm=settings.jwt_algorithm,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        token_minutes=settings.access_token_minutes,
-    )
-
-    def issue_token(user: User) -> str:
-        now = datetime.now(UTC)
-        return guard.issue_token(user_id=user.id, org_id=user.org_id, role=user.role, now=now)[0]
 
     async def make(**changes: Any) -> Org:
-        asked = {
-            "name": "Test",
-            "base_currency": "USD",
-            "time_zone": "UTC",
-            "prices_include_tax": False,
-            "standard_tax_percent": Decimal(10),
-            "default_credit_limit": Decimal(1000),
-            "admin_email": f"{uuid.uuid4().hex}@example.com",
-            "admin_first_name": "Ada",
-            "admin_last_name": "Admin",
-            **changes,
-        }
-        made = await q.orgs.create_organisation(
-            conn, admin_password_hash=_admin_password_hash, **asked
-        )
-        admin = User(
-            made.org_id, made.admin_id, "ADMIN", asked["admin_email"], ADMIN_PASSWORD, token=""
-        )
-        admin = replace(admin, token=issue_token(admin))
-        return Org(made.org_id, asked["name"], asked["base_currency"], admin, issue_token)
+        return await found(conn, settings, _admin_password_hash, ADMIN_PASSWORD, **changes)
 
     yield make
     await conn.close()

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import orjson
 import psycopg
 
+from sofinance import queries as q
+from sofinance.infra.db import ALL_BRANCHES, Database
+from sofinance.infra.guard import Guard
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import aiohttp
     from aiohttp import web
 
+    from sofinance.config import Settings
+
 PREFIX = "/api/v1"
+# The roles beside ADMIN that every organisation has.
+ROLES = ("MANAGER", "CASHIER", "INVENTORY_CLERK", "ACCOUNTANT")
 ROLE_PASSWORD = "only-for-tests"  # noqa: S105 - of a server that lives as long as the run
 
 
@@ -33,18 +44,71 @@ class User:
 
 @dataclass(frozen=True)
 class Org:
-    """An organisation of the test's own, and its administrator."""
+    """An organisation of the test's own, and one person in each role, all in all branches."""
 
     id: int
     name: str
     currency: str
-    admin: User
-    issue_token: Callable[[User], str] = field(repr=False, compare=False)
+    members: Mapping[str, User] = field(repr=False)
+
+    @property
+    def admin(self) -> User:
+        """The administrator, who created it."""
+        return self.members["ADMIN"]
 
     def member(self, role: str) -> User:
-        """Return the same person in another role: CASHIER, MANAGER, ACCOUNTANT, ..."""
-        member = replace(self.admin, role=role)
-        return replace(member, token=self.issue_token(member))
+        """Return somebody in a role: CASHIER, MANAGER, ACCOUNTANT, INVENTORY_CLERK, ADMIN."""
+        return self.members[role]
+
+
+async def found(
+    conn: Any, settings: Settings, password_hash: str, password: str, **changes: Any
+) -> Org:
+    """Make an organisation with somebody in each role, each in a session of their own."""
+    asked = {
+        "name": "Test",
+        "base_currency": "USD",
+        "time_zone": "UTC",
+        "prices_include_tax": False,
+        "standard_tax_percent": Decimal(10),
+        "default_credit_limit": Decimal(1000),
+        "admin_email": f"{uuid.uuid4().hex}@example.com",
+        "admin_first_name": "Ada",
+        "admin_last_name": "Admin",
+        **changes,
+    }
+    made = await q.orgs.create_organisation(conn, admin_password_hash=password_hash, **asked)
+    org_id = made.org_id
+    people = {"ADMIN": (made.admin_id, asked["admin_email"])}
+    members = {}
+    async with conn.transaction():
+        await q.request.set_tenant(
+            conn, org_id=org_id, user_id=None, branch_ids=ALL_BRANCHES,
+            statement_timeout_ms=60_000, lock_timeout_ms=60_000,
+        )  # fmt: skip
+        for role in ROLES:
+            email = f"{role.lower()}.{uuid.uuid4().hex}@example.com"
+            user = await q.auth.create_user(
+                conn, org_id=org_id, email=email, password_hash=password_hash, first_name="Max",
+                last_name=role.title(), role=role, all_branches=True, must_change_password=False,
+            )  # fmt: skip
+            people[role] = user.id, email
+        for role, (user_id, email) in people.items():
+            token = await sign_in(conn, settings, org_id, user_id)
+            members[role] = User(org_id, user_id, role, email, password, token)
+    return Org(org_id, asked["name"], asked["base_currency"], members)
+
+
+async def sign_in(conn: Any, settings: Settings, org_id: int, user_id: int, **changes: Any) -> str:
+    """Return an access token of a new session, in a transaction of the organisation."""
+    asked = {
+        "kind": "password", "till_id": None, "has_second_factor": False, "device": "test",
+        "ip": None, "idle_minutes": 600, "life_minutes": 600, **changes,
+    }  # fmt: skip
+    session = await q.auth.create_session(conn, org_id=org_id, user_id=user_id, **asked)
+    return Guard(settings, Database(settings)).issue_token(
+        org_id=org_id, user_id=user_id, session_id=session.id, now=datetime.now(UTC)
+    )[0]
 
 
 @dataclass(frozen=True)
@@ -167,17 +231,23 @@ class Psql:
         *,
         role: str = "sofinance_app",
         org: Org | int | None = None,
+        branches: str = "all",
     ) -> list[Any]:
         """Run one or more statements in one transaction and commit; return the last one's rows.
 
-        ``org`` sets app.org_id; without it there is no tenant at all. Raises psycopg.Error, whose
+        ``org`` sets app.org_id and ``branches`` app.branch_ids; without the former there is no
+        tenant at all. Raises psycopg.Error, whose
         ``sqlstate`` and ``diag.constraint_name`` say what refused it, deferred rules included.
         """
         session = self._session(role)
         with session.transaction():
             if org is not None:
                 org_id = org.id if isinstance(org, Org) else org
-                session.execute("select set_config('app.org_id', %s, true)", [str(org_id)])
+                session.execute(
+                    "select set_config('app.org_id', %s, true),"
+                    " set_config('app.branch_ids', %s, true)",
+                    [str(org_id), branches],
+                )
             # In text, as libpq's psql sends it: any number of statements, if there are no values.
             cursor = session.execute(statement, values)
             while cursor.nextset():

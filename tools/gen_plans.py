@@ -46,10 +46,12 @@ TENANT_CHECK = re.compile(rf"\({re.escape(TENANT)} = (\$\d+|'{ORG_ID}'::bigint)\
 KEY_CHECK = re.compile(r'\ASELECT 1 FROM ONLY "public"\."(?P<table>\w+)"')
 # As infra/db.py begins a request that reads, and as 0001_roles sets it for all others.
 READING = f"""
-begin read only; set local plan_cache_mode = force_custom_plan; set local app.org_id = {ORG_ID}
+begin read only; set local plan_cache_mode = force_custom_plan; set local app.org_id = {ORG_ID};
+set local app.branch_ids = 'all'
 """
 WRITING = f"""
-begin; set local plan_cache_mode = force_generic_plan; set local app.org_id = {ORG_ID}
+begin; set local plan_cache_mode = force_generic_plan; set local app.org_id = {ORG_ID};
+set local app.branch_ids = 'all'
 """
 # What a file sets for its own queries, as integrity.set_audit does.
 OWN_SETTINGS = {"integrity": "set local work_mem = '128MB'"}

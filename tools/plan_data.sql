@@ -11,10 +11,18 @@ insert into organisation (org_id, name, base_currency)
 overriding system value
 select id, 'Retailer ' || id, 'USD' from org;
 
-insert into app_user (org_id, id, email, password_hash, first_name, last_name, role)
+insert into org_role (org_id, name, is_built_in)
+select org.id, role, true
+from org
+cross join
+    unnest(array['ADMIN', 'MANAGER', 'CASHIER', 'INVENTORY_CLERK', 'ACCOUNTANT']) as role;
+
+insert into app_user (
+    org_id, id, email, password_hash, first_name, last_name, role, all_branches
+)
 overriding system value
 select org.id, org.id * 10 + n, 'user' || n || '@org' || org.id || '.example', 'none', 'Una',
-    'User', case n when 1 then 'ADMIN' else 'CASHIER' end
+    'User', case n when 1 then 'ADMIN' else 'CASHIER' end, n = 1
 from org cross join generate_series(1, 5) as n;
 
 insert into sign_in_address (email, org_id, user_id) select email, org_id, id from app_user;
@@ -23,6 +31,34 @@ insert into branch (org_id, id, name, time_zone)
 overriding system value
 select org.id, org.id * 100 + n, 'Branch ' || n, 'UTC'
 from org cross join generate_series(1, 8) as n;
+
+insert into user_branch (org_id, user_id, branch_id)
+select app_user.org_id, app_user.id, app_user.org_id * 100 + n
+from app_user cross join generate_series(1, 2) as n
+where not app_user.all_branches;
+
+-- A hundred sign-ins a user, the last three of which go on.
+insert into user_session (
+    org_id, id, user_id, kind, created_at, idle_until, expires_at, revoked_at, revoked_why
+)
+overriding system value
+select app_user.org_id, app_user.id * 1000 + n, app_user.id, 'password', '2025-12-01 00:00Z',
+    '2099-01-01 00:00Z', '2099-01-01 00:00Z',
+    case when n <= 97 then timestamptz '2025-12-02 00:00Z' end,
+    case when n <= 97 then 'sign_out' end
+from app_user cross join generate_series(1, 100) as n;
+
+insert into refresh_token (org_id, token_hash, session_id, used_at)
+select org_id, sha256(int8send(id * 10 + n)), id, case when n < 3 then created_at end
+from user_session cross join generate_series(1, 3) as n;
+
+insert into api_key (
+    org_id, id, user_id, name, secret_hash, permissions, created_at, expires_at
+)
+overriding system value
+select org_id, id * 10 + n, id, 'Key ' || n, sha256(int8send(id * 10 + n)), array['sales:read'],
+    '2025-12-01 00:00Z', '2026-11-30 00:00Z'
+from app_user cross join generate_series(1, 3) as n;
 
 insert into till (org_id, id, branch_id, name)
 overriding system value

@@ -21,7 +21,8 @@ COMMON = {
     "customer_type": "INDIVIDUAL", "status": "ACTIVE", "rate_percent": "5", "sku": "NEW",
     "cost": "6", "price": "10", "type": "EXPENSE", "takes_payments": "false",
     "starts_on": "2031-01-01", "ends_on": "2031-01-31", "statement_timeout_ms": "5000",
-    "lock_timeout_ms": "5000", "ttl_hours": "24", "key_hash": DIGEST, "fingerprint": DIGEST,
+    "lock_timeout_ms": "5000", "ttl_hours": "24",
+    "branch_ids": "\\x616c6c", "key_hash": DIGEST, "fingerprint": DIGEST,
 }  # fmt: skip
 
 SAMPLES: dict[str, dict[str, str | None]] = {
@@ -29,6 +30,14 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "accounts.close_account": {"id": "121"},
     "accounts.get_account": {"id": "101"},
     "accounts.list_account_entries": {"account_id": "101"},
+    "auth.create_session": {
+        "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",
+        "life_minutes": "1440",
+    },
+    "auth.create_user": {"all_branches": "false", "must_change_password": "true"},
+    "auth.resolve_api_key": {"api_key_id": "111", "secret_hash": DIGEST},
+    "auth.resolve_session": {"session_id": "11100"},
+    "request.admit": {"session_id": "11100", "access_version": "1"},
     "auth.find_sign_in": {"email": "user1@org1.example"},
     "branches.change_branch": {"id": "101"},
     "branches.get_branch": {"id": "101"},
@@ -80,7 +89,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "request.store_answer": {"status": "201", "body": "\\x7b7d"},
     "request.write_audit": {
         "user_id": "11", "action": "\\x61", "entity_type": "\\x61", "entity_id": "1",
-        "after": "\\x7b7d",
+        "after": "\\x7b7d", "severity": "\\x494e464f",
     },
     "sales.count_sales": {
         "start_date": FIRST_DAY, "end_date": LAST_DAY, "include_voided": "false",

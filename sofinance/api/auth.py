@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from marshmallow import Schema, fields, validate
@@ -69,8 +70,21 @@ async def login(call: Call) -> Any:
     if user is None or not matches or not user.is_active:
         raise ApiError("invalid_credentials", "The address or the password is wrong.", status=401)
     await attempt.succeeded()
+    async with call.tenant(user.org_id, user_id=user.id) as conn:
+        session = await q.auth.create_session(
+            conn,
+            org_id=user.org_id,
+            user_id=user.id,
+            kind="password",
+            till_id=None,
+            has_second_factor=False,
+            device="",
+            ip=None if call.ip is None else ipaddress.ip_interface(call.ip),
+            idle_minutes=call.settings.session_idle_minutes,
+            life_minutes=call.settings.session_life_minutes,
+        )
     token, expires_in_s = call.guard.issue_token(
-        user_id=user.id, org_id=user.org_id, role=user.role, now=call.now
+        org_id=user.org_id, user_id=user.id, session_id=session.id, now=call.now
     )
     return {
         "access_token": token,
@@ -80,7 +94,7 @@ async def login(call: Call) -> Any:
     }
 
 
-@routes.endpoint("GET", "/auth/me", permission="branches:read", returns=User())
+@routes.endpoint("GET", "/auth/me", any_user=True, gate_free=True, returns=User())
 async def get_me(call: Call) -> Any:
     """Get the caller."""
     return await q.auth.get_user(call.conn, org_id=call.org_id, user_id=call.user_id)

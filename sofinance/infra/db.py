@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import enum
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -43,6 +44,25 @@ ANSWER_SLACK_S = 5
 MESSAGE_COUNT_MAX = 4_096
 
 
+# What app.branch_ids says when it is not a list.
+ALL_BRANCHES = b"all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose rows a transaction sees, and under what its caller was let in.
+
+    Without an access version nobody is asked to be let in: the service itself is at work.
+    """
+
+    org_id: int
+    user_id: int | None = None
+    branch_ids: frozenset[int] | None = None
+    session_id: int | None = None
+    api_key_id: int | None = None
+    access_version: int | None = None
+
+
 class Mode(enum.Enum):
     """What a transaction may do."""
 
@@ -62,15 +82,28 @@ ROLLBACK = q.request.roll_back.literal()
 
 
 @functools.lru_cache(MESSAGE_COUNT_MAX)
-def opening(mode: Mode, org_id: int, user_id: int | None, statement_timeout_ms: int) -> str:
+def opening(mode: Mode, scope: Scope, statement_timeout_ms: int) -> str:
     """Return the message that begins a transaction for one organisation."""
-    tenant = q.request.set_tenant.literal(
-        org_id=org_id,
-        user_id=user_id,
+    branch_ids = ALL_BRANCHES
+    if scope.branch_ids is not None:
+        branch_ids = f"{{{','.join(map(str, sorted(scope.branch_ids)))}}}".encode()
+    message = q.request.set_tenant.literal(
+        org_id=scope.org_id,
+        user_id=scope.user_id,
+        branch_ids=branch_ids,
         statement_timeout_ms=statement_timeout_ms,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
-    return f"{BEGIN[mode]};\n{tenant}"
+    message = f"{BEGIN[mode]};\n{message}"
+    if scope.access_version is None:
+        return message
+    admit = q.request.admit.literal(
+        user_id=scope.user_id,
+        session_id=scope.session_id,
+        api_key_id=scope.api_key_id,
+        access_version=scope.access_version,
+    )
+    return f"{message};\n{admit}"
 
 
 class NotCommittedError(RuntimeError):
@@ -128,8 +161,9 @@ class Database:
     async def tenant(
         self, org_id: int, *, user_id: int | None = None, mode: Mode = Mode.WRITE
     ) -> AsyncGenerator[Connection]:
-        """Run a transaction that sees the rows of one organisation; it commits at the end."""
-        message = opening(mode, org_id, user_id, self.statement_timeout_ms)
+        """Run a transaction that sees all rows of one organisation; it commits at the end."""
+        scope = Scope(org_id=org_id, user_id=user_id)
+        message = opening(mode, scope, self.statement_timeout_ms)
         async with self._transaction(message) as conn:
             yield conn
 

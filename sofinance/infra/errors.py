@@ -38,6 +38,8 @@ CODE_STATUS = {
 RETRIED = frozenset({"40001", "40P01", "0A000"})
 # A lock or a statement took too long.
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03", "57014"})
+# What our worker remembers of the caller is not so any more: function admit.
+ACCESS_CHANGED = "SF401"
 # The server is going down, coming up, or full. 08 and 53 are whole classes, tested by prefix.
 UNAVAILABLE = frozenset({"57P01", "57P02", "57P03"})
 # A value that PostgreSQL cannot take: too long, out of range, not of its type, not text.

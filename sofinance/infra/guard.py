@@ -1,78 +1,108 @@
-"""Who calls, and what they may do: access tokens, and permissions by role."""
+"""Who calls, and what they may do: access tokens, API keys, and what each may right now.
+
+A credential says who; what they may do is read from the database once and remembered with the
+credential. The message that opens each transaction has the database confirm that it is still so
+(`admit`), so what is remembered is never wrong, in however many workers.
+"""
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import jwt
 
+from sofinance import queries as q
+from sofinance.infra.db import Mode, Scope
 from sofinance.infra.errors import ApiError
+from sofinance.infra.fields import ID_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from sofinance.config import Settings
+    from sofinance.infra.db import Database
+
 ADMIN = "ADMIN"
-# Verified tokens that are remembered: some 600 bytes each.
-TOKEN_COUNT_MAX = 10_000
-TOKEN_LENGTH_MAX = 4_096
+# Verified credentials that are remembered: some 3 kB each, most of it the permissions.
+CREDENTIAL_COUNT_MAX = 10_000
+CREDENTIAL_LENGTH_MAX = 4_096
+SECRET_BYTES = 32
+API_KEY = "sfk"
+# What of the service is open to somebody who has something to do first.
+CHANGE_PASSWORD, ENROL_SECOND_FACTOR = "password_change", "second_factor"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """The caller, as a verified token says."""
+    """The caller, as a credential and the database say.
+
+    `branch_ids` is None for all branches. `gate` names what the caller has to do before anything
+    else: "password_change" or "second_factor".
+    """
 
     org_id: int
     user_id: int
     role: str
     permissions: frozenset[str]
-    branch_id: int | None
+    branch_ids: frozenset[int] | None
+    session_id: int | None
+    api_key_id: int | None
+    till_id: int | None
+    gate: str | None
     expires_at_s: float
+    scope: Scope
 
     def allows(self, permission: str) -> bool:
-        """Say whether the caller may; an administrator may everything."""
-        return self.role == ADMIN or permission in self.permissions
+        """Say whether the caller may."""
+        return permission in self.permissions
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A credential that is no JWT: ``<prefix>_<organisation>_<row>_<secret>``."""
+
+    org_id: int
+    id: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a verified access token says."""
+
+    org_id: int
+    user_id: int
+    session_id: int
+    expires_at_s: float
 
 
 class Guard:
-    """Issues access tokens and verifies them; remembers which it has verified."""
+    """Issues access tokens, verifies credentials, remembers what their holders may do."""
 
-    def __init__(
-        self, *, secret: str, algorithm: str, issuer: str, audience: str, token_minutes: int
-    ) -> None:
-        self._secret, self._algorithm = secret, algorithm
-        self._issuer, self._audience = issuer, audience
-        self._token_s = token_minutes * 60
-        self._permissions: dict[str, frozenset[str]] = {}
-        # By the whole header: a lookup instead of an HMAC and two JSON documents.
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._db = db
+        self._secret, self._algorithm = settings.jwt_secret, settings.jwt_algorithm
+        self._issuer, self._audience = settings.jwt_issuer, settings.jwt_audience
+        self._token_s = settings.access_token_minutes * 60
+        self._second_factor_roles = settings.second_factor_roles
+        # By the whole header: a lookup instead of an HMAC, two JSON documents and a query.
         self._known: OrderedDict[str, Principal] = OrderedDict()
 
-    def learn_roles(self, grants: Iterable[tuple[str, str]]) -> None:
-        """Replace what each role may do, from (role, permission) pairs."""
-        permissions: dict[str, set[str]] = {}
-        for role, permission in grants:
-            permissions.setdefault(role, set()).add(permission)
-        self._permissions = {role: frozenset(names) for role, names in permissions.items()}
-        self._permissions[ADMIN] = frozenset().union(*self._permissions.values())
-        self.forget()
-
-    def forget(self) -> None:
-        """Verify every token anew from here on."""
-        self._known.clear()
-
     def issue_token(
-        self, *, user_id: int, org_id: int, role: str, now: datetime, branch_id: int | None = None
+        self, *, org_id: int, user_id: int, session_id: int, now: datetime
     ) -> tuple[str, int]:
-        """Return an access token and the seconds it is good for."""
+        """Return an access token of a session and the seconds it is good for."""
         issued_at_s = int(now.timestamp())
         claims = {
             "sub": str(user_id),
             "org": org_id,
-            "role": role,
-            "branch": branch_id,
+            "sid": session_id,
             "iss": self._issuer,
             "aud": self._audience,
             "iat": issued_at_s,
@@ -80,27 +110,47 @@ class Guard:
         }
         return jwt.encode(claims, self._secret, algorithm=self._algorithm), self._token_s
 
-    def authenticate(self, authorization: str | None) -> Principal:
-        """Return who calls; raises unauthorized (401) without a token that is good right now."""
+    def recall(self, authorization: str | None) -> Principal | None:
+        """Return the caller if the credential is remembered; None says to `resolve` it.
+
+        Raises unauthorized (401) without a credential, and for one that has expired since.
+        """
         if authorization is None:
             raise unauthorized("This needs an access token: Authorization: Bearer ...")
         known = self._known.get(authorization)
         if known is None:
-            known = self._verify(authorization)
-            self._known[authorization] = known
-            if len(self._known) > TOKEN_COUNT_MAX:
-                self._known.popitem(last=False)
-        elif known.expires_at_s <= time.time():
+            return None
+        if known.expires_at_s <= time.time():
             del self._known[authorization]
             raise unauthorized("The access token has expired.")
-        else:
-            self._known.move_to_end(authorization)
+        self._known.move_to_end(authorization)
         return known
 
-    def _verify(self, authorization: str) -> Principal:
+    async def resolve(self, authorization: str) -> Principal:
+        """Verify a credential, read what its holder may do, and remember it.
+
+        Raises unauthorized (401) for one that is not good right now.
+        """
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > TOKEN_LENGTH_MAX:
+        if scheme.lower() != "bearer" or not token or len(token) > CREDENTIAL_LENGTH_MAX:
             raise unauthorized("This needs an access token: Authorization: Bearer ...")
+        if token.startswith(f"{API_KEY}_"):
+            principal = await self._resolve_key(token)
+        else:
+            principal = await self._resolve_session(self._verify(token))
+        self._known[authorization] = principal
+        if len(self._known) > CREDENTIAL_COUNT_MAX:
+            self._known.popitem(last=False)
+        return principal
+
+    def forget(self, authorization: str | None = None) -> None:
+        """Resolve a credential, or every one, anew from here on."""
+        if authorization is None:
+            self._known.clear()
+        else:
+            self._known.pop(authorization, None)
+
+    def _verify(self, token: str) -> Claims:
         try:
             claims = jwt.decode(
                 token,
@@ -111,23 +161,115 @@ class Guard:
                 # When it was issued is for people: another worker's clock may be ahead of ours.
                 options={"require": ["exp", "iat", "sub"], "verify_iat": False},
             )
-            return self._principal(claims)
+            return read_claims(claims)
         except jwt.ExpiredSignatureError:
             raise unauthorized("The access token has expired.") from None
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise unauthorized("The access token is not valid.") from None
 
-    def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        role = str(claims["role"])
-        branch_id = claims.get("branch")
-        return Principal(
-            org_id=int(claims["org"]),
-            user_id=int(claims["sub"]),
-            role=role,
-            permissions=self._permissions.get(role, frozenset()),
-            branch_id=None if branch_id is None else int(branch_id),
-            expires_at_s=float(claims["exp"]),
-        )
+    async def _resolve_session(self, claims: Claims) -> Principal:
+        async with self._db.tenant(claims.org_id, mode=Mode.READ) as conn:
+            found = await q.auth.resolve_session(
+                conn, org_id=claims.org_id, session_id=claims.session_id, user_id=claims.user_id
+            )
+        if found is None:
+            raise unauthorized("The session has ended. Sign in again.")
+        gate = None
+        if found.must_change_password:
+            gate = CHANGE_PASSWORD
+        elif found.role in self._second_factor_roles and not found.has_second_factor:
+            gate = ENROL_SECOND_FACTOR
+        return make_principal(
+            claims.org_id, found, session_id=claims.session_id, api_key_id=None,
+            till_id=found.till_id, gate=gate, expires_at_s=claims.expires_at_s,
+        )  # fmt: skip
+
+    async def _resolve_key(self, token: str) -> Principal:
+        opaque = read_opaque(API_KEY, token)
+        if opaque is None:
+            raise unauthorized("The API key is not valid.")
+        async with self._db.tenant(opaque.org_id, mode=Mode.READ) as conn:
+            found = await q.auth.resolve_api_key(
+                conn, org_id=opaque.org_id, api_key_id=opaque.id, secret_hash=opaque.digest
+            )
+        if found is None:
+            raise unauthorized("The API key is not valid.")
+        return make_principal(
+            opaque.org_id, found, session_id=None, api_key_id=opaque.id, till_id=None, gate=None,
+            expires_at_s=found.expires_at.timestamp(),
+        )  # fmt: skip
+
+
+def make_principal(  # noqa: PLR0913 - all that is known of a caller
+    org_id: int,
+    found: Any,
+    *,
+    session_id: int | None,
+    api_key_id: int | None,
+    till_id: int | None,
+    gate: str | None,
+    expires_at_s: float,
+) -> Principal:
+    """Return the caller from what was read of a session or a key."""
+    branch_ids = None if found.branch_ids is None else frozenset(found.branch_ids)
+    return Principal(
+        org_id=org_id,
+        user_id=found.user_id,
+        role=found.role,
+        permissions=frozenset(found.permissions),
+        branch_ids=branch_ids,
+        session_id=session_id,
+        api_key_id=api_key_id,
+        till_id=till_id,
+        gate=gate,
+        expires_at_s=expires_at_s,
+        scope=Scope(
+            org_id=org_id,
+            user_id=found.user_id,
+            branch_ids=branch_ids,
+            session_id=session_id,
+            api_key_id=api_key_id,
+            access_version=found.access_version,
+        ),
+    )
+
+
+def read_claims(claims: Mapping[str, Any]) -> Claims:
+    """Return what we need of a token's claims; raises KeyError, TypeError or ValueError."""
+    org_id, user_id, session_id = int(claims["org"]), int(claims["sub"]), int(claims["sid"])
+    if not all(0 < number <= ID_MAX for number in (org_id, user_id, session_id)):
+        raise ValueError("an id is out of range")
+    return Claims(org_id, user_id, session_id, float(claims["exp"]))
+
+
+def make_secret() -> tuple[str, bytes]:
+    """Return a secret of 256 random bits, and the digest under which it is kept."""
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    return secret, digest(secret)
+
+
+def digest(secret: str) -> bytes:
+    """Return the digest under which a random secret is kept."""
+    return sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def write_opaque(prefix: str, org_id: int, row_id: int, secret: str) -> str:
+    """Return a credential that carries where it is looked up."""
+    return f"{prefix}_{org_id}_{row_id}_{secret}"
+
+
+def read_opaque(prefix: str, token: str) -> Opaque | None:
+    """Take a credential apart; None if it is none of this prefix."""
+    parts = token.split("_", 3)
+    if len(parts) != 4 or parts[0] != prefix or len(token) > CREDENTIAL_LENGTH_MAX:
+        return None
+    numbers = [
+        int(part) if part.isascii() and part.isdecimal() and len(part) <= len(str(ID_MAX)) else 0
+        for part in parts[1:3]
+    ]
+    if not all(0 < number <= ID_MAX for number in numbers):
+        return None
+    return Opaque(numbers[0], numbers[1], digest(parts[3]))
 
 
 def unauthorized(message: str) -> ApiError:
@@ -140,10 +282,6 @@ def unauthorized(message: str) -> ApiError:
     )
 
 
-def require(principal: Principal, permission: str) -> None:
-    """Refuse (403 forbidden) unless the caller may."""
-    if not principal.allows(permission):
-        raise ApiError(
-            "forbidden", f"This needs the permission {permission}.", status=403,
-            permission=permission,
-        )  # fmt: skip
+def forbidden(message: str, **details: Any) -> ApiError:
+    """Say that the caller may not do this."""
+    return ApiError("forbidden", message, status=403, **details)

@@ -32,8 +32,9 @@ Handler = Callable[["Call"], Awaitable[Any]]
 class Call:
     """One request: all that a handler may know.
 
-    In a public endpoint there is no caller (org_id and user_id are 0) and no transaction; it opens
-    its own with ``call.tenant(org_id)`` or ``call.untenanted()``.
+    `branch_id` is the branch that X-Branch-Id names, else the only one that the caller has. In a
+    public endpoint there is no caller (org_id and user_id are 0) and no transaction; it opens its
+    own with ``call.tenant(org_id)`` or ``call.untenanted()``.
     """
 
     principal: Principal
@@ -69,7 +70,7 @@ class Call:
 
     @property
     def permissions(self) -> frozenset[str]:
-        """What the caller may do; ask `allows`, which knows administrators."""
+        """What the caller may do."""
         return self.principal.permissions
 
     @property
@@ -125,6 +126,10 @@ class Endpoint:
     path: str
     handler: Handler
     permission: str | None
+    public: bool
+    org_wide: bool
+    admin: bool
+    gate_free: bool
     body: Schema | None
     query: Schema | None
     returns: Schema | Paged | None
@@ -157,6 +162,10 @@ class Routes(list[Endpoint]):
         *,
         permission: str | None = None,
         public: bool = False,
+        any_user: bool = False,
+        org_wide: bool = False,
+        admin: bool = False,
+        gate_free: bool = False,
         body: Schema | None = None,
         query: Schema | None = None,
         returns: Schema | Paged | None = None,
@@ -172,18 +181,22 @@ class Routes(list[Endpoint]):
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
 
-        `permission` or `public=True`: who may call. `body`, `query`: what goes in, schemas whose
-        unknown fields are errors. `returns`: what comes out; None answers 204. `status` is 200, or
-        204. `location` is a template over the answer's and the path's fields. `read` (so is every
-        GET) makes the transaction read-only; `report` lets all its queries see one state.
-        `idempotent=False` is for answers that must not be stored, such as tokens. `entity` names
-        the kind of thing in the audit row (else the slice). `limit` is the stricter rate limit
-        beside the usual ones. `prefix=False` mounts at the root, where nothing is limited that
-        does not say so.
+        `permission`, `any_user=True` (whoever signed in) or `public=True`: who may call.
+        `org_wide` asks for all branches as well. `admin` marks administration, which may be bound
+        to addresses and read-only. `gate_free` lets in who has to change the password, or to enrol
+        a second factor, first. `limit` is the stricter rate limit beside the usual ones.
+        `body`, `query`: what goes in, schemas whose unknown fields are errors. `returns`: what
+        comes out; None answers 204. `status` is 200, or 204. `location` is a template over the
+        answer's and the path's fields. `read` (so is every GET) makes the transaction read-only;
+        `report` lets all its queries see one state. `idempotent=False` is for answers that must
+        not be stored, such as tokens. `entity` names the kind of thing in the audit row (else the
+        slice). `prefix=False` mounts at the root, where nothing is limited that does not say so.
         """
         where = f"{method} {path}"
-        if (permission is not None) is public:
-            raise TypeError(f"{where}: give either permission='...' or public=True")
+        if [permission is not None, public, any_user].count(True) != 1:
+            raise TypeError(f"{where}: give one of permission='...', any_user=True, public=True")
+        if public and (org_wide or admin or gate_free):
+            raise TypeError(f"{where}: a public endpoint asks nothing of its caller")
         if isinstance(returns, Paged):
             query = query or PageQuery()
             if not isinstance(query, PageQuery):
@@ -201,6 +214,10 @@ class Routes(list[Endpoint]):
                     path=(PREFIX if prefix else "") + path,
                     handler=handler,
                     permission=permission,
+                    public=public,
+                    org_wide=org_wide,
+                    admin=admin,
+                    gate_free=gate_free,
                     body=body,
                     query=query,
                     returns=returns,

@@ -19,11 +19,11 @@ from aiohttp import web
 
 from sofinance import queries as q
 from sofinance.infra import errors
-from sofinance.infra.db import COMMIT, Database, Mode, commit, opening
+from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import pagination
-from sofinance.infra.guard import ADMIN, Guard, Principal, require
+from sofinance.infra.guard import Guard, Principal, forbidden
 from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sofinance.infra.sql import Connection
 
 ATTEMPT_COUNT_MAX = 3
+FORBIDDEN = 403
 # The wait before another attempt is random, up to this, doubled each time.
 BACKOFF_MS = 10
 KEY_LENGTH_MAX = 255
@@ -70,8 +71,14 @@ JSON_HEADERS = {
 # What an audit row never holds.
 SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
 NOBODY = Principal(
-    org_id=0, user_id=0, role="", permissions=frozenset(), branch_id=None, expires_at_s=0.0
-)
+    org_id=0, user_id=0, role="", permissions=frozenset(), branch_ids=frozenset(), session_id=None,
+    api_key_id=None, till_id=None, gate=None, expires_at_s=0.0, scope=Scope(org_id=0),
+)  # fmt: skip
+# What a caller is told who has something else to do first.
+GATES = {
+    "password_change": (403, "password_change_required", "Change your password first."),
+    "second_factor": (401, "mfa_required", "Your role needs a second factor: enrol one first."),
+}
 
 
 class Machine:
@@ -81,25 +88,17 @@ class Machine:
         self.settings = settings
         self.db = Database(settings)
         self.envelope = Envelope.configured(settings)
-        self.guard = Guard(
-            secret=settings.jwt_secret,
-            algorithm=settings.jwt_algorithm,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            token_minutes=settings.access_token_minutes,
-        )
+        self.guard = Guard(settings, self.db)
         self.limiter = Limiter(settings)
         self.proxies = Proxies.configured(settings)
         self.vocabulary: dict[str, str] = {}
         self.draining = False
 
     async def learn(self) -> None:
-        """Load what the database knows and every request needs: the rules' messages, the roles."""
+        """Load what the database knows and every request needs: the rules' messages."""
         async with self.db.untenanted() as conn:
             rules = await q.request.list_vocabulary(conn)
-            grants = await q.auth.list_role_permissions(conn)
         self.vocabulary = {rule.code: rule.message for rule in rules}
-        self.guard.learn_roles((grant.role, grant.permission) for grant in grants)
 
 
 class StaleConnectionError(ConnectionError):
@@ -156,8 +155,25 @@ class Route:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; raises what went wrong, for the middleware to render."""
         trace = TRACE.get() or Trace("")
+        if self.endpoint.public:
+            if self._is_limited:
+                limit = self.endpoint.limit
+                trace.quota = await self._machine.limiter.admit_address(trace.ip, limit)
+            return await self._answer(request, NOBODY, trace)
+        principal = await self._who(request, trace)
+        try:
+            return await self._answer(request, principal, trace)
+        except Exception as error:
+            denial = errors.translate(error, self._machine.vocabulary)
+            if denial is not None and denial.status == FORBIDDEN:
+                await self._audit_denial(request, principal, trace, denial)
+            raise
+
+    async def _answer(
+        self, request: web.Request, principal: Principal, trace: Trace
+    ) -> web.StreamResponse:
+        self._admit(request, principal)
         authorization = request.headers.get("Authorization")
-        principal = await self._admit(authorization, trace)
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
         sent: Any = {}
@@ -165,10 +181,10 @@ class Route:
         if self._fit is not None:
             sent = await read_json(request)
             body = load(self._fit, sent)
-        branch_id = branch_of(request, principal)
         machine = self._machine
 
         def make_call(conn: Connection | None) -> Call:
+            branch_id = branch_of(request, principal)
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
                 trace.request_id, datetime.now(UTC), trace.ip, authorization,
@@ -176,7 +192,7 @@ class Route:
                 {}, conn,
             )  # fmt: skip
 
-        if self.endpoint.permission is None:
+        if self.endpoint.public:
             return await self._answer_anybody(make_call(None))
         key = self._key(request, sent) if self._keeps else None
         attempt = 1
@@ -187,28 +203,68 @@ class Route:
             except (StaleConnectionError, asyncpg.PostgresError) as error:
                 if attempt == ATTEMPT_COUNT_MAX or not is_worth_another_try(error):
                     raise
+                if getattr(error, "sqlstate", None) == errors.ACCESS_CHANGED:
+                    machine.guard.forget(authorization)
+                    principal = await machine.guard.resolve(authorization or "")
+                    self._admit(request, principal)
             await asyncio.sleep(random.random() * BACKOFF_MS / 1000 * 2**attempt)  # noqa: S311
             attempt += 1
 
-    async def _admit(self, authorization: str | None, trace: Trace) -> Principal:
-        """Return who calls, if they may call this, and now; charges whoever it is."""
+    async def _who(self, request: web.Request, trace: Trace) -> Principal:
+        """Return who calls, and charge them; whoever it is not known yet, by address."""
         machine, limit = self._machine, self.endpoint.limit
-        permission = self.endpoint.permission
-        if permission is None:
-            if self._is_limited:
-                trace.quota = await machine.limiter.admit_address(trace.ip, limit)
-            return NOBODY
+        authorization = request.headers.get("Authorization")
         try:
-            principal = machine.guard.authenticate(authorization)
+            principal = machine.guard.recall(authorization)
         except ApiError:
             # Guessing at tokens is asking, too: past the address's limit this is a 429.
             trace.quota = await machine.limiter.admit_address(trace.ip, limit)
             raise
+        if principal is None:
+            trace.quota = await machine.limiter.admit_address(trace.ip, limit)
+            principal = await machine.guard.resolve(authorization or "")
         trace.user_id, trace.org_id = principal.user_id, principal.org_id
-        subject = f"user:{principal.user_id}"
+        key_id = principal.api_key_id
+        subject = f"user:{principal.user_id}" if key_id is None else f"key:{key_id}"
         trace.quota = await machine.limiter.admit_caller(principal.org_id, subject, limit)
-        require(principal, permission)
+        if self._refusal(request, principal) is not None:
+            # Nobody is refused for what was so a while ago.
+            principal = await machine.guard.resolve(authorization or "")
         return principal
+
+    def _admit(self, request: web.Request, principal: Principal) -> None:
+        refusal = self._refusal(request, principal)
+        if refusal is not None:
+            raise refusal
+
+    def _refusal(self, request: web.Request, principal: Principal) -> ApiError | None:
+        """Say why somebody may not call this; None if they may."""
+        endpoint = self.endpoint
+        if endpoint.public:
+            return None
+        if principal.gate is not None and not endpoint.gate_free:
+            status, code, message = GATES[principal.gate]
+            return ApiError(code, message, status=status)
+        permission = endpoint.permission
+        if permission is not None and not principal.allows(permission):
+            return forbidden(f"This needs the permission {permission}.", permission=permission)
+        if principal.branch_ids is None:
+            return None
+        return branch_refusal(request, principal.branch_ids, org_wide=endpoint.org_wide)
+
+    async def _audit_denial(
+        self, request: web.Request, principal: Principal, trace: Trace, denial: ApiError
+    ) -> None:
+        """Write down that somebody tried what they may not."""
+        if not self._machine.settings.enable_audit_logging:
+            return
+        after = dumps({"code": denial.code, "details": denial.details})
+        row = self._audit_row(
+            request, principal, trace.request_id, trace.ip, entity_id=None, before=None,
+            after=after, severity=b"WARNING",
+        )  # fmt: skip
+        async with self._machine.db.tenant(principal.org_id, user_id=principal.user_id) as conn:
+            await conn.execute(row)
 
     async def _answer_anybody(self, call: Call) -> web.StreamResponse:
         """Answer at a public endpoint, which opens its own transactions and may stream."""
@@ -229,9 +285,7 @@ class Route:
 
     async def _open(self, call: Call, key: Key | None) -> Stored | None:
         """Begin, and reserve the key; returns what was answered if it is an earlier request's."""
-        message = opening(
-            self.endpoint.mode, call.org_id, call.user_id, call.db.statement_timeout_ms
-        )
+        message = opening(self.endpoint.mode, call.principal.scope, call.db.statement_timeout_ms)
         if key is None:
             await begin(call.conn, message)
             return None
@@ -311,19 +365,40 @@ class Route:
             after = None
         elif isinstance(data, dict) and not SECRET_KEYS.isdisjoint(data):
             after = dumps(without_secrets(data))
+        return self._audit_row(
+            request, call.principal, call.request_id, call.ip, entity_id=entity_id,
+            before=None if before is None else dumps(without_secrets(self._shape(before))),
+            after=after, severity=b"INFO",
+        )  # fmt: skip
+
+    def _audit_row(  # noqa: PLR0913 - all that an audit row says
+        self,
+        request: web.Request,
+        principal: Principal,
+        request_id: str,
+        ip: str | None,
+        *,
+        entity_id: int | None,
+        before: bytes | None,
+        after: bytes | None,
+        severity: bytes,
+    ) -> str:
         agent = request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX]
         return q.request.write_audit.literal(
-            org_id=call.org_id,
-            user_id=call.user_id,
+            org_id=principal.org_id,
+            user_id=principal.user_id,
+            session_id=principal.session_id,
+            api_key_id=principal.api_key_id,
             action=self._action,
             entity_type=self._entity,
             entity_id=entity_id,
-            before=None if before is None else dumps(without_secrets(self._shape(before))),
+            before=before,
             after=after,
-            request_id=call.request_id.encode(),
-            ip=None if call.ip is None else call.ip.encode(),
+            request_id=request_id.encode(),
+            ip=None if ip is None else ip.encode(),
             # Bytes that are no UTF-8 came in as surrogates; they become question marks.
             user_agent=agent.encode("utf-8", "replace"),
+            severity=severity,
         )
 
     def _shape(self, before: Any) -> Any:
@@ -379,7 +454,7 @@ async def begin(conn: Connection, message: str) -> str:
 def is_worth_another_try(error: BaseException) -> bool:
     """Say whether nothing was done and the next attempt may well succeed."""
     if isinstance(error, asyncpg.PostgresError):
-        return error.sqlstate in errors.RETRIED
+        return error.sqlstate in errors.RETRIED or error.sqlstate == errors.ACCESS_CHANGED
     return isinstance(error, StaleConnectionError)
 
 
@@ -393,16 +468,24 @@ def key_in_use() -> ApiError:
     )
 
 
-def branch_of(request: web.Request, principal: Principal) -> int | None:
-    """Return the branch to act in: the header's, else the caller's own.
+def branch_refusal(request: web.Request, own: frozenset[int], *, org_wide: bool) -> ApiError | None:
+    """Say why somebody who has some branches may not call this; None if they may."""
+    if org_wide:
+        return ApiError(
+            "all_branches_required",
+            "This is about all branches, and you have some of them.",
+            status=FORBIDDEN,
+        )
+    if BRANCH_HEADER in request.headers and read_branch(request) not in own:
+        return forbidden("You do not have this branch.")
+    return None
 
-    Raises forbidden (403) when somebody who belongs to a branch names another one.
-    """
-    branch_id = read_branch(request)
-    if branch_id is None or branch_id == principal.branch_id:
-        return principal.branch_id
-    if principal.branch_id is not None and principal.role != ADMIN:
-        raise ApiError("forbidden", "You belong to another branch.", status=403)
+
+def branch_of(request: web.Request, principal: Principal) -> int | None:
+    """Return the branch to act in: the header's, else the only one that the caller has."""
+    branch_id, own = read_branch(request), principal.branch_ids
+    if branch_id is None and own is not None and len(own) == 1:
+        return next(iter(own))
     return branch_id
 
 

@@ -192,6 +192,8 @@ async def found(
                     first_name=person.first_name,
                     last_name=person.last_name,
                     role=person.role,
+                    all_branches=True,
+                    must_change_password=False,
                 )
     finally:
         await database.close()

@@ -28,7 +28,7 @@ from sofinance.infra.command import (
     database_options,
     settings_from,
 )
-from sofinance.infra.db import Database, Mode
+from sofinance.infra.db import ALL_BRANCHES, Database, Mode
 from sofinance.infra.passwords import generate_password, hash_password, password_problems
 from sofinance.rules import money
 
@@ -239,6 +239,7 @@ async def create_organisation(args: argparse.Namespace) -> int:
                 conn,
                 org_id=made.org_id,
                 user_id=None,
+                branch_ids=ALL_BRANCHES,
                 statement_timeout_ms=STATEMENT_TIMEOUT_MS,
                 lock_timeout_ms=STATEMENT_TIMEOUT_MS,
             )
@@ -279,6 +280,8 @@ async def create_user(args: argparse.Namespace) -> int:
                 first_name=args.first_name.strip(),
                 last_name=args.last_name.strip(),
                 role=args.role,
+                all_branches=True,
+                must_change_password=False,
             )
             await _audit(
                 conn, org_id, b"users.create_user", b"users", user.id,
@@ -296,6 +299,8 @@ async def _audit(
         conn,
         org_id=org_id,
         user_id=None,
+        session_id=None,
+        api_key_id=None,
         action=action,
         entity_type=entity,
         entity_id=entity_id,
@@ -304,6 +309,7 @@ async def _audit(
         request_id=None,
         ip=None,
         user_agent=USER_AGENT,
+        severity=b"INFO",
     )
 
 

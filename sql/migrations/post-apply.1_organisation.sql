@@ -27,12 +27,18 @@ begin
         p_default_credit_limit, default
     );
 
+    insert into public.org_role (org_id, name, is_built_in)
+    select new_org_id, built_in.name, true
+    from (
+        values ('ADMIN'), ('MANAGER'), ('CASHIER'), ('INVENTORY_CLERK'), ('ACCOUNTANT')
+    ) as built_in (name);
+
     insert into public.app_user (
-        org_id, email, password_hash, first_name, last_name, role
+        org_id, email, password_hash, first_name, last_name, role, all_branches
     )
     values (
         new_org_id, p_admin_email, p_admin_password_hash, p_admin_first_name, p_admin_last_name,
-        'ADMIN'
+        'ADMIN', true
     )
     returning id into new_admin_id;
 

@@ -1,12 +1,4 @@
--- Signing in: who an address is, and what each role may do.
-
--- name: list_role_permissions :many
--- List what each built-in role may do; the same for every organisation.
-select
-    role,
-    permission
-from role_permission
-order by role, permission;
+-- Signing in: who an address is, what a session or a key may do.
 
 -- name: find_sign_in :maybe
 -- Find where an address signs in; crosses organisations, so it tells nothing else.
@@ -46,6 +38,93 @@ where org_id = :org_id and id = :user_id;
 
 -- name: create_user :one
 -- Create a user; its address is unique on the whole server.
-insert into app_user (org_id, email, password_hash, first_name, last_name, role)
-values (:org_id, :email, :password_hash, :first_name, :last_name, :role)
-returning org_id, id, email, first_name, last_name, role, is_active, created_at, updated_at;
+insert into app_user (
+    org_id, email, password_hash, first_name, last_name, role, all_branches, must_change_password
+)
+values (
+    :org_id, :email, :password_hash, :first_name, :last_name, :role, :all_branches,
+    :must_change_password
+)
+returning
+    org_id, id, email, first_name, last_name, role, all_branches, is_active, created_at,
+    updated_at;
+
+-- name: create_session :one
+-- Begin a session.
+-- nullable: till_id, ip
+insert into user_session (
+    org_id, user_id, kind, till_id, has_second_factor, device, ip, idle_until, expires_at
+)
+values (
+    :org_id, :user_id, :kind, :till_id, :has_second_factor, :device, :ip,
+    least(
+        now() + make_interval(mins => :idle_minutes), now() + make_interval(mins => :life_minutes)
+    ),
+    now() + make_interval(mins => :life_minutes)
+)
+returning id, expires_at;
+
+-- name: resolve_session :maybe
+-- Read whose a session is and what they may do; nothing if it ended or its user is disabled.
+-- `branch_ids` is null for all branches.
+-- not null: permissions
+select
+    app_user.id as user_id,
+    app_user.role,
+    app_user.access_version,
+    app_user.must_change_password,
+    session.has_second_factor,
+    session.till_id,
+    array(select effective_permissions(app_user.id)) as permissions,
+    case
+        when till.id is not null then array[till.branch_id]
+        when not app_user.all_branches then array(
+            select user_branch.branch_id from user_branch
+            where
+                user_branch.org_id = app_user.org_id and user_branch.user_id = app_user.id
+            order by user_branch.branch_id
+        )
+    end as branch_ids
+from user_session as session
+inner join app_user
+    on session.org_id = app_user.org_id and session.user_id = app_user.id
+left join till
+    on session.org_id = till.org_id and session.till_id = till.id
+where
+    session.org_id = :org_id and session.id = :session_id and session.user_id = :user_id
+    and session.revoked_at is null and session.expires_at > now() and app_user.is_active;
+
+-- name: resolve_api_key :maybe
+-- Read for whom a key acts and what it may do: what both it and its user may.
+-- `branch_ids` is null for all branches.
+-- not null: permissions
+select
+    app_user.id as user_id,
+    app_user.role,
+    app_user.access_version,
+    app_user.must_change_password,
+    api_key.expires_at,
+    array(
+        select may.permission
+        from effective_permissions(app_user.id) as may (permission)
+        where may.permission = any(api_key.permissions)
+    ) as permissions,
+    case
+        when app_user.all_branches then api_key.branch_ids
+        else array(
+            select user_branch.branch_id from user_branch
+            where
+                user_branch.org_id = app_user.org_id and user_branch.user_id = app_user.id
+                and (
+                    api_key.branch_ids is null
+                    or user_branch.branch_id = any(api_key.branch_ids)
+                )
+            order by user_branch.branch_id
+        )
+    end as branch_ids
+from api_key
+inner join app_user
+    on api_key.org_id = app_user.org_id and api_key.user_id = app_user.id
+where
+    api_key.org_id = :org_id and api_key.id = :api_key_id and api_key.secret_hash = :secret_hash
+    and api_key.revoked_at is null and api_key.expires_at > now() and app_user.is_active;

@@ -7,6 +7,7 @@
 -- Say whose rows are verified, and that whole tables will be read, until the transaction ends.
 select
     set_config('app.org_id', :org_id::bigint::text, true) as org_id,
+    set_config('app.branch_ids', 'all', true) as branch_ids,
     set_config('plan_cache_mode', 'force_custom_plan', true) as plan_cache_mode,
     set_config('work_mem', '128MB', true) as work_mem,
     set_config('jit', 'off', true) as jit,

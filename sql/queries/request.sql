@@ -25,12 +25,19 @@ set local enable_seqscan = 'on';
 
 -- name: set_tenant :one
 -- Say whose rows this transaction may see, and how long it may run and wait, until its end.
+-- branch_ids is 'all' or an array of them, such as '{1,2}'.
 -- nullable: user_id
 select
     set_config('app.org_id', :org_id::bigint::text, true) as org_id,
     set_config('app.user_id', :user_id::bigint::text, true) as user_id,
+    set_config('app.branch_ids', convert_from(:branch_ids, 'utf8'), true) as branch_ids,
     set_config('statement_timeout', :statement_timeout_ms::int::text, true) as statement_timeout,
     set_config('lock_timeout', :lock_timeout_ms::int::text, true) as lock_timeout;
+
+-- name: admit :exec
+-- Let the caller in under what is remembered of them; raises SF401 when that has changed since.
+-- nullable: session_id, api_key_id
+select admit(:user_id, :session_id, :api_key_id, :access_version);
 
 -- name: set_limits :one
 -- Say how long a transaction without a tenant may run and wait, until its end.
@@ -52,12 +59,16 @@ where org_id = :org_id and key_hash = :key_hash;
 
 -- name: write_audit :exec
 -- Say who did what to which thing, and how it was before and after.
--- nullable: user_id, entity_type, entity_id, before, after, request_id, ip, user_agent
+-- nullable: user_id, session_id, api_key_id, entity_type, entity_id, before, after, request_id, ip
+-- nullable: user_agent
 insert into audit_log (
-    org_id, user_id, action, entity_type, entity_id, before, after, request_id, ip, user_agent
+    org_id, user_id, session_id, api_key_id, action, entity_type, entity_id, before, after,
+    request_id, ip, user_agent, severity
 ) values (
     :org_id,
     :user_id,
+    :session_id,
+    :api_key_id,
     convert_from(:action, 'utf8'),
     convert_from(:entity_type, 'utf8'),
     :entity_id,
@@ -65,7 +76,8 @@ insert into audit_log (
     convert_from(:after, 'utf8')::jsonb,
     convert_from(:request_id, 'utf8'),
     convert_from(:ip, 'utf8')::inet,
-    convert_from(:user_agent, 'utf8')
+    convert_from(:user_agent, 'utf8'),
+    convert_from(:severity, 'utf8')
 );
 
 -- name: commit_work :exec

@@ -48,6 +48,23 @@ TENANT_TABLES = {
     "audit_log": Rights(WRITE_ONCE, is_final=True),
     "balance_roll_up": Rights(READ),
     "account_day": Rights(READ),
+    "org_role": Rights((*KEEP, "DELETE")),
+    "role_grant": Rights((*KEEP, "DELETE")),
+    "user_permission": Rights((*KEEP, "DELETE")),
+    "user_branch": Rights(("SELECT", "INSERT", "DELETE")),
+    "user_session": Rights(KEEP),
+    "refresh_token": Rights(KEEP),
+    "api_key": Rights(KEEP),
+}
+# Row security by branch as well, for the application: which column says the branch.
+BRANCH_TABLES = {
+    "branch": "id",
+    "till": "branch_id",
+    "stock": "branch_id",
+    "goods_receipt": "branch_id",
+    "stock_movement": "branch_id",
+    "sale": "branch_id",
+    "account": "branch_id",
 }
 FINAL_RULES = (
     "journal_entry_is_final",
@@ -64,7 +81,13 @@ FINAL_RULES = (
 # Without an organisation: why each needs none.
 OTHER_TABLES = {
     "sign_in_address": "asked before the organisation is known; nobody but the owner reads it",
+    "permission": "the same for everybody; nobody but the owner writes it",
     "role_permission": "the same for everybody; nobody but the owner writes it",
+}
+OTHER_TABLES_COLUMN = {
+    "sign_in_address": "email",
+    "permission": "name",
+    "role_permission": "role",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -109,12 +132,19 @@ DEFINERS = {
     "roll_up_balances": "writes the snapshots of the transaction's organisation",
     "rebuild_balances": "writes the snapshots of the transaction's organisation",
     "create_organisation": "crosses organisations: makes a new one",
+    "count_user_change": "counts a change of access",
+    "count_access_change": "counts a change of access",
+    "count_role_change": "counts a change of access",
     "find_sign_in": "crosses organisations: where an address signs in",
     "list_organisation_ids": "crosses organisations: their numbers",
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {
     "app_user_address_known",
+    "app_user_access_counted",
+    "role_grant_counted",
+    "user_branch_counted",
+    "user_permission_counted",
     "receivable_follows",
     "sale_counts_on_its_till",
     "sale_void_waits",

@@ -28,7 +28,8 @@ from tests.attacks.master_data import MASTER_DATA
 RENT_FIVE = ((":rent", "5", "0"), (":cash", "0", "5"))
 OLD_VIEW = (
     "commit;\nbegin isolation level repeatable read;\n"
-    "select set_config('app.org_id', :org::text, true);\n"
+    "select set_config('app.org_id', :org::text, true),"
+    " set_config('app.branch_ids', 'all', true);\n"
 )
 SWITCH = "select set_config('app.org_id', :other_org::text, true);\n"
 LATE_LINE = {

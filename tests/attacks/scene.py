@@ -57,7 +57,9 @@ def name_of(error: psycopg.Error) -> str:
         return ROW_SECURITY if "row-level security" in str(error) else PRIVILEGE
     # The setting was never made, or was made by an earlier transaction of the session: then it
     # reads as an empty string, which is no number.
-    if error.sqlstate == "42704" or (error.sqlstate == "22P02" and 'bigint: ""' in str(error)):
+    if error.sqlstate == "42704" or (
+        error.sqlstate == "22P02" and re.search('(bigint|array literal): ""', str(error))
+    ):
         return NO_TENANT
     if error.sqlstate == "P0001":
         return error.diag.message_primary or ""
@@ -86,6 +88,21 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         "product3": shop.product_ids[2],
         **{role: accounts[role] for role in ACCOUNT_ROLES},
     }
+    cashier, session = ids["cashier"], ids["session"] = (
+        org.member("CASHIER").id,
+        psql("select max(id) from user_session", org=org)[0][0],
+    )
+    psql("insert into org_role (org_id, name) values (%s, 'SHIFT_LEAD')", [org.id], org=org)
+    psql(
+        f"insert into role_grant values ({org.id}, 'SHIFT_LEAD', 'sales:read', 'ALLOW');"
+        f"insert into user_permission values ({org.id}, {cashier}, 'tax:read', 'DENY');"
+        f"insert into user_branch values ({org.id}, {cashier}, {shop.branch_id});"
+        f"insert into refresh_token (org_id, token_hash, session_id)"
+        f" values ({org.id}, sha256('t'), {session});"
+        f"insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
+        f" values ({org.id}, {cashier}, 'Key', sha256('k'), '{{sales:read}}', now() + '1 day')",
+        org=org,
+    )
     ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
     ids["till2"] = branch2["till_id"]
     ids["category"] = await made("/categories", {"name": "Things"})

@@ -11,10 +11,12 @@ import pytest
 from psycopg import sql
 
 from tests.attacks.grid import (
+    BRANCH_TABLES,
     DEFINERS,
     FINAL_RULES,
     NUMBERS_BOUND_OTHERWISE,
     OTHER_TABLES,
+    OTHER_TABLES_COLUMN,
     POWERS,
     TENANT_TABLES,
     VERBS,
@@ -55,7 +57,7 @@ cross join lateral (
     where array(
         select concat(polname, polcmd, polroles, polpermissive, pg_get_expr(polqual, polrelid),
             pg_get_expr(polwithcheck, polrelid))
-        from pg_policy where polrelid = ours.oid
+        from pg_policy where polrelid = ours.oid and polname <> 'branch'
     ) <> array['org*{{0}}t' || %(policy)s]
     union all
     select 'belongs to somebody else' where pg_class.relowner <> 'sofinance_owner'::regrole
@@ -69,6 +71,7 @@ cross join lateral (
     from pg_constraint as con
     join pg_attribute as first on first.attrelid = ours.oid and first.attnum = con.conkey[1]
     where con.conrelid = ours.oid and con.contype = 'f' and first.attname <> 'org_id'
+        and con.confrelid::regclass::text <> all (%(others)s)
 ) as problem (what)
 order by 1, 2
 """
@@ -115,6 +118,58 @@ def test_the_grid_knows_every_table(psql: Psql) -> None:
 
 def test_every_tenant_table_is_guarded(psql: Psql) -> None:
     assert unguarded(psql) == []
+
+
+def test_tables_of_branches_are_guarded_by_branch(psql: Psql) -> None:
+    policies = psql(
+        "select tablename, permissive, roles::text, cmd, qual, with_check from pg_policies"
+        " where policyname = 'branch'",
+        role="superuser",
+    )
+    assert {
+        (table, f"is_branch_seen({column})") for table, column in BRANCH_TABLES.items()
+    } == {(row[0], row[4].removeprefix("((branch_id IS NULL) OR ").strip("()") + ")"
+           if row[0] == "account" else row[4]) for row in policies}  # fmt: skip
+    assert {row[1:4] for row in policies} == {("RESTRICTIVE", "{sofinance_app}", "ALL")}
+    assert {row[0] for row in policies if row[5] is not None} == {"branch"}
+    with_branch = {
+        name
+        for (name,) in psql(
+            "select relname from pg_attribute join pg_class on attrelid = pg_class.oid"
+            " where attname = 'branch_id' and relkind in ('r', 'p') and attnum > 0"
+            " and relnamespace = 'public'::regnamespace",
+            role="superuser",
+        )
+    }
+    # Which branches a user has is asked before the transaction's branches are known.
+    assert with_branch | {"branch"} == BRANCH_TABLES.keys() | {"user_branch"}
+
+
+@pytest.mark.parametrize("table", BRANCH_TABLES)
+def test_only_rows_of_one_s_branches_are_seen_and_written(
+    scene: Scene, psql: Psql, table: str
+) -> None:
+    column = BRANCH_TABLES[table]
+    own, none = str(scene.ids["branch"]), "{}"
+    for branches, seen in ((f"{{{own}}}", {int(own), None}), (none, {None})):
+        rows = psql(f"select distinct {column} from {table}", org=scene.org, branches=branches)
+        assert {row[0] for row in rows} <= seen
+    everything = psql(f"select count(*) from {table} where {column} is not null", org=scene.org)
+    ours = psql(
+        f"select count(*) from {table} where {column} = {own}", org=scene.org, branches=f"{{{own}}}"
+    )
+    assert ours[0][0] > 0 or table == "account"
+    assert everything[0][0] >= ours[0][0]
+    # Neither unset nor empty is everything.
+    for nothing in ("", "ALL", "x"):
+        assert refusal(
+            psql, f"select set_config('app.branch_ids', '{nothing}', true);"
+            f" select * from {table} where {column} is not null", org=scene.org,
+        ) in {"22P02", NO_TENANT, "" if table == "account" else "22P02"}  # fmt: skip
+    if table in {"till", "goods_receipt", "stock_movement", "stock", "sale"}:
+        values = f"insert into {table} (org_id, branch_id) values ({scene.org.id}, {own})"
+        begun = "select set_config('app.branch_ids', '{}', true);"
+        assert refusal(psql, begun + values, org=scene.org) in {ROW_SECURITY, "23502"}
 
 
 @pytest.mark.empty_database
@@ -230,7 +285,12 @@ def test_reports_read_one_organisation_and_write_nothing(
 
 
 def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> None:
-    for secret in ("select password_hash from app_user", "select body from idempotency_key"):
+    for secret in (
+        "select password_hash from app_user",
+        "select body from idempotency_key",
+        "select token_hash from refresh_token",
+        "select secret_hash from api_key",
+    ):
         assert refusal(psql, secret, role="sofinance_readonly", org=scene.org) == PRIVILEGE
 
 
@@ -260,7 +320,7 @@ def test_tables_without_a_tenant_are_not_written(
     begun = READ_WRITE.format(scene.org.id)
     for attempt in (
         f"insert into {table} default values",
-        f"update {table} set {'email' if table == 'sign_in_address' else 'role'} = 'x'",
+        f"update {table} set {OTHER_TABLES_COLUMN[table]} = 'x'",
         f"delete from {table}",
         f"truncate {table}",
     ):
@@ -384,8 +444,9 @@ def test_nothing_links_across_organisations(scene: Scene, psql: Psql) -> None:
         " cross join unnest(con.conkey, con.confkey) with ordinality as key (ours, theirs, place)"
         " join pg_attribute as child on child.attrelid = conrelid and child.attnum = key.ours"
         " join pg_attribute as parent on parent.attrelid = confrelid and parent.attnum = key.theirs"
-        " where con.confrelid <> 'organisation'::regclass group by 1, 2, 3",
-        [list(OTHER_TABLES)],
+        # A role is referred to by its name, which finds one's own organisation's.
+        " where con.confrelid::regclass::text <> all (%s) group by 1, 2, 3",
+        [list(OTHER_TABLES), ["organisation", "org_role", *OTHER_TABLES]],
         role="superuser",
     )
     assert len(links) > 35

@@ -31,7 +31,7 @@ async def test_a_sale_takes_three_round_trips(shop: Shop, api_with: MakeApi, dsn
         assert answer.status == 201
         opened, posted, closed = relay.asked
     assert opened.startswith("/* request.begin_write */")
-    assert opened.count("/* request.") == 3
+    assert opened.count("/* request.") == 4
     assert posted.startswith("/* sales.post_sale */")
     assert closed.count("/* request.") == 3
     assert closed.endswith("/* request.commit_work */ commit")

@@ -1,138 +1,149 @@
-"""Access tokens: who is let in, for how long, and to what."""
+"""Credentials: who is let in, for how long, and what is remembered of them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
 
 from sofinance.infra import guard as guarding
+from sofinance.infra.db import Database
 from sofinance.infra.errors import ApiError
-from sofinance.infra.guard import Guard, Principal, require
+from sofinance.infra.guard import Guard, digest, make_secret, read_opaque, write_opaque
 
-SECRET = "a secret of this test, long enough"  # noqa: S105 - made up
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sofinance.config import Settings
+    from tests.support import Org
+
 NOW = datetime.now(UTC)
 
 
-def make_guard(**changes: Any) -> Guard:
-    options: dict[str, Any] = {
-        "secret": SECRET,
-        "algorithm": "HS256",
-        "issuer": "us",
-        "audience": "them",
-        "token_minutes": 15,
-        **changes,
-    }
-    guard = Guard(**options)
-    guard.learn_roles([("CASHIER", "sales:write"), ("MANAGER", "sales:void")])
-    return guard
+@pytest.fixture
+async def guard(settings: Settings) -> AsyncIterator[Guard]:
+    database = Database(settings)
+    yield Guard(settings, database)
+    await database.close()
 
 
-def bearer(guard: Guard, **changes: Any) -> str:
-    claims: dict[str, Any] = {"user_id": 7, "org_id": 3, "role": "CASHIER", "now": NOW, **changes}
-    return "Bearer " + guard.issue_token(**claims)[0]
-
-
-def refused(guard: Guard, authorization: str | None) -> ApiError:
+async def refused(guard: Guard, authorization: str | None) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        guard.authenticate(authorization)
+        guard.recall(authorization) or await guard.resolve(authorization or "")
     assert (caught.value.status, caught.value.code) == (401, "unauthorized")
     assert caught.value.headers["WWW-Authenticate"].startswith("Bearer")
     return caught.value
 
 
-def test_a_token_says_who_calls() -> None:
-    guard = make_guard()
-    token, seconds = guard.issue_token(user_id=7, org_id=3, role="CASHIER", now=NOW, branch_id=5)
-    assert seconds == 15 * 60
-    first, second = guard.authenticate(f"Bearer {token}"), guard.authenticate(f"Bearer {token}")
-    assert first is second  # verified once
-    assert (first.user_id, first.org_id, first.role, first.branch_id) == (7, 3, "CASHIER", 5)
-    assert first.permissions == {"sales:write"}
-    assert guard.authenticate(f"bearer {token}") == first
+async def test_a_token_says_who_calls(guard: Guard, org: Org) -> None:
+    token = f"Bearer {org.admin.token}"
+    assert guard.recall(token) is None
+    first = await guard.resolve(token)
+    assert guard.recall(token) is first
+    assert (first.user_id, first.org_id, first.role) == (org.admin.id, org.id, "ADMIN")
+    assert first.branch_ids is None
+    assert first.allows("system:manage")
+    cashier = await guard.resolve(f"bearer {org.member('CASHIER').token}")
+    assert cashier.allows("sales:write")
+    assert not cashier.allows("sales:void")
 
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "x.y.z", "Bearer " + "x" * 5_000],
-)
-def test_what_is_no_token_is_refused(authorization: str | None) -> None:
-    refused(make_guard(), authorization)
+    [
+        None, "", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "x.y.z", "Bearer " + "x" * 5_000,
+        "Bearer sfk_1_1_x", "Bearer sfk_0_1_x", "Bearer sfk_99999999999999999999_1_x",
+        "Bearer sfk_1", "Bearer sfk_1_1_\udce4", "Bearer sfk_\u0661_1_x",
+    ],
+)  # fmt: skip
+async def test_what_is_no_credential_is_refused(guard: Guard, authorization: str | None) -> None:
+    await refused(guard, authorization)
+
+
+@pytest.mark.parametrize("claim", ["sub", "org", "sid", "exp", "iat", "iss", "aud"])
+async def test_a_token_that_lacks_a_claim_is_refused(
+    guard: Guard, settings: Settings, org: Org, claim: str
+) -> None:
+    claims = claims_of(org.admin.token, settings)
+    del claims[claim]
+    await refused(guard, "Bearer " + signed(claims, settings))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"secret": "another secret, just as long as it"}, {"issuer": "x"}, {"audience": "x"}],
-)
-def test_a_token_of_somebody_else_is_refused(changes: dict[str, str]) -> None:
-    refused(make_guard(), bearer(make_guard(**changes)))
-
-
-@pytest.mark.parametrize("claim", ["sub", "org", "role", "exp", "iat", "iss", "aud"])
-def test_a_token_that_lacks_a_claim_is_refused(claim: str) -> None:
-    guard = make_guard()
-    token = bearer(guard).removeprefix("Bearer ")
-    claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="them")
-    del claims[claim]
-    refused(guard, "Bearer " + jwt.encode(claims, SECRET, algorithm="HS256"))
-
-
-def test_an_unsigned_token_is_refused() -> None:
-    guard = make_guard()
-    claims = jwt.decode(bearer(guard)[7:], SECRET, algorithms=["HS256"], audience="them")
-    refused(guard, "Bearer " + jwt.encode(claims, None, algorithm="none"))
-
-
-def test_a_token_is_good_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = make_guard()
-    old = bearer(guard, now=NOW - timedelta(minutes=16))
-    assert "expired" in refused(guard, old).message
-    token = bearer(guard)
-    guard.authenticate(token)
-    later_s = (NOW + timedelta(minutes=15, seconds=1)).timestamp()
-    monkeypatch.setattr(guarding.time, "time", lambda: later_s)
-    assert "expired" in refused(guard, token).message  # although it is remembered
-
-
-def test_a_clock_that_is_ahead_of_ours_locks_nobody_out() -> None:
-    guard = make_guard()
-    assert guard.authenticate(bearer(guard, now=NOW + timedelta(seconds=30))).user_id == 7
-
-
-def test_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guarding, "TOKEN_COUNT_MAX", 3)
-    guard = make_guard()
-    tokens = [bearer(guard, user_id=number) for number in range(1, 6)]
-    first = guard.authenticate(tokens[0])
-    for token in (tokens[1], tokens[2], tokens[0], tokens[3], tokens[4]):
-        guard.authenticate(token)
-    assert guard.authenticate(tokens[0]) is first  # used since, so it was kept
-
-
-def test_what_a_role_may_do_is_learned_anew() -> None:
-    guard = make_guard()
-    token = bearer(guard)
-    assert not guard.authenticate(token).allows("sales:void")
-    guard.learn_roles([("CASHIER", "sales:void")])
-    assert guard.authenticate(token).permissions == {"sales:void"}
-
-
-def test_permissions_decide_and_an_administrator_may_everything() -> None:
-    guard = make_guard()
-    cashier, admin, stranger = (
-        guard.authenticate(bearer(guard, role=role)) for role in ("CASHIER", "ADMIN", "GUEST")
+    [
+        {"iss": "x"}, {"aud": "x"}, {"org": 10**30}, {"org": 0}, {"sub": "x"}, {"sid": -1},
+        {"sid": "1; select 1"}, {"sub": "999999999"}, {"sid": 999_999_999}, {"org": 999_999_999},
+    ],
+)  # fmt: skip
+async def test_a_token_about_something_else_is_refused(
+    guard: Guard, settings: Settings, org: Org, changes: dict[str, Any]
+) -> None:
+    await refused(
+        guard, "Bearer " + signed(claims_of(org.admin.token, settings) | changes, settings)
     )
-    require(cashier, "sales:write")
-    require(admin, "anything:at_all")
-    assert admin.permissions == {"sales:write", "sales:void"}
 
-    def refuse(who: Principal, permission: str) -> None:
-        with pytest.raises(ApiError) as caught:
-            require(who, permission)
-        assert (caught.value.status, caught.value.code) == (403, "forbidden")
-        assert caught.value.details == {"permission": permission}
 
-    refuse(cashier, "sales:void")
-    refuse(stranger, "sales:write")
+async def test_a_session_is_of_its_user_and_organisation(
+    guard: Guard, settings: Settings, org: Org, other_org: Org
+) -> None:
+    ours = claims_of(org.admin.token, settings)
+    theirs = claims_of(other_org.admin.token, settings)
+    cashiers = claims_of(org.member("CASHIER").token, settings)
+    for mixed in (
+        ours | {"sid": theirs["sid"]},
+        ours | {"org": theirs["org"]},
+        ours | {"sub": cashiers["sub"]},
+    ):
+        await refused(guard, "Bearer " + signed(mixed, settings))
+
+
+async def test_a_token_is_good_until_it_expires(
+    guard: Guard, settings: Settings, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = claims_of(org.admin.token, settings)
+    old = claims | {"exp": int((NOW - timedelta(minutes=1)).timestamp())}
+    assert "expired" in (await refused(guard, "Bearer " + signed(old, settings))).message
+    token = f"Bearer {org.admin.token}"
+    await guard.resolve(token)
+    later_s = (NOW + timedelta(minutes=16)).timestamp()
+    monkeypatch.setattr(guarding.time, "time", lambda: later_s)
+    assert "expired" in (await refused(guard, token)).message  # although it is remembered
+
+
+async def test_memory_of_credentials_is_bounded(
+    guard: Guard, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarding, "CREDENTIAL_COUNT_MAX", 3)
+    tokens = [f"Bearer {user.token}" for user in org.members.values()]
+    for token in tokens[:3]:
+        await guard.resolve(token)
+    first = guard.recall(tokens[0])
+    for token in tokens[3:]:
+        await guard.resolve(token)
+    assert first is not None
+    assert guard.recall(tokens[0]) is first  # used since, so it was kept
+    assert guard.recall(tokens[1]) is None
+
+
+def test_an_opaque_credential_says_where_it_is_looked_up() -> None:
+    secret, hashed = make_secret()
+    assert len(secret) == 43
+    found = read_opaque("sfr", write_opaque("sfr", 7, 8, secret))
+    assert found is not None
+    assert (found.org_id, found.id, found.digest) == (7, 8, hashed)
+    assert digest(secret) == hashed
+    assert read_opaque("sfk", write_opaque("sfr", 7, 8, secret)) is None
+
+
+def claims_of(token: str, settings: Settings) -> dict[str, Any]:
+    read: dict[str, Any] = jwt.decode(
+        token, settings.jwt_secret, algorithms=["HS256"], audience=settings.jwt_audience
+    )
+    return read
+
+
+def signed(claims: dict[str, Any], settings: Settings) -> str:
+    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")

@@ -38,8 +38,8 @@ def declare(method: str, path: str, **options: Any) -> Endpoint:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({}, "either permission"),
-        ({"public": True, "permission": "toys:read"}, "either permission"),
+        ({}, "give one of"),
+        ({"public": True, "permission": "toys:read"}, "give one of"),
         ({"permission": "toys:read", "returns": paged(Toy()), "query": ToyQuery()}, "PageQuery"),
         ({"permission": "toys:read", "status": 200}, "answers 204"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -209,23 +208,82 @@ async def test_without_a_good_token_nobody_is_let_in(api: Api, org: Org) -> None
     assert answer.refused == (401, "unauthorized")
 
 
-async def test_who_belongs_to_a_branch_acts_in_it(api: Api, org: Org) -> None:
-    def headers(role: str, branch_id: int | None, asked: int | None) -> dict[str, str]:
-        token, _ = api.app[MACHINE].guard.issue_token(
-            user_id=org.admin.id, org_id=org.id, role=role, branch_id=branch_id,
-            now=datetime.now(UTC),
-        )  # fmt: skip
-        named = {} if asked is None else {"X-Branch-Id": str(asked)}
-        return {"Authorization": f"Bearer {token}", **named}
+async def test_who_has_some_branches_acts_in_them(api: Api, org: Org, psql: Psql) -> None:
+    own, other = [
+        (await api.post("/branches", org, {"name": name})).data["id"] for name in ("Ours", "Theirs")
+    ]
+    manager = org.member("MANAGER")
 
-    async def get(*who: Any) -> Answer:
-        return await api.get(PATH, headers=headers(*who))
+    async def get(branch_id: int | None) -> Answer:
+        named = {} if branch_id is None else {"X-Branch-Id": str(branch_id)}
+        return await api.get("/branches", manager, headers=named)
 
-    assert (await get("MANAGER", 5, None)).status == 200
-    assert (await get("MANAGER", 5, 5)).status == 200
-    assert (await get("MANAGER", None, 6)).status == 200
-    assert (await get("ADMIN", 5, 6)).status == 200
-    assert (await get("MANAGER", 5, 6)).refused == (403, "forbidden")
+    for branch_id in (None, own, other):
+        assert (await get(branch_id)).status == 200
+    psql("update app_user set all_branches = false where id = %s", [manager.id], org=org)
+    assert (await get(None)).data["items"] == []
+    psql("insert into user_branch values (%s, %s, %s)", [org.id, manager.id, own], org=org)
+    assert [row["id"] for row in (await get(None)).data["items"]] == [own]
+    assert (await get(own)).status == 200
+    # Whether such a branch exists makes no difference.
+    for branch_id in (other, 999_999_999):
+        assert (await get(branch_id)).refused == (403, "forbidden")
+        answer = await api.get(f"/branches/{branch_id}", manager)
+        assert answer.refused == (404, "not_found")
+
+
+async def test_what_changes_for_the_caller_holds_from_the_next_request_on(
+    api: Api, org: Org, psql: Psql
+) -> None:
+    cashier = org.member("CASHIER")
+    assert (await api.post(PATH, cashier, FRUIT)).refused == (403, "forbidden")
+    grant = "insert into user_permission values (%s, %s, 'categories:write', %s)"
+    psql(grant, [org.id, cashier.id, "ALLOW"], org=org)
+    assert (await api.post(PATH, cashier, FRUIT)).status == 201
+    psql("update user_permission set effect = 'DENY' where user_id = %s", [cashier.id], org=org)
+    assert (await api.get(PATH, cashier)).status == 200
+    assert (await api.post(PATH, cashier, FRUIT)).refused == (403, "forbidden")
+    psql("insert into role_grant values (%s, 'CASHIER', 'categories:read', 'DENY')", [org.id],
+         org=org)  # fmt: skip
+    assert (await api.get(PATH, cashier)).refused == (403, "forbidden")
+    psql("delete from role_grant", org=org)
+    assert (await api.get(PATH, cashier)).status == 200
+    psql("update user_session set revoked_at = now(), revoked_why = 'sign_out' where user_id = %s",
+         [cashier.id], org=org)  # fmt: skip
+    assert (await api.get(PATH, cashier)).refused == (401, "unauthorized")
+    manager = org.member("MANAGER")
+    assert (await api.get(PATH, manager)).status == 200
+    psql("update app_user set is_active = false where id = %s", [manager.id], org=org)
+    assert (await api.get(PATH, manager)).refused == (401, "unauthorized")
+
+
+async def test_a_denial_is_written_down(api: Api, org: Org, psql: Psql) -> None:
+    cashier = org.member("CASHIER")
+    await api.post(PATH, cashier, FRUIT)
+    rows = psql(
+        "select user_id, action, after ->> 'code', severity from audit_log"
+        " where severity = 'WARNING'", org=org,
+    )  # fmt: skip
+    assert rows == [(cashier.id, "catalog.create_category", "forbidden", "WARNING")]
+
+
+async def test_who_must_change_the_password_can_do_nothing_else(
+    api: Api, org: Org, psql: Psql
+) -> None:
+    cashier = org.member("CASHIER")
+    psql("update app_user set must_change_password = true where id = %s", [cashier.id], org=org)
+    assert (await api.get(PATH, cashier)).refused == (403, "password_change_required")
+    assert (await api.get("/auth/me", cashier)).status == 200
+
+
+async def test_a_role_that_needs_a_second_factor_can_do_nothing_without(
+    api_with: MakeApi, org: Org
+) -> None:
+    api = await api_with(mfa_required_roles="ADMIN, manager")
+    assert (await api.get(PATH, org)).refused == (401, "mfa_required")
+    assert (await api.get(PATH, org.member("MANAGER"))).refused == (401, "mfa_required")
+    assert (await api.get(PATH, org.member("CASHIER"))).status == 200
+    assert (await api.get("/auth/me", org)).status == 200
 
 
 # --- idempotency ----------------------------------------------------------------------------------
