@@ -122,6 +122,15 @@ class accounts:
     list_account_entries: ClassVar[_ListAccountEntries]
 
 class auth:
+    class ListPermissionsRow(Row):
+        name: str
+        description: str
+
+    class _ListPermissions(Statement):
+        async def __call__(self, conn: Connection, /) -> list[auth.ListPermissionsRow]: ...
+
+    list_permissions: ClassVar[_ListPermissions]
+
     class FindSignInRow(Row):
         org_id: int
         user_id: int

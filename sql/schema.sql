@@ -619,7 +619,7 @@ COMMENT ON FUNCTION public.goods_receipt_total_matches_lines() IS 'At commit: ev
 
 CREATE FUNCTION public.is_branch_seen(branch_id bigint) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN ((current_setting('app.branch_ids'::text) = 'all'::text) OR (branch_id = ANY ((NULLIF(current_setting('app.branch_ids'::text), 'all'::text))::bigint[])));
+    RETURN (CASE current_setting('app.branch_ids'::text) WHEN 'all'::text THEN 1 ELSE array_position((current_setting('app.branch_ids'::text))::bigint[], branch_id) END IS NOT NULL);
 
 ALTER FUNCTION public.is_branch_seen(branch_id bigint) OWNER TO sofinance_owner;
 
@@ -5048,7 +5048,7 @@ COMMENT ON CONSTRAINT app_user_organisation_known ON public.app_user IS 'There i
 ALTER TABLE ONLY public.app_user
     ADD CONSTRAINT app_user_role_known FOREIGN KEY (org_id, role) REFERENCES public.org_role(org_id, name);
 
-COMMENT ON CONSTRAINT app_user_role_known ON public.app_user IS 'There is no such role in this organisation, or users still have it.';
+COMMENT ON CONSTRAINT app_user_role_known ON public.app_user IS 'A role is ADMIN, MANAGER, CASHIER, INVENTORY_CLERK, ACCOUNTANT or one of your own.';
 
 -- fk constraint: audit_log audit_log_user_known
 

@@ -16,6 +16,7 @@ QUERIES = [query for path in sorted(QUERIES_DIR.glob("*.sql")) for query in load
 
 # Lists that are bounded by something else than a limit.
 BOUNDED = {
+    "auth.list_permissions": "what endpoints ask for",
     "bulk.post_entries": "one row for each entry that is posted",
     "integrity.list_guards": "the schema",
     "orgs.list_organisation_ids": "the organisations, for jobs that visit each",

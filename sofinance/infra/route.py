@@ -92,12 +92,15 @@ class Machine:
         self.limiter = Limiter(settings)
         self.proxies = Proxies.configured(settings)
         self.vocabulary: dict[str, str] = {}
+        self.permissions: frozenset[str] = frozenset()
         self.draining = False
 
     async def learn(self) -> None:
-        """Load what the database knows and every request needs: the rules' messages."""
+        """Load what the database knows and every request needs: rules' messages, permissions."""
         async with self.db.untenanted() as conn:
             rules = await q.request.list_vocabulary(conn)
+            permissions = await q.auth.list_permissions(conn)
+        self.permissions = frozenset(permission.name for permission in permissions)
         self.vocabulary = {rule.code: rule.message for rule in rules}
 
 

@@ -176,7 +176,7 @@ alter table app_user validate constraint app_user_role_known;
 -- squawk-ignore constraint-missing-not-valid
 alter table app_user validate constraint app_user_admin_has_all_branches;
 comment on constraint app_user_role_known on app_user is
-'There is no such role in this organisation, or users still have it.';
+'A role is ADMIN, MANAGER, CASHIER, INVENTORY_CLERK, ACCOUNTANT or one of your own.';
 comment on constraint app_user_admin_has_all_branches on app_user is
 'An administrator has all branches.';
 -- squawk-ignore require-concurrent-index-creation

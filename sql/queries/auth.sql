@@ -1,5 +1,13 @@
 -- Signing in: who an address is, what a session or a key may do.
 
+-- name: list_permissions :many
+-- List every permission that there is; the same for every organisation.
+select
+    name,
+    description
+from permission
+order by name;
+
 -- name: find_sign_in :maybe
 -- Find where an address signs in; crosses organisations, so it tells nothing else.
 -- not null: org_id, user_id
