@@ -84,15 +84,11 @@ def identity(world: World, service: Service, effort: Effort) -> list[Result]:
             shared_us = loop.run(_admission_us(settings, count, rounds))
     finally:
         redis.close()
-    guard = Guard(
-        secret=settings.jwt_secret,
-        algorithm=settings.jwt_algorithm,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        token_minutes=settings.access_token_minutes,
-    )
+    database = Database(world.settings())
+    guard = Guard(settings, database)
     token = f"Bearer {world.token()}"
-    known_us = _time_us(lambda: guard.authenticate(token), count, rounds)
+    asyncio.run(_resolve_us(guard, database, token, 1, 1))
+    known_us = _time_us(lambda: guard.recall(token), count, rounds)
     sales = [
         post(world, service, clients=CLIENT_COUNT, seconds=effort.seconds) for _ in range(rounds)
     ]

@@ -34,6 +34,7 @@ CREDENTIAL_COUNT_MAX = 10_000
 CREDENTIAL_LENGTH_MAX = 4_096
 SECRET_BYTES = 32
 API_KEY = "sfk"
+COUNTED_LENGTH = len(f"bearer {API_KEY}_")
 # What of the service is open to somebody who has something to do first.
 CHANGE_PASSWORD, ENROL_SECOND_FACTOR = "password_change", "second_factor"
 
@@ -270,6 +271,11 @@ def read_opaque(prefix: str, token: str) -> Opaque | None:
     if not all(0 < number <= ID_MAX for number in numbers):
         return None
     return Opaque(numbers[0], numbers[1], digest(parts[3]))
+
+
+def is_looked_up(authorization: str) -> bool:
+    """Say whether only the database can tell if a credential is good: it is an API key."""
+    return authorization[:COUNTED_LENGTH].lower().startswith(f"bearer {API_KEY}_")
 
 
 def unauthorized(message: str) -> ApiError:

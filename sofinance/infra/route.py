@@ -23,7 +23,7 @@ from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import pagination
-from sofinance.infra.guard import Guard, Principal, forbidden
+from sofinance.infra.guard import Guard, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
@@ -217,15 +217,19 @@ class Route:
         """Return who calls, and charge them; whoever it is not known yet, by address."""
         machine, limit = self._machine, self.endpoint.limit
         authorization = request.headers.get("Authorization")
+        is_charged = False
         try:
             principal = machine.guard.recall(authorization)
+            if principal is None:
+                if is_looked_up(authorization or ""):
+                    is_charged = True
+                    trace.quota = await machine.limiter.admit_address(trace.ip, limit)
+                principal = await machine.guard.resolve(authorization or "")
         except ApiError:
-            # Guessing at tokens is asking, too: past the address's limit this is a 429.
-            trace.quota = await machine.limiter.admit_address(trace.ip, limit)
+            # Guessing at credentials is asking, too: past the address's limit this is a 429.
+            if not is_charged:
+                trace.quota = await machine.limiter.admit_address(trace.ip, limit)
             raise
-        if principal is None:
-            trace.quota = await machine.limiter.admit_address(trace.ip, limit)
-            principal = await machine.guard.resolve(authorization or "")
         trace.user_id, trace.org_id = principal.user_id, principal.org_id
         key_id = principal.api_key_id
         subject = f"user:{principal.user_id}" if key_id is None else f"key:{key_id}"

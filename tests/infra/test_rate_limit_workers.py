@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
     from sofinance.config import Settings
     from tests.redis_server import RedisServer
-    from tests.support import Org
+    from tests.support import Org, User
 
 START_TIMEOUT_S = 60
 BURST = 20
@@ -95,10 +93,9 @@ async def two_workers(settings: Settings, redis_url: str) -> AsyncIterator[list[
                 await asyncio.to_thread(worker.process.wait)
 
 
-def bearer(org: Org, user_id: int) -> dict[str, str]:
-    """Return the header of one of many users of the organisation."""
-    user = replace(org.admin, id=user_id)
-    return {"Authorization": f"Bearer {org.issue_token(user)}"}
+def bearer(user: User) -> dict[str, str]:
+    """Return the header of a user."""
+    return {"Authorization": f"Bearer {user.token}"}
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = 30) -> None:
@@ -144,7 +141,7 @@ async def test_burst_and_one_more_over_both_give_exactly_one_429(
         before = [await worker.metric("rate_limit_fallbacks_total") for worker in workers]
         # One after the other: a busy machine cannot make Redis late for many at once.
         statuses = [
-            (await workers[n % 2].ask(PATH, bearer(org, org.admin.id)))[0] for n in range(BURST + 1)
+            (await workers[n % 2].ask(PATH, bearer(org.admin)))[0] for n in range(BURST + 1)
         ]
         after = [await worker.metric("rate_limit_fallbacks_total") for worker in workers]
         assert after == before
@@ -153,13 +150,13 @@ async def test_burst_and_one_more_over_both_give_exactly_one_429(
 
 
 async def test_redis_may_freeze_and_die_under_load(
-    settings: Settings, org: Org, own_redis: RedisServer
+    settings: Settings, org: Org, other_org: Org, own_redis: RedisServer
 ) -> None:
     """No 5xx, limits per worker meanwhile, shared again afterwards."""
     own_redis.start()
     async with two_workers(settings, own_redis.url) as workers:
-        strangers = itertools.count(org.admin.id + 100)
-        clients = [bearer(org, org.admin.id + n) for n in range(4)]
+        strangers = iter(other_org.members.values())
+        clients = [bearer(user) for user in list(org.members.values())[:4]]
         show("with Redis", await load(workers, clients, 1.5))
         for name, break_it, mend_it in (
             ("frozen", own_redis.freeze, own_redis.thaw),
@@ -174,7 +171,7 @@ async def test_redis_may_freeze_and_die_under_load(
             for worker in workers:
                 assert not await worker.shares()
                 # Its own whole burst for somebody new, and not one more.
-                somebody = bearer(org, next(strangers))
+                somebody = bearer(next(strangers))
                 statuses = await burst([worker], somebody, BURST + 3)
                 assert (statuses.count(200), statuses.count(429)) == (BURST, 3)
             mend_it()
@@ -182,6 +179,6 @@ async def test_redis_may_freeze_and_die_under_load(
                 await until(worker.shares)
         own_redis("FLUSHALL")
         own_redis("SCRIPT", "FLUSH")
-        headers = bearer(org, org.admin.id + 50)
+        headers = bearer(next(strangers))
         statuses = [(await workers[n % 2].ask(PATH, headers))[0] for n in range(BURST + 1)]
         assert statuses.count(429) == 1
