@@ -85,6 +85,8 @@ async def drain(app: web.Application) -> None:
 async def watch(machine: Machine) -> None:
     """Keep the gauges of the pool and of the database current."""
     while True:
+        if machine.guard.keys.refresh():
+            machine.guard.forget()  # what a key that is gone signed
         metrics.POOL_SIZE.set(machine.db.size_max)
         metrics.POOL_OPEN.set(machine.db.pool.open_count)
         metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)

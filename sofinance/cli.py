@@ -25,6 +25,7 @@ TOOLS = {
     "dev": "sofinance.tools.dev",
     "serve": "sofinance.tools.serve",
     "migrate": "sofinance.tools.migrate",
+    "keys": "sofinance.tools.keys",
     "verify": "sofinance.tools.verify",
     "export": "sofinance.tools.export",
     "balances": "sofinance.tools.balances",

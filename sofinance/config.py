@@ -113,11 +113,11 @@ class Settings:
 
     jwt_secret: str = setting(
         "", "The key that signs access tokens: 32 characters or more, from a random source.",
-        secret=True, required=True, also=("SECRET_KEY",),
+        secret=True, required=True, unless="jwt_keys_dir", also=("SECRET_KEY",),
         example=PLACEHOLDER_SECRET, max_age_days=365,
     )  # fmt: skip
     jwt_secret_previous: str = setting(
-        "", "While JWT_SECRET changes, the other one; not in use yet, as JWT_KEYS_DIR.",
+        "", "While JWT_SECRET changes, the other one: it verifies tokens and signs none.",
         secret=True, max_age_days=365,
     )  # fmt: skip
     jwt_algorithm: str = setting(
@@ -125,7 +125,7 @@ class Settings:
         choices=("HS256", "HS384", "HS512"),
     )  # fmt: skip
     jwt_keys_dir: str = setting(
-        "", "A directory with a file per key; not in use yet: JWT_SECRET alone signs and verifies.",
+        "", "A directory with a file per key, made by `sofinance keys rotate`; the newest signs.",
     )  # fmt: skip
     jwt_key_overlap_minutes: int = setting(
         60, "How long a key verifies after the next one began; no less than ACCESS_TOKEN_MINUTES.",

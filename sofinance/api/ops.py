@@ -18,6 +18,9 @@ from sofinance.infra.http import Call, Routes
 
 routes = Routes()
 
+# No longer than a new key waits before it signs.
+KEYS_AGE_MAX_S = 60
+
 
 class Health(Schema):
     status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
@@ -107,6 +110,14 @@ async def get_metrics(call: Call) -> Any:
     ):
         raise unauthorized("The metrics need their own token: Authorization: Bearer ...")
     return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+@routes.endpoint("GET", "/.well-known/jwks.json", public=True, prefix=False, status=200)
+async def get_keys(call: Call) -> Any:
+    """Return the public keys that access tokens can be verified with (RFC 7517)."""
+    return web.json_response(
+        call.guard.keys.jwks(), headers={"Cache-Control": f"public, max-age={KEYS_AGE_MAX_S}"}
+    )
 
 
 @routes.endpoint("GET", "/info", public=True, returns=Info())

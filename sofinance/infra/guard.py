@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-import jwt
-
 from sofinance import queries as q
 from sofinance.infra.db import Mode, Scope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import ID_MAX
+from sofinance.infra.keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +87,7 @@ class Guard:
 
     def __init__(self, settings: Settings, db: Database) -> None:
         self._db = db
-        self._secret, self._algorithm = settings.jwt_secret, settings.jwt_algorithm
-        self._issuer, self._audience = settings.jwt_issuer, settings.jwt_audience
+        self.keys = KeyRing.configured(settings)
         self._token_s = settings.access_token_minutes * 60
         self._second_factor_roles = settings.second_factor_roles
         # By the whole header: a lookup instead of an HMAC, two JSON documents and a query.
@@ -104,12 +102,10 @@ class Guard:
             "sub": str(user_id),
             "org": org_id,
             "sid": session_id,
-            "iss": self._issuer,
-            "aud": self._audience,
             "iat": issued_at_s,
             "exp": issued_at_s + self._token_s,
         }
-        return jwt.encode(claims, self._secret, algorithm=self._algorithm), self._token_s
+        return self.keys.sign(claims), self._token_s
 
     def recall(self, authorization: str | None) -> Principal | None:
         """Return the caller if the credential is remembered; None says to `resolve` it.
@@ -153,19 +149,8 @@ class Guard:
 
     def _verify(self, token: str) -> Claims:
         try:
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[self._algorithm],
-                issuer=self._issuer,
-                audience=self._audience,
-                # When it was issued is for people: another worker's clock may be ahead of ours.
-                options={"require": ["exp", "iat", "sub"], "verify_iat": False},
-            )
-            return read_claims(claims)
-        except jwt.ExpiredSignatureError:
-            raise unauthorized("The access token has expired.") from None
-        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
+            return read_claims(self.keys.verify(token))
+        except (KeyError, TypeError, ValueError):
             raise unauthorized("The access token is not valid.") from None
 
     async def _resolve_session(self, claims: Claims) -> Principal:

@@ -139,7 +139,8 @@ def compose(*, sender: str, to: str, subject: str, text: str) -> EmailMessage:
     The headers are built by the email package, which refuses line breaks in them.
     """
     name, address = parseaddr(sender)
-    if not to.isprintable() or len(text) > TEXT_LENGTH_MAX:
+    # Python 3.11 falls over an empty one.
+    if not to or not to.isprintable() or len(text) > TEXT_LENGTH_MAX:
         raise ValueError("not an address, or too long a text")
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(name, addr_spec=address)

@@ -12,6 +12,7 @@ from sofinance.infra import guard as guarding
 from sofinance.infra.db import Database
 from sofinance.infra.errors import ApiError
 from sofinance.infra.guard import Guard, digest, make_secret, read_opaque, write_opaque
+from sofinance.infra.keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -146,4 +147,5 @@ def claims_of(token: str, settings: Settings) -> dict[str, Any]:
 
 
 def signed(claims: dict[str, Any], settings: Settings) -> str:
-    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
+    header = {"kid": KeyRing.configured(settings).signing.kid, "typ": "at+jwt"}
+    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256", headers=header)
