@@ -1236,6 +1236,9 @@ begin
         order by payment_no desc limit 1
     ) as last on true
     where sale.org_id = p_org_id and sale.id = p_sale_id;
+    if not found then  -- a sale of a branch that the caller does not have
+        return;
+    end if;
 
     if due.is_void then
         raise exception using
@@ -2353,6 +2356,9 @@ begin
     from sale
     join branch on branch.org_id = sale.org_id and branch.id = sale.branch_id
     where sale.org_id = p_org_id and sale.id = p_sale_id;
+    if not found then  -- a sale of a branch that the caller does not have
+        return;
+    end if;
     business_date := (now() at time zone voided.time_zone)::date;
 
     insert into sale_void (org_id, sale_id, reason, voided_on, voided_by)

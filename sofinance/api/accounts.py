@@ -92,7 +92,8 @@ class AccountLines(Schema):
 
 
 @routes.endpoint(
-    "POST", "/accounts", permission="accounts:write", body=NewAccount(), returns=Account(),
+    "POST", "/accounts", permission="accounts:write", org_wide=True,
+    body=NewAccount(), returns=Account(),
     status=201, location="/accounts/{id}",
 )  # fmt: skip
 async def create_account(call: Call) -> Any:
@@ -101,7 +102,12 @@ async def create_account(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/accounts", permission="accounts:read", query=AccountQuery(), returns=paged(Account())
+    "GET",
+    "/accounts",
+    permission="accounts:read",
+    org_wide=True,
+    query=AccountQuery(),
+    returns=paged(Account()),
 )
 async def list_accounts(call: Call) -> Any:
     """List the chart of accounts by code."""
@@ -116,14 +122,16 @@ async def list_accounts(call: Call) -> Any:
     return rows, await q.accounts.count_accounts(call.conn, org_id=call.org_id, **wanted)
 
 
-@routes.endpoint("GET", "/accounts/{id}", permission="accounts:read", returns=BalancedAccount())
+@routes.endpoint(
+    "GET", "/accounts/{id}", permission="accounts:read", org_wide=True, returns=BalancedAccount()
+)
 async def get_account(call: Call) -> Any:
     """Get an account with its balance: debits less credits, of all entries up to now."""
     return await q.accounts.get_account(call.conn, org_id=call.org_id, id=call.path["id"])
 
 
 @routes.endpoint(
-    "PATCH", "/accounts/{id}", permission="accounts:write", body=AccountChange(),
+    "PATCH", "/accounts/{id}", permission="accounts:write", org_wide=True, body=AccountChange(),
     returns=Account(),
 )  # fmt: skip
 async def change_account(call: Call) -> Any:
@@ -133,14 +141,16 @@ async def change_account(call: Call) -> Any:
     return await q.accounts.change_account(call.conn, **key, **call.body)
 
 
-@routes.endpoint("POST", "/accounts/{id}/close", permission="accounts:write", returns=Account())
+@routes.endpoint(
+    "POST", "/accounts/{id}/close", permission="accounts:write", org_wide=True, returns=Account()
+)
 async def close_account(call: Call) -> Any:
     """Close an account whose balance is zero; closing a closed one changes nothing."""
     return await q.accounts.close_account(call.conn, org_id=call.org_id, id=call.path["id"])
 
 
 @routes.endpoint(
-    "GET", "/accounts/{id}/entries", permission="accounts:read", query=CursorQuery(),
+    "GET", "/accounts/{id}/entries", permission="accounts:read", org_wide=True, query=CursorQuery(),
     returns=AccountLines(), report=True,
 )  # fmt: skip
 async def list_account_entries(call: Call) -> Any:

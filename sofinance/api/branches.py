@@ -76,7 +76,8 @@ class Till(Schema):
 
 
 @routes.endpoint(
-    "POST", "/branches", permission="branches:write", body=NewBranch(), returns=CreatedBranch(),
+    "POST", "/branches", permission="branches:write", org_wide=True,
+    body=NewBranch(), returns=CreatedBranch(),
     status=201, location="/branches/{id}",
 )  # fmt: skip
 async def create_branch(call: Call) -> Any:

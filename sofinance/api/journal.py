@@ -146,7 +146,7 @@ async def today(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/journal/entries", permission="journal:write", body=NewEntry(),
+    "POST", "/journal/entries", permission="journal:write", org_wide=True, body=NewEntry(),
     returns=PostedEntry(), status=201, location="/journal/entries/{id}",
 )  # fmt: skip
 async def post_entry(call: Call) -> Any:
@@ -168,7 +168,7 @@ async def post_entry(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/journal/entries", permission="journal:read", query=EntryQuery(),
+    "GET", "/journal/entries", permission="journal:read", org_wide=True, query=EntryQuery(),
     returns=paged(Entry()),
 )  # fmt: skip
 async def list_entries(call: Call) -> Any:
@@ -185,7 +185,12 @@ async def list_entries(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/journal/entries/{id}", permission="journal:read", returns=WholeEntry(), report=True
+    "GET",
+    "/journal/entries/{id}",
+    permission="journal:read",
+    org_wide=True,
+    returns=WholeEntry(),
+    report=True,
 )
 async def get_entry(call: Call) -> Any:
     """Get an entry with its lines."""
@@ -195,7 +200,8 @@ async def get_entry(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/journal/entries/{id}/reverse", permission="journal:write", body=Reversal(),
+    "POST", "/journal/entries/{id}/reverse", permission="journal:write", org_wide=True,
+    body=Reversal(),
     returns=PostedEntry(), status=201, location="/journal/entries/{id}",
 )  # fmt: skip
 async def reverse_entry(call: Call) -> Any:
@@ -210,14 +216,16 @@ async def reverse_entry(call: Call) -> Any:
     )
 
 
-@routes.endpoint("PUT", "/journal/entries/{id}", permission="journal:write", returns=Entry())
+@routes.endpoint(
+    "PUT", "/journal/entries/{id}", permission="journal:write", org_wide=True, returns=Entry()
+)
 async def change_entry(call: Call) -> Any:
     """Refuse to change an entry: it is final, a correction is another entry."""
     await q.journal.get_entry(call.conn, org_id=call.org_id, id=call.path["id"])
     raise entry_is_final()
 
 
-@routes.endpoint("DELETE", "/journal/entries/{id}", permission="journal:write")
+@routes.endpoint("DELETE", "/journal/entries/{id}", permission="journal:write", org_wide=True)
 async def delete_entry(call: Call) -> Any:
     """Refuse to delete an entry: it is final, a correction is another entry."""
     await q.journal.get_entry(call.conn, org_id=call.org_id, id=call.path["id"])
@@ -234,7 +242,8 @@ def entry_is_final() -> ApiError:
 
 
 @routes.endpoint(
-    "GET", "/journal/trial-balance", permission="journal:read", query=TrialBalanceQuery(),
+    "GET", "/journal/trial-balance", permission="journal:read", org_wide=True,
+    query=TrialBalanceQuery(),
     returns=TrialBalance(), report=True, limit="report",
 )  # fmt: skip
 async def get_trial_balance(call: Call) -> Any:

@@ -33,7 +33,8 @@ class Period(Schema):
 
 
 @routes.endpoint(
-    "POST", "/periods", permission="periods:write", body=NewPeriod(), returns=Period(), status=201,
+    "POST", "/periods", permission="periods:write", org_wide=True,
+    body=NewPeriod(), returns=Period(), status=201,
     location="/periods/{id}",
 )  # fmt: skip
 async def create_period(call: Call) -> Any:
@@ -56,7 +57,9 @@ async def get_period(call: Call) -> Any:
     return await q.periods.get_period(call.conn, org_id=call.org_id, id=call.path["id"])
 
 
-@routes.endpoint("POST", "/periods/{id}/close", permission="periods:write", returns=Period())
+@routes.endpoint(
+    "POST", "/periods/{id}/close", permission="periods:write", org_wide=True, returns=Period()
+)
 async def close_period(call: Call) -> Any:
     """Close a period: waits for postings under way, then nothing can be posted into it."""
     key = {"org_id": call.org_id, "id": call.path["id"]}
@@ -64,7 +67,9 @@ async def close_period(call: Call) -> Any:
     return await q.periods.close_period(call.conn, **key, user_id=call.user_id)
 
 
-@routes.endpoint("POST", "/periods/{id}/reopen", permission="periods:write", returns=Period())
+@routes.endpoint(
+    "POST", "/periods/{id}/reopen", permission="periods:write", org_wide=True, returns=Period()
+)
 async def reopen_period(call: Call) -> Any:
     """Open a closed period again."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

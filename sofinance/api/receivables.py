@@ -52,7 +52,12 @@ class Ageing(Schema):
 
 
 @routes.endpoint(
-    "GET", "/sales/ar/summary", permission="sales:read", returns=Receivables(), report=True
+    "GET",
+    "/sales/ar/summary",
+    permission="sales:read",
+    org_wide=True,
+    returns=Receivables(),
+    report=True,
 )
 async def summarise_receivables(call: Call) -> Any:
     """Sum up what all customers owe; equals the balance of accounts receivable."""
@@ -62,7 +67,8 @@ async def summarise_receivables(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/sales/ar/aging", permission="sales:read", query=AgeingQuery(), returns=Ageing(),
+    "GET", "/sales/ar/aging", permission="sales:read", org_wide=True,
+    query=AgeingQuery(), returns=Ageing(),
     report=True,
 )  # fmt: skip
 async def age_receivables(call: Call) -> Any:

@@ -115,6 +115,8 @@ def from_postgres(error: asyncpg.PostgresError, vocabulary: Mapping[str, str]) -
         return try_again()
     if state in UNAVAILABLE or state[:2] in ("08", "53"):
         return unavailable()
+    if state == "42501" and "row-level security" in str(error):
+        return not_found()  # a row of a branch that the caller does not have
     if state in BAD_VALUE:
         return ApiError(
             "invalid_request", "A value is out of range or not of its type.", status=422
