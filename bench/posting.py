@@ -175,7 +175,7 @@ async def sale(till: Till, post: Post, begin: str) -> None:
     """Run a sale's transaction as the service does: key first, audit row and answer last."""
     shop, key = till.shop, os.urandom(32)
     reserve = q.request.reserve_key.literal(
-        org_id=shop.org_id, key_hash=key, fingerprint=key, ttl_hours=24
+        org_id=shop.org_id, key_hash=key, fingerprint=key, expires_at_s=2**33
     )
     await till.conn.execute(f"{begin};\n{reserve}")
     sale_id = await post(till)
@@ -187,7 +187,7 @@ async def sale(till: Till, post: Post, begin: str) -> None:
         severity=b"INFO",
     )  # fmt: skip
     store = q.request.store_answer.literal(
-        org_id=shop.org_id, key_hash=key, status=201, body=ANSWER
+        org_id=shop.org_id, key_hash=key, status=201, body=ANSWER, etag=None
     )
     await till.conn.execute(f"{audit};\n{store};\n{q.request.commit_work.literal()}")
 

@@ -111,7 +111,7 @@ def script(world: World, answer: bytes) -> str:
             "begin",
             set_tenant(world),
             q.request.reserve_key.literal(
-                org_id=shop.org_id, key_hash=key, fingerprint=key, ttl_hours=24
+                org_id=shop.org_id, key_hash=key, fingerprint=key, expires_at_s=2**33
             ).replace(f"'\\x{key.hex()}'", drawn),
         ),
         f"{post_sale(world)} \\gset sale_",
@@ -124,7 +124,7 @@ def script(world: World, answer: bytes) -> str:
                 severity=b"INFO",
             ).replace("    0,\n    null,", "    :sale_id,\n    null,"),
             q.request.store_answer.literal(
-                org_id=shop.org_id, key_hash=key, status=201, body=answer
+                org_id=shop.org_id, key_hash=key, status=201, body=answer, etag=None
             ).replace(f"'\\x{key.hex()}'", drawn),
             "commit",
         ),

@@ -10,11 +10,12 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 import asyncpg
-from aiohttp import web
+from aiohttp import web, web_urldispatcher
 
 from sofinance import api, config
 from sofinance.infra import logs, metrics, openapi
-from sofinance.infra.middleware import answer_unreadable, surround
+from sofinance.infra.deprecation import announced
+from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
 from sofinance.infra.route import Machine, Route
 
 if TYPE_CHECKING:
@@ -24,18 +25,35 @@ if TYPE_CHECKING:
 
 MACHINE: web.AppKey[Machine] = web.AppKey("machine", Machine)
 WATCH_INTERVAL_S = 5
+# What one connection may send, and how long it may take.
+CONNECTION = {
+    "max_line_size": 8_190,  # bytes of the request line
+    "max_field_size": 8_190,  # bytes of a header
+    "max_headers": 100,
+    "keepalive_timeout": 75,  # seconds for the whole head of a request, and between requests
+    "lingering_time": 5,  # seconds to read what is left of a body that was refused
+    "auto_decompress": False,  # compressed bodies are refused, so nothing is ever inflated
+}
 
 
 def create_app(settings: config.Settings) -> web.Application:
     """Make the application; its database is opened when it starts and closed when it stops."""
     machine = Machine(settings)
-    app = web.Application(middlewares=[surround(machine)], client_max_size=settings.max_body_bytes)
+    app = web.Application(
+        middlewares=[surround(machine)],
+        client_max_size=settings.max_body_bytes,
+        handler_args=CONNECTION,
+    )
     app[MACHINE] = machine
-    # What is no HTTP at all never reaches a middleware; aiohttp has no setting for its answer.
+    # What is no HTTP at all, or expects what we do not do, never reaches a middleware; aiohttp has
+    # no setting for its answer.
     web.RequestHandler.handle_error = answer_unreadable  # type: ignore[assignment,method-assign]
+    web_urldispatcher._default_expect_handler = meet_expectation  # type: ignore[assignment] # noqa: SLF001
     endpoints = find_endpoints()
     for endpoint in endpoints:
-        answer = Route(endpoint, machine).answer
+        answer = announced(
+            Route(endpoint, machine).answer, endpoint.deprecated, endpoint.method, endpoint.path
+        )
         app.router.add_route(endpoint.method, endpoint.path, answer)
         if endpoint.method == "GET":
             app.router.add_route("HEAD", endpoint.path, answer)

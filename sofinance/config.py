@@ -7,6 +7,7 @@ Kubernetes mount them), so that it stands in no process list and no ``docker ins
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from dataclasses import Field, dataclass, field, fields
 from email.utils import parseaddr
@@ -28,6 +29,7 @@ HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 KEY_BYTES = 32
 PORT_MAX = 65_535
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -179,6 +181,22 @@ class Settings:
         1_048_576, "The largest request body; a larger one is answered 413 unread.",
         unit="bytes", low=1_024, high=104_857_600,
     )  # fmt: skip
+    max_json_depth: int = setting(
+        32, "How deep a body may nest objects and arrays; ours need five.",
+        unit="levels", low=8, high=512,
+    )  # fmt: skip
+    request_body_timeout_s: int = setting(
+        30, "How long a body may take to arrive before it is answered 408.",
+        unit="s", low=1, high=600,
+    )  # fmt: skip
+    cors_origins: str = setting(
+        "", "Origins whose pages may call this, exactly, comma-separated; there is no wildcard.",
+        example="https://office.example.com,https://shop.example.com",
+    )  # fmt: skip
+    hsts_max_age_s: int = setting(
+        0, "How long browsers shall use only https here (Strict-Transport-Security); 0: not said.",
+        unit="s", low=0, high=63_072_000,
+    )  # fmt: skip
 
     rate_limit_enabled: bool = setting(
         True, "Limit requests; without, one caller can take all there is. Imports may need it off."
@@ -268,15 +286,22 @@ class Settings:
         True, "Write an audit row for every change, in the change's own transaction."
     )
     enable_response_enrichment: bool = setting(
-        False, "Add who asked, and how long it took, to each answer's `meta`."
+        False, "Add the version and the request id to each answer's `meta`."
     )
-    include_app_version_meta: bool = setting(True, "Name the version in each answer's `meta`.")
-    include_correlation_id: bool = setting(True, "Name the request id in each answer's `meta`.")
+    include_app_version_meta: bool = setting(
+        True, "With ENABLE_RESPONSE_ENRICHMENT: `app_version`."
+    )
+    include_correlation_id: bool = setting(
+        True, "With ENABLE_RESPONSE_ENRICHMENT: `correlation_id`, the X-Request-ID."
+    )
+    response_enrichment_add_to_meta: bool = setting(
+        False, "With ENABLE_RESPONSE_ENRICHMENT: both under `_ctx` in `meta`, not beside its keys."
+    )
     enable_key_mirroring: bool = setting(
         False, "Repeat the data's keys beside the envelope, for clients from before it."
     )
     mirror_pagination_keys: bool = setting(
-        False, "Repeat `pagination` beside the envelope, for clients from before it."
+        False, "With ENABLE_KEY_MIRRORING: `items`, `page`, `size` and `total` of a page, too."
     )
 
     metrics_enabled: bool = setting(True, "Serve Prometheus metrics at /metrics.")
@@ -442,6 +467,8 @@ def _text(name: str, text: str) -> str:
     match name:
         case "database_url" | "owner_url":
             return _database_url(variable, text)
+        case "cors_origins":
+            return _origins(variable, text)
         case "redis_url":
             if not text.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
@@ -487,6 +514,18 @@ def _check_networks(variable: str, text: str) -> None:
                 network(name)
         except ValueError:
             raise ValueError(f"{variable}: {name!r} is no address and no network.") from None
+
+
+def _origins(variable: str, text: str) -> str:
+    """Return a list of origins, each as browsers write it."""
+    origins = [origin.strip() for origin in text.split(",")]
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{variable}: {origin!r} is not an origin as browsers send it: scheme://host or "
+                "scheme://host:port in lower case, without a path; there is no wildcard."
+            )
+    return ",".join(origins)
 
 
 def _database_url(variable: str, text: str) -> str:

@@ -21,6 +21,7 @@ class accounts:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CreateAccount(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, code: str, name: str, type: str, currency: str | None, branch_id: int | None, takes_payments: bool) -> accounts.CreateAccountRow: ...
@@ -39,6 +40,7 @@ class accounts:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeAccount(Statement):
         async def __call__(self, conn: Connection, /, *, code: str, name: str, org_id: int, id: int) -> accounts.ChangeAccountRow: ...
@@ -57,6 +59,7 @@ class accounts:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CloseAccount(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> accounts.CloseAccountRow: ...
@@ -75,6 +78,7 @@ class accounts:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
         balance: Decimal
 
     class _GetAccount(Statement):
@@ -236,6 +240,7 @@ class branches:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
         till_id: int
 
     class _CreateBranch(Statement):
@@ -253,6 +258,7 @@ class branches:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeBranch(Statement):
         async def __call__(self, conn: Connection, /, *, name: str, address: str | None, phone: str | None, email: str | None, time_zone: str | None, is_active: bool, org_id: int, id: int) -> branches.ChangeBranchRow: ...
@@ -269,6 +275,7 @@ class branches:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _GetBranch(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> branches.GetBranchRow: ...
@@ -303,6 +310,7 @@ class branches:
         is_active: bool
         receipt_count: int
         created_at: datetime
+        version: int
 
     class _CreateTill(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int, name: str) -> branches.CreateTillRow: ...
@@ -344,6 +352,7 @@ class catalog:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CreateCategory(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, name: str, description: str | None, is_active: bool) -> catalog.CreateCategoryRow: ...
@@ -357,14 +366,18 @@ class catalog:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeCategory(Statement):
         async def __call__(self, conn: Connection, /, *, name: str, description: str | None, is_active: bool, org_id: int, id: int) -> catalog.ChangeCategoryRow: ...
 
     change_category: ClassVar[_ChangeCategory]
 
+    class DeleteCategoryRow(Row):
+        version: int
+
     class _DeleteCategory(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> int: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> catalog.DeleteCategoryRow: ...
 
     delete_category: ClassVar[_DeleteCategory]
 
@@ -375,6 +388,7 @@ class catalog:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
         product_count: int
 
     class _GetCategory(Statement):
@@ -415,6 +429,7 @@ class catalog:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CreateProduct(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, sku: str, barcode: str | None, name: str, description: str | None, category_id: int | None, tax_code_id: int | None, cost: Decimal, price: Decimal, is_active: bool) -> catalog.CreateProductRow: ...
@@ -435,6 +450,7 @@ class catalog:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeProduct(Statement):
         async def __call__(self, conn: Connection, /, *, sku: str, barcode: str | None, name: str, description: str | None, category_id: int | None, tax_code_id: int | None, cost: Decimal, price: Decimal, is_active: bool, org_id: int, id: int) -> catalog.ChangeProductRow: ...
@@ -455,6 +471,7 @@ class catalog:
         is_active: bool | None
         created_at: datetime | None
         updated_at: datetime | None
+        version: int | None
         category_name: str | None
         tax_code: str | None
         tax_rate_percent: Decimal | None
@@ -504,6 +521,7 @@ class customers:
         notes: str | None
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CreateCustomer(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, name: str, email: str | None, phone: str | None, address: str | None, customer_type: str, credit_limit: Decimal | None, status: str, notes: str | None) -> customers.CreateCustomerRow: ...
@@ -523,6 +541,7 @@ class customers:
         notes: str | None
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeCustomer(Statement):
         async def __call__(self, conn: Connection, /, *, name: str, email: str | None, phone: str | None, address: str | None, customer_type: str, credit_limit: Decimal | None, status: str, notes: str | None, org_id: int, id: int) -> customers.ChangeCustomerRow: ...
@@ -542,6 +561,7 @@ class customers:
         notes: str | None
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _GetCustomer(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> customers.GetCustomerRow: ...
@@ -1215,6 +1235,7 @@ class periods:
         closed_by: int | None
         closed_at: datetime | None
         created_at: datetime
+        version: int
 
     class _CreatePeriod(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, starts_on: date, ends_on: date) -> periods.CreatePeriodRow: ...
@@ -1229,6 +1250,7 @@ class periods:
         closed_by: int | None
         closed_at: datetime | None
         created_at: datetime
+        version: int
 
     class _GetPeriod(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> periods.GetPeriodRow: ...
@@ -1243,6 +1265,7 @@ class periods:
         closed_by: int | None
         closed_at: datetime | None
         created_at: datetime
+        version: int
 
     class _ClosePeriod(Statement):
         async def __call__(self, conn: Connection, /, *, user_id: int, org_id: int, id: int) -> periods.ClosePeriodRow: ...
@@ -1257,6 +1280,7 @@ class periods:
         closed_by: int | None
         closed_at: datetime | None
         created_at: datetime
+        version: int
 
     class _ReopenPeriod(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> periods.ReopenPeriodRow: ...
@@ -1356,12 +1380,12 @@ class request:
     set_limits: ClassVar[_SetLimits]
 
     class _ReserveKey(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, key_hash: bytes, fingerprint: bytes, ttl_hours: int) -> int: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, key_hash: bytes, fingerprint: bytes, expires_at_s: int) -> int: ...
 
     reserve_key: ClassVar[_ReserveKey]
 
     class _StoreAnswer(Statement):
-        async def __call__(self, conn: Connection, /, *, status: int, body: bytes, org_id: int, key_hash: bytes) -> int: ...
+        async def __call__(self, conn: Connection, /, *, status: int, body: bytes, etag: bytes | None, org_id: int, key_hash: bytes) -> int: ...
 
     store_answer: ClassVar[_StoreAnswer]
 
@@ -1384,6 +1408,8 @@ class request:
         fingerprint: bytes
         status: int | None
         body: bytes | None
+        etag: str | None
+        expires_at: datetime
         is_expired: bool
 
     class _FindAnswer(Statement):
@@ -1580,6 +1606,7 @@ class tax:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _CreateTaxCode(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, code: str, name: str, rate_percent: Decimal, is_active: bool) -> tax.CreateTaxCodeRow: ...
@@ -1594,6 +1621,7 @@ class tax:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _ChangeTaxCode(Statement):
         async def __call__(self, conn: Connection, /, *, code: str, name: str, rate_percent: Decimal, is_active: bool, org_id: int, id: int) -> tax.ChangeTaxCodeRow: ...
@@ -1608,6 +1636,7 @@ class tax:
         is_active: bool
         created_at: datetime
         updated_at: datetime
+        version: int
 
     class _GetTaxCode(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> tax.GetTaxCodeRow: ...

@@ -281,6 +281,7 @@ CREATE TABLE public.app_user (
     must_change_password boolean DEFAULT false NOT NULL,
     password_changed_at timestamp with time zone DEFAULT now() NOT NULL,
     access_version bigint DEFAULT 1 NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT app_user_admin_has_all_branches CHECK (((role <> 'ADMIN'::text) OR all_branches)),
     CONSTRAINT app_user_email_is_lower_case CHECK (((email = lower(email)) AND (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'::text) AND (length(email) <= 254))),
     CONSTRAINT app_user_name_not_empty CHECK ((((length(first_name) >= 1) AND (length(first_name) <= 100)) AND ((length(last_name) >= 1) AND (length(last_name) <= 100))))
@@ -319,6 +320,8 @@ COMMENT ON COLUMN public.app_user.must_change_password IS 'True: may do nothing 
 COMMENT ON COLUMN public.app_user.password_changed_at IS 'When the password was last set (server time).';
 
 COMMENT ON COLUMN public.app_user.access_version IS 'Counts changes of what the user may do; a request admitted under an older one is refused.';
+
+COMMENT ON COLUMN public.app_user.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT app_user_admin_has_all_branches ON public.app_user IS 'An administrator has all branches.';
 
@@ -2337,6 +2340,23 @@ ALTER FUNCTION public.stock_movement_is_its_documents() OWNER TO sofinance_owner
 
 COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has the branch, product, quantity and (coming in) value that its document says.';
 
+-- function: version_counted()
+
+CREATE FUNCTION public.version_counted() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if old.xmin <> pg_current_xact_id()::xid then
+        new.version := old.version + 1;
+    end if;
+    return new;
+end
+$$;
+
+ALTER FUNCTION public.version_counted() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.version_counted() IS 'Counts a row''s version up, once for each transaction that changes the row.';
+
 -- function: void_sale(bigint, bigint, bigint, text)
 
 CREATE FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) RETURNS TABLE(sale_id bigint, currency text, total numeric, reason text, voided_on date, voided_by bigint, entry_id bigint)
@@ -2445,6 +2465,7 @@ CREATE TABLE public.account (
     is_active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT account_code_not_empty CHECK ((code ~ '^[0-9A-Za-z.-]{1,20}$'::text)),
     CONSTRAINT account_currency_is_iso CHECK ((currency ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT account_name_long_enough CHECK (((length(btrim(name)) >= 2) AND (length(btrim(name)) <= 120))),
@@ -2481,6 +2502,8 @@ COMMENT ON COLUMN public.account.is_active IS 'False: closed, nothing can be pos
 COMMENT ON COLUMN public.account.created_at IS 'When it was created (server time).';
 
 COMMENT ON COLUMN public.account.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.account.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT account_code_not_empty ON public.account IS 'A code has 1 to 20 letters, digits, dots or hyphens.';
 
@@ -2540,6 +2563,7 @@ CREATE TABLE public.accounting_period (
     closed_by bigint,
     closed_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT accounting_period_not_empty CHECK (((starts_on <= ends_on) AND ((ends_on - starts_on) <= 366)))
 );
 
@@ -2564,6 +2588,8 @@ COMMENT ON COLUMN public.accounting_period.closed_by IS 'Who closed it.';
 COMMENT ON COLUMN public.accounting_period.closed_at IS 'When it was closed (server time).';
 
 COMMENT ON COLUMN public.accounting_period.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.accounting_period.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT accounting_period_not_empty ON public.accounting_period IS 'A period ends on or after its start and is at most a year long.';
 
@@ -2768,6 +2794,7 @@ CREATE TABLE public.branch (
     is_active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT branch_contact_not_long CHECK (((length(address) <= 500) AND (length(phone) <= 40) AND (length(email) <= 254))),
     CONSTRAINT branch_name_not_empty CHECK (((length(btrim(name)) >= 1) AND (length(btrim(name)) <= 200)))
 );
@@ -2798,6 +2825,8 @@ COMMENT ON COLUMN public.branch.created_at IS 'When it was created (server time)
 
 COMMENT ON COLUMN public.branch.updated_at IS 'When it was last changed (server time).';
 
+COMMENT ON COLUMN public.branch.version IS 'How often it was changed, from 1; in the ETag.';
+
 COMMENT ON CONSTRAINT branch_contact_not_long ON public.branch IS 'An address has at most 500 characters, a phone number 40, an e-mail address 254.';
 
 COMMENT ON CONSTRAINT branch_name_not_empty ON public.branch IS 'A name has 1 to 200 characters.';
@@ -2823,6 +2852,7 @@ CREATE TABLE public.category (
     is_active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT category_description_not_long CHECK ((length(description) <= 1000)),
     CONSTRAINT category_name_not_empty CHECK (((length(btrim(name)) >= 1) AND (length(btrim(name)) <= 100)))
 );
@@ -2846,6 +2876,8 @@ COMMENT ON COLUMN public.category.is_active IS 'False: not offered for new produ
 COMMENT ON COLUMN public.category.created_at IS 'When it was created (server time).';
 
 COMMENT ON COLUMN public.category.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.category.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT category_description_not_long ON public.category IS 'A description has at most 1000 characters.';
 
@@ -2878,6 +2910,7 @@ CREATE TABLE public.customer (
     notes text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT customer_amounts_are_numbers CHECK ((credit_limit < 'NaN'::numeric)),
     CONSTRAINT customer_credit_limit_in_minor_units CHECK ((credit_limit = round(credit_limit, public.minor_units(currency)))),
     CONSTRAINT customer_credit_limit_not_negative CHECK ((credit_limit >= (0)::numeric)),
@@ -2920,6 +2953,8 @@ COMMENT ON COLUMN public.customer.notes IS 'Remarks.';
 COMMENT ON COLUMN public.customer.created_at IS 'When it was created (server time).';
 
 COMMENT ON COLUMN public.customer.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.customer.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT customer_amounts_are_numbers ON public.customer IS 'An amount is a number: NaN would be equal to itself and above all limits.';
 
@@ -3089,6 +3124,7 @@ CREATE TABLE public.idempotency_key (
     body bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
+    etag text,
     CONSTRAINT idempotency_key_answered CHECK (((status IS NULL) = (body IS NULL))),
     CONSTRAINT idempotency_key_digests CHECK (((octet_length(key_hash) = 32) AND (octet_length(fingerprint) = 32)))
 );
@@ -3112,6 +3148,8 @@ COMMENT ON COLUMN public.idempotency_key.body IS 'The answer, byte for byte.';
 COMMENT ON COLUMN public.idempotency_key.created_at IS 'When it was first seen (server time).';
 
 COMMENT ON COLUMN public.idempotency_key.expires_at IS 'When it may be forgotten.';
+
+COMMENT ON COLUMN public.idempotency_key.etag IS 'The ETag of the answer, if it had one.';
 
 COMMENT ON CONSTRAINT idempotency_key_answered ON public.idempotency_key IS 'An answer has a status and a body.';
 
@@ -3305,6 +3343,7 @@ CREATE TABLE public.organisation (
     prices_include_tax boolean DEFAULT false NOT NULL,
     default_credit_limit numeric(20,4) DEFAULT 0 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT organisation_amounts_are_numbers CHECK ((default_credit_limit < 'NaN'::numeric)),
     CONSTRAINT organisation_credit_limit_not_negative CHECK ((default_credit_limit >= (0)::numeric)),
     CONSTRAINT organisation_currency_is_iso CHECK ((base_currency ~ '^[A-Z]{3}$'::text)),
@@ -3330,6 +3369,8 @@ COMMENT ON COLUMN public.organisation.prices_include_tax IS 'True: shelf prices 
 COMMENT ON COLUMN public.organisation.default_credit_limit IS 'Credit limit, in the base currency, of a customer created without one.';
 
 COMMENT ON COLUMN public.organisation.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.organisation.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT organisation_amounts_are_numbers ON public.organisation IS 'An amount is a number: NaN would be equal to itself and above all limits.';
 
@@ -3461,6 +3502,7 @@ CREATE TABLE public.product (
     is_active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT product_amounts_are_numbers CHECK ((GREATEST(cost, price) < 'NaN'::numeric)),
     CONSTRAINT product_barcode_not_empty CHECK (((length(btrim(barcode)) >= 1) AND (length(btrim(barcode)) <= 50))),
     CONSTRAINT product_cost_not_negative CHECK ((cost >= (0)::numeric)),
@@ -3504,6 +3546,8 @@ COMMENT ON COLUMN public.product.is_active IS 'False: cannot be sold. Never dele
 COMMENT ON COLUMN public.product.created_at IS 'When it was created (server time).';
 
 COMMENT ON COLUMN public.product.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.product.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT product_amounts_are_numbers ON public.product IS 'An amount is a number: NaN would be equal to itself and above all limits.';
 
@@ -3996,6 +4040,7 @@ CREATE TABLE public.tax_code (
     is_active boolean DEFAULT true NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT tax_code_not_empty CHECK ((((length(btrim(code)) >= 1) AND (length(btrim(code)) <= 20)) AND ((length(btrim(name)) >= 1) AND (length(btrim(name)) <= 100)))),
     CONSTRAINT tax_code_rate_in_range CHECK (((rate_percent >= (0)::numeric) AND (rate_percent <= (100)::numeric)))
 );
@@ -4022,6 +4067,8 @@ COMMENT ON COLUMN public.tax_code.created_at IS 'When it was created (server tim
 
 COMMENT ON COLUMN public.tax_code.updated_at IS 'When it was last changed (server time).';
 
+COMMENT ON COLUMN public.tax_code.version IS 'How often it was changed, from 1; in the ETag.';
+
 COMMENT ON CONSTRAINT tax_code_not_empty ON public.tax_code IS 'A code has 1 to 20 characters, a name 1 to 100.';
 
 COMMENT ON CONSTRAINT tax_code_rate_in_range ON public.tax_code IS 'A tax rate is 0 to 100 percent.';
@@ -4047,6 +4094,7 @@ CREATE TABLE public.till (
     is_active boolean DEFAULT true NOT NULL,
     receipt_count bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT till_name_not_empty CHECK (((length(btrim(name)) >= 1) AND (length(btrim(name)) <= 50))),
     CONSTRAINT till_receipt_count_not_negative CHECK ((receipt_count >= 0))
 );
@@ -4070,6 +4118,8 @@ COMMENT ON COLUMN public.till.is_active IS 'False: it sells nothing any more. Ne
 COMMENT ON COLUMN public.till.receipt_count IS 'Receipts given so far. Locked by a posting until it commits: one sale at a time per till.';
 
 COMMENT ON COLUMN public.till.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.till.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT till_name_not_empty ON public.till IS 'A till''s name has 1 to 50 characters.';
 
@@ -4778,6 +4828,18 @@ COMMENT ON INDEX public.user_session_by_user IS 'The sessions of a user that wer
 
 CREATE CONSTRAINT TRIGGER account_closes_at_zero AFTER UPDATE OF is_active ON public.account NOT DEFERRABLE INITIALLY IMMEDIATE FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION public.account_closes_at_zero();
 
+-- trigger: account account_version_counted
+
+CREATE TRIGGER account_version_counted BEFORE UPDATE ON public.account FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER account_version_counted ON public.account IS 'Counts the version up with each change.';
+
+-- trigger: accounting_period accounting_period_version_counted
+
+CREATE TRIGGER accounting_period_version_counted BEFORE UPDATE ON public.accounting_period FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER accounting_period_version_counted ON public.accounting_period IS 'Counts the version up with each change.';
+
 -- trigger: app_user app_user_access_counted
 
 CREATE TRIGGER app_user_access_counted BEFORE UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.count_user_change();
@@ -4790,15 +4852,39 @@ CREATE TRIGGER app_user_address_known AFTER INSERT OR UPDATE OF email ON public.
 
 COMMENT ON TRIGGER app_user_address_known ON public.app_user IS 'Keeps sign_in_address equal to the users'' addresses.';
 
+-- trigger: app_user app_user_version_counted
+
+CREATE TRIGGER app_user_version_counted BEFORE UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER app_user_version_counted ON public.app_user IS 'Counts the version up with each change.';
+
 -- trigger: audit_log audit_log_is_final
 
 CREATE TRIGGER audit_log_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
 
 COMMENT ON TRIGGER audit_log_is_final ON public.audit_log IS 'An audit row is final.';
 
+-- trigger: branch branch_version_counted
+
+CREATE TRIGGER branch_version_counted BEFORE UPDATE ON public.branch FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER branch_version_counted ON public.branch IS 'Counts the version up with each change.';
+
+-- trigger: category category_version_counted
+
+CREATE TRIGGER category_version_counted BEFORE UPDATE ON public.category FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER category_version_counted ON public.category IS 'Counts the version up with each change.';
+
 -- trigger: receivable customer_credit_limit
 
 CREATE CONSTRAINT TRIGGER customer_credit_limit AFTER INSERT ON public.receivable DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.customer_credit_limit();
+
+-- trigger: customer customer_version_counted
+
+CREATE TRIGGER customer_version_counted BEFORE UPDATE ON public.customer FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER customer_version_counted ON public.customer IS 'Counts the version up with each change.';
 
 -- trigger: goods_receipt goods_receipt_entry_matches
 
@@ -4872,6 +4958,12 @@ CREATE TRIGGER org_role_built_in_stays BEFORE DELETE ON public.org_role FOR EACH
 
 COMMENT ON TRIGGER org_role_built_in_stays ON public.org_role IS 'A built-in role cannot be deleted.';
 
+-- trigger: organisation organisation_version_counted
+
+CREATE TRIGGER organisation_version_counted BEFORE UPDATE ON public.organisation FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER organisation_version_counted ON public.organisation IS 'Counts the version up with each change.';
+
 -- trigger: payment payment_entry_matches
 
 CREATE CONSTRAINT TRIGGER payment_entry_matches AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.paid_after > new.sale_paid)) EXECUTE FUNCTION public.payment_entry_matches();
@@ -4885,6 +4977,12 @@ COMMENT ON TRIGGER payment_is_final ON public.payment IS 'A payment is final.';
 -- trigger: payment payment_sale_not_void
 
 CREATE CONSTRAINT TRIGGER payment_sale_not_void AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.payment_sale_not_void();
+
+-- trigger: product product_version_counted
+
+CREATE TRIGGER product_version_counted BEFORE UPDATE ON public.product FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER product_version_counted ON public.product IS 'Counts the version up with each change.';
 
 -- trigger: payment receivable_follows
 
@@ -4987,6 +5085,18 @@ COMMENT ON TRIGGER stock_movement_is_final ON public.stock_movement IS 'A stock 
 CREATE TRIGGER stock_movement_is_its_documents AFTER INSERT ON public.stock_movement REFERENCING NEW TABLE AS moved FOR EACH STATEMENT EXECUTE FUNCTION public.stock_movement_is_its_documents();
 
 COMMENT ON TRIGGER stock_movement_is_its_documents ON public.stock_movement IS 'A movement of stock has the branch, product, quantity and value of its document.';
+
+-- trigger: tax_code tax_code_version_counted
+
+CREATE TRIGGER tax_code_version_counted BEFORE UPDATE ON public.tax_code FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER tax_code_version_counted ON public.tax_code IS 'Counts the version up with each change.';
+
+-- trigger: till till_version_counted
+
+CREATE TRIGGER till_version_counted BEFORE UPDATE ON public.till FOR EACH ROW WHEN ((old.receipt_count = new.receipt_count)) EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER till_version_counted ON public.till IS 'Counts the version up with each change.';
 
 -- trigger: user_branch user_branch_counted
 
@@ -5808,6 +5918,8 @@ GRANT SELECT(password_changed_at) ON TABLE public.app_user TO sofinance_readonly
 
 GRANT SELECT(access_version) ON TABLE public.app_user TO sofinance_readonly;
 
+GRANT SELECT(version) ON TABLE public.app_user TO sofinance_readonly;
+
 GRANT SELECT ON TABLE public.permission TO sofinance_readonly;
 GRANT SELECT ON TABLE public.permission TO sofinance_backup;
 GRANT SELECT ON TABLE public.permission TO sofinance_app;
@@ -5949,6 +6061,8 @@ REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.version_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) TO sofinance_app;
@@ -6180,6 +6294,8 @@ GRANT UPDATE(body) ON TABLE public.idempotency_key TO sofinance_app;
 GRANT UPDATE(created_at) ON TABLE public.idempotency_key TO sofinance_app;
 
 GRANT UPDATE(expires_at) ON TABLE public.idempotency_key TO sofinance_app;
+
+GRANT UPDATE(etag) ON TABLE public.idempotency_key TO sofinance_app;
 
 GRANT SELECT ON TABLE public.journal_entry TO sofinance_readonly;
 GRANT SELECT ON TABLE public.journal_entry TO sofinance_backup;

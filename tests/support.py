@@ -214,7 +214,7 @@ class Api:
         async with self.session.request(
             method, url, data=content, headers=sent, allow_redirects=False, **options
         ) as response:
-            return Answer(response.status, dict(response.headers), await response.text())
+            return Answer(response.status, response.headers, await response.text())
 
 
 class Psql:

@@ -21,7 +21,7 @@ COMMON = {
     "customer_type": "INDIVIDUAL", "status": "ACTIVE", "rate_percent": "5", "sku": "NEW",
     "cost": "6", "price": "10", "type": "EXPENSE", "takes_payments": "false",
     "starts_on": "2031-01-01", "ends_on": "2031-01-31", "statement_timeout_ms": "5000",
-    "lock_timeout_ms": "5000", "ttl_hours": "24",
+    "lock_timeout_ms": "5000", "expires_at_s": "1800000000",
     "branch_ids": "\\x616c6c", "key_hash": DIGEST, "fingerprint": DIGEST,
 }  # fmt: skip
 

@@ -132,7 +132,7 @@ async def get_account(call: Call) -> Any:
 
 @routes.endpoint(
     "PATCH", "/accounts/{id}", permission="accounts:write", org_wide=True, body=AccountChange(),
-    returns=Account(),
+    returns=Account(), if_match="optional",
 )  # fmt: skip
 async def change_account(call: Call) -> Any:
     """Rename or renumber an account."""
@@ -142,8 +142,9 @@ async def change_account(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/accounts/{id}/close", permission="accounts:write", org_wide=True, returns=Account()
-)
+    "POST", "/accounts/{id}/close", permission="accounts:write", org_wide=True, returns=Account(),
+    if_match="optional",
+)  # fmt: skip
 async def close_account(call: Call) -> Any:
     """Close an account whose balance is zero; closing a closed one changes nothing."""
     return await q.accounts.close_account(call.conn, org_id=call.org_id, id=call.path["id"])

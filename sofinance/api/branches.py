@@ -104,8 +104,9 @@ async def get_branch(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/branches/{id}", permission="branches:write", body=NewBranch(), returns=Branch()
-)
+    "PUT", "/branches/{id}", permission="branches:write", body=NewBranch(), returns=Branch(),
+    if_match="optional",
+)  # fmt: skip
 async def change_branch(call: Call) -> Any:
     """Replace what a branch says of itself."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

@@ -122,7 +122,7 @@ async def get_category(call: Call) -> Any:
 
 @routes.endpoint(
     "PUT", "/categories/{id}", permission="categories:write", body=NewCategory(),
-    returns=Category(), entity="categories",
+    returns=Category(), entity="categories", if_match="optional",
 )  # fmt: skip
 async def change_category(call: Call) -> Any:
     """Replace a category."""
@@ -131,12 +131,15 @@ async def change_category(call: Call) -> Any:
     return await q.catalog.change_category(call.conn, **key, **call.body)
 
 
-@routes.endpoint("DELETE", "/categories/{id}", permission="categories:write", entity="categories")
+@routes.endpoint(
+    "DELETE", "/categories/{id}", permission="categories:write", entity="categories",
+    if_match="optional",
+)  # fmt: skip
 async def delete_category(call: Call) -> Any:
     """Delete a category; refused while products belong to it."""
     key = {"org_id": call.org_id, "id": call.path["id"]}
     call.before(await q.catalog.get_category(call.conn, **key))
-    await q.catalog.delete_category(call.conn, **key)
+    return await q.catalog.delete_category(call.conn, **key)
 
 
 @routes.endpoint(
@@ -168,7 +171,7 @@ async def get_product(call: Call) -> Any:
 
 @routes.endpoint(
     "PUT", "/products/{id}", permission="products:write", body=NewProduct(), returns=Product(),
-    entity="products",
+    entity="products", if_match="optional",
 )  # fmt: skip
 async def change_product(call: Call) -> Any:
     """Replace a product; sales that are posted keep the price of their day."""

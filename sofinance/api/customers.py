@@ -104,8 +104,9 @@ async def get_customer(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/customers/{id}", permission="customers:write", body=NewCustomer(), returns=Customer()
-)
+    "PUT", "/customers/{id}", permission="customers:write", body=NewCustomer(),
+    returns=Customer(), if_match="optional",
+)  # fmt: skip
 async def change_customer(call: Call) -> Any:
     """Replace what is known of a customer."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

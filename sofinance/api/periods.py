@@ -58,8 +58,9 @@ async def get_period(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/periods/{id}/close", permission="periods:write", org_wide=True, returns=Period()
-)
+    "POST", "/periods/{id}/close", permission="periods:write", org_wide=True, returns=Period(),
+    if_match="optional",
+)  # fmt: skip
 async def close_period(call: Call) -> Any:
     """Close a period: waits for postings under way, then nothing can be posted into it."""
     key = {"org_id": call.org_id, "id": call.path["id"]}
@@ -68,8 +69,9 @@ async def close_period(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/periods/{id}/reopen", permission="periods:write", org_wide=True, returns=Period()
-)
+    "POST", "/periods/{id}/reopen", permission="periods:write", org_wide=True, returns=Period(),
+    if_match="optional",
+)  # fmt: skip
 async def reopen_period(call: Call) -> Any:
     """Open a closed period again."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

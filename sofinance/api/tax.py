@@ -59,8 +59,9 @@ async def get_tax_code(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/tax-codes/{id}", permission="tax:write", body=NewTaxCode(), returns=TaxCode()
-)
+    "PUT", "/tax-codes/{id}", permission="tax:write", body=NewTaxCode(), returns=TaxCode(),
+    if_match="optional",
+)  # fmt: skip
 async def change_tax_code(call: Call) -> Any:
     """Replace a tax code; sales that are posted keep the rate of their day."""
     key = {"org_id": call.org_id, "id": call.path["id"]}

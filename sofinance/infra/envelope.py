@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENVELOPE_KEYS = frozenset({"success", "message", "data", "error", "meta", "timestamp"})
 SUCCESS = b'{"success":true,"message":%b,"data":%b,"error":null,"meta":%b,"timestamp":"%b"%b}'
 FAILURE = b'{"success":false,"message":%b,"data":null,"error":%b,"meta":%b,"timestamp":"%b"}'
+# Where in `meta` the enrichment stands, for clients that keep `meta` for their own.
+NAMESPACE = "_ctx"
 MIRRORED_PAGE_KEYS = ("items", "page", "size", "total")
 
 
@@ -29,8 +31,9 @@ class Envelope:
         correlates: bool = False,
         mirrors: bool = False,
         mirrors_pages: bool = False,
+        namespace: str | None = None,
     ) -> None:
-        self._version, self._correlates = version, correlates
+        self._version, self._correlates, self._namespace = version, correlates, namespace
         self._mirrors, self._mirrors_pages = mirrors, mirrors and mirrors_pages
 
     @classmethod
@@ -42,6 +45,7 @@ class Envelope:
             correlates=enriched and settings.include_correlation_id,
             mirrors=settings.enable_key_mirroring,
             mirrors_pages=settings.mirror_pagination_keys,
+            namespace=NAMESPACE if settings.response_enrichment_add_to_meta else None,
         )
 
     def success(self, message: bytes, data: bytes, request_id: str, mirrored: bytes = b"") -> bytes:
@@ -73,7 +77,9 @@ class Envelope:
             meta["app_version"] = self._version
         if self._correlates:
             meta["correlation_id"] = request_id
-        return orjson.dumps(meta) if meta else b"{}"
+        if not meta:
+            return b"{}"
+        return orjson.dumps(meta if self._namespace is None else {self._namespace: meta})
 
 
 def dumps(value: Any) -> bytes:

@@ -16,6 +16,8 @@ from sofinance.infra.sql import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sofinance.infra.logs import Trace
+
 # How long a client should wait before it asks again.
 RETRY_AFTER_S = 1
 
@@ -193,7 +195,7 @@ def _weight(params: list[str]) -> float:
     return 1.0
 
 
-def problem(error: ApiError, *, request_id: str, path: str) -> bytes:
+def problem(error: ApiError, *, trace: Trace, path: str) -> bytes:
     """Render an error as RFC 9457 problem details."""
     details = error.details
     known = PROBLEM_TYPES.get(error.code)
@@ -207,7 +209,8 @@ def problem(error: ApiError, *, request_id: str, path: str) -> bytes:
             "instance": path,
             "code": error.code,
             "details": details,
-            "request_id": request_id,
+            "request_id": trace.request_id,
+            "trace_id": None if trace.context is None else trace.context.trace_id,
             **extra,
         },
         option=orjson.OPT_NON_STR_KEYS,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from marshmallow import Schema
 
     from sofinance.config import Settings
+    from sofinance.infra.deprecation import Deprecation
+    from sofinance.infra.etag import IfMatch
     from sofinance.infra.guard import Guard, Principal
     from sofinance.infra.rate_limit import Kind, Limiter
     from sofinance.infra.sql import Connection
@@ -138,6 +140,8 @@ class Endpoint:
     location: str | None
     mode: Mode
     idempotent: bool
+    if_match: IfMatch | None
+    deprecated: Deprecation | None
     entity: str
     limit: Kind | None
 
@@ -175,6 +179,8 @@ class Routes(list[Endpoint]):
         read: bool = False,
         report: bool = False,
         idempotent: bool = True,
+        if_match: IfMatch | None = None,
+        deprecated: Deprecation | None = None,
         entity: str | None = None,
         limit: Kind | None = None,
         prefix: bool = True,
@@ -189,8 +195,11 @@ class Routes(list[Endpoint]):
         comes out; None answers 204. `status` is 200, or 204. `location` is a template over the
         answer's and the path's fields. `read` (so is every GET) makes the transaction read-only;
         `report` lets all its queries see one state. `idempotent=False` is for answers that must
-        not be stored, such as tokens. `entity` names the kind of thing in the audit row (else the
-        slice). `prefix=False` mounts at the root, where nothing is limited that does not say so.
+        not be stored, such as tokens. `if_match` is for what changes one row: "optional" takes an
+        If-Match, "required" demands one (428); the handler returns the row with its `version`, a
+        DELETE's as well. `deprecated` is said on every answer, and its use is counted. `entity`
+        names the kind of thing in the audit row (else the slice). `prefix=False` mounts at the
+        root, where nothing is limited that does not say so.
         """
         where = f"{method} {path}"
         if [permission is not None, public, any_user].count(True) != 1:
@@ -204,6 +213,8 @@ class Routes(list[Endpoint]):
         if returns is None and not public and status not in {None, 204}:
             raise TypeError(f"{where}: an endpoint that returns nothing answers 204")
         mode = Mode.REPORT if report else Mode.READ if read or method == "GET" else Mode.WRITE
+        if if_match is not None and (public or mode is not Mode.WRITE):
+            raise TypeError(f"{where}: if_match is for what changes something")
         answered = status or (204 if returns is None else 200)
 
         def declare(handler: Handler) -> Handler:
@@ -226,6 +237,8 @@ class Routes(list[Endpoint]):
                     location=None if location is None else PREFIX + location,
                     mode=mode,
                     idempotent=idempotent,
+                    if_match=if_match,
+                    deprecated=deprecated,
                     entity=entity or tag,
                     limit=limit,
                 )

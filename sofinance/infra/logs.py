@@ -21,6 +21,8 @@ from sofinance.infra.times import iso_now
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sofinance.infra.trace_context import TraceContext
+
 SERVICE = "sofinance"
 LEVELS = {number: logging.getLevelName(number) for number in range(0, 51, 10)}
 # A traceback is cut here, so that a line stays a line that log shippers accept.
@@ -38,10 +40,15 @@ SECRETS = re.compile(
 class Trace:
     """What is known about the request that is being answered; it fills up on the way."""
 
-    __slots__ = ("error_code", "ip", "org_id", "quota", "request_id", "user_id")
+    __slots__ = (
+        "announced", "context", "error_code", "ip", "org_id", "quota", "request_id", "user_id",
+    )  # fmt: skip
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, context: TraceContext | None = None) -> None:
         self.request_id = request_id
+        self.context = context
+        # Headers that every answer of the endpoint has, refusals too.
+        self.announced: dict[str, str] | None = None
         self.user_id: int | None = None
         self.org_id: int | None = None
         self.error_code: str | None = None
@@ -66,6 +73,8 @@ class Journal:
         if level < self.level:
             return
         trace = TRACE.get()
+        if trace is not None and trace.context is not None:
+            metadata = {**metadata, "trace_id": trace.context.trace_id}
         line = orjson.dumps(
             {
                 "timestamp": iso_now(),

@@ -55,7 +55,9 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")
-
+DEPRECATED_CALLS = Counter(
+    "deprecated_requests_total", "Requests to what is deprecated.", ["method", "route"]
+)  # fmt: skip
 LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
 # labels() costs more than counting: the children are looked up once per route.

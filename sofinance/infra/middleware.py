@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
 
-from sofinance.infra import errors, metrics
+from sofinance.infra import errors, metrics, trace_context
+from sofinance.infra.answer import JSON_HEADERS
+from sofinance.infra.cors import Cors
 from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.logs import JOURNAL, TRACE, Trace
-from sofinance.infra.route import JSON_HEADERS, USER_AGENT_LENGTH_MAX, Machine
+from sofinance.infra.route import USER_AGENT_LENGTH_MAX, Machine
+from sofinance.infra.security import SECURITY_HEADERS, Hsts
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +38,31 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def surround(machine: Machine) -> Any:
     """Return the application's one middleware."""
+    cors, hsts = Cors(machine.settings.cors_origins.split(",")), Hsts(machine.settings)
 
     @web.middleware
     async def surrounded(request: web.Request, handler: Answer) -> web.StreamResponse:
         started_s = time.perf_counter()
         given = request.headers.get("X-Request-ID")
-        request_id = given if given and REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        trace = Trace(request_id)
+        context = trace_context.read(request.headers)
+        request_id = given if given and REQUEST_ID.fullmatch(given) else context.trace_id
+        trace = Trace(request_id, context)
         trace.ip = machine.proxies.address(request)
         TRACE.set(trace)
         method, path = request.method, request.rel_url.raw_path
         JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
         try:
-            response = await handler(request)
+            response = cors.preflight(request) or await handler(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an envelope
             response = refuse(machine, request, trace, error)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
             for name, value in trace.quota.items():
                 response.headers[name] = value
+            response.headers["traceparent"] = context.traceparent
+            dress(response, trace)
+            cors.dress(request, response)
+            hsts.dress(request, response)
         duration_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
@@ -76,6 +85,15 @@ def surround(machine: Machine) -> Any:
     return surrounded
 
 
+def dress(response: web.StreamResponse, trace: Trace) -> None:
+    """Add what every answer has, wherever it came from."""
+    if "Content-Security-Policy" not in response.headers:
+        response.headers.update(SECURITY_HEADERS)
+    for name, value in (trace.announced or {}).items():
+        # Beside what is there: an answer may have links of its own.
+        response.headers.add(name, value)
+
+
 def refuse(
     machine: Machine, request: web.Request, trace: Trace, error: Exception
 ) -> web.StreamResponse:
@@ -95,12 +113,31 @@ def refuse(
     trace.error_code = known.code
     accept = request.headers.get("Accept", "")
     if errors.wants_problem(accept):
-        body = errors.problem(known, request_id=trace.request_id, path=request.rel_url.raw_path)
+        body = errors.problem(known, trace=trace, path=request.rel_url.raw_path)
         headers = {**JSON_HEADERS, "Content-Type": "application/problem+json", **known.headers}
     else:
         body = machine.envelope.failure(known, trace.request_id)
         headers = {**JSON_HEADERS, **known.headers}
-    return web.Response(body=body, status=known.status, headers=headers)
+    response = web.Response(body=body, status=known.status, headers=headers)
+    if known.status == 408:
+        response.force_close()  # what still comes of the body is nobody's
+    return response
+
+
+async def meet_expectation(request: web.Request) -> web.StreamResponse | None:
+    """Tell a client that waits for it to go on; refuse (417) to do what we do not know.
+
+    This is before routes and middlewares, so the answer is made here.
+    """
+    if request.headers.get("Expect", "").strip().lower() == "100-continue":
+        if request.version >= HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # else it would count as a part of the answer
+        return None
+    return plain_refusal(
+        request,
+        ApiError("expectation_failed", "We know no Expect but 100-continue.", status=417),
+    )
 
 
 def answer_unreadable(
@@ -116,8 +153,17 @@ def answer_unreadable(
     if status >= 500:
         log.error("unhandled error", exc_info=exc)
         error = errors.internal()
+    elif isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
+        error = ApiError(
+            "head_too_large", "The request line or the headers are more than we take.", status=431
+        )
     else:
         error = ApiError("malformed_request", "This is not HTTP as we know it.", status=status)
+    return plain_refusal(request, error)
+
+
+def plain_refusal(request: web.BaseRequest, error: ApiError) -> web.Response:
+    """Refuse what no middleware sees, and hear no more of the connection."""
     metrics.observe(request.method, UNMATCHED, error.status, 0.0)
     body = PLAIN_ENVELOPE.failure(error, "")
     response = web.Response(body=body, status=error.status, headers=JSON_HEADERS)

@@ -28,6 +28,7 @@ from sofinance.infra.db import Mode
 from sofinance.infra.fields import Pagination, Timestamp
 from sofinance.infra.http import Endpoint, Paged
 from sofinance.infra.parse import BRANCH_HEADER
+from sofinance.infra.security import SECURITY_HEADERS, page_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,8 @@ async def show_ui(_request: web.Request) -> web.Response:
     page = (UI_FILES / "index.html").read_text("utf-8")
     for name, path in (("path", SWAGGER_PATH), ("static", f"{UI_PATH}/static")):
         page = page.replace(f"{{{{ {name} }}}}", path)
-    return web.Response(text=page, content_type="text/html")
+    headers = {**SECURITY_HEADERS, "Content-Security-Policy": page_policy(page)}
+    return web.Response(text=page, content_type="text/html", headers=headers)
 
 
 async def show_ui_file(request: web.Request) -> web.FileResponse:
@@ -350,7 +352,7 @@ def tags(endpoints: list[Endpoint]) -> list[dict[str, str]]:
 def texts(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
     """Return what people read about an endpoint: the docstring of its handler."""
     summary, _, rest = (endpoint.handler.__doc__ or "").strip().partition("\n")
-    described = {
+    described: dict[str, Any] = {
         "operationId": operation_id,
         "tags": [endpoint.tag],
         "summary": summary,
@@ -358,6 +360,8 @@ def texts(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
     }
     if endpoint.permission is not None:
         described["x-permission"] = endpoint.permission
+    if endpoint.deprecated is not None:
+        described["deprecated"] = True
     return described
 
 

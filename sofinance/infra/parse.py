@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
+import re
 from collections.abc import Mapping
+from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from aiohttp import web
 from marshmallow import Schema, ValidationError, fields
 
 from sofinance.infra import errors
@@ -16,32 +21,80 @@ from sofinance.infra.fields import ID_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import web
-
 ID_DIGITS_MAX = 19
 BRANCH_HEADER = "X-Branch-Id"
+IDENTITY = "identity"
+UTF_8 = frozenset({"utf-8", "utf8"})
+# How deep JSON may be nested where nobody says otherwise: as deep as orjson goes.
+DEPTH_MAX = 512
+CONTENT_TYPE_COUNT_MAX = 256
+# Brackets in strings are none: a string is passed over as a whole, to its end or the text's.
+BRACKET_OR_STRING = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_json(request: web.Request, *, timeout_s: float, depth_max: int) -> Any:
     """Read a JSON body; an empty one is an object without fields, which the schema judges.
 
-    Raises unsupported_media_type (415) and malformed_json (400).
+    Raises unsupported_media_type and unsupported_content_encoding (415), request_timeout (408) and
+    malformed_json (400).
     """
-    raw = await request.read()
+    encoding = request.headers.get("Content-Encoding", IDENTITY)
+    if encoding.strip().lower() != IDENTITY:
+        raise ApiError(
+            "unsupported_content_encoding",
+            "Send the body as it is, without a Content-Encoding.",
+            status=415,
+            headers={"Accept-Encoding": IDENTITY},
+        )
+    if (request.content_length or 0) > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
+    raw = await _read(request, timeout_s)
     if not raw:
         return {}
     content_type = request.headers.get("Content-Type", "")
-    if content_type != "application/json":
-        kind = content_type.partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.endswith("+json"):
-            raise ApiError(
-                "unsupported_media_type", "Send JSON: Content-Type: application/json.", status=415
-            )
-    return loads(raw)
+    if content_type != "application/json" and not _is_json(content_type):
+        raise ApiError(
+            "unsupported_media_type",
+            "Send JSON in UTF-8: Content-Type: application/json.",
+            status=415,
+            headers={"Accept": "application/json"},
+        )
+    return loads(raw, depth_max)
 
 
-def loads(raw: bytes) -> Any:
-    """Parse JSON strictly: NaN, broken UTF-8 and a key given twice are malformed_json (400)."""
+async def _read(request: web.Request, timeout_s: float) -> bytes:
+    if request.content.is_eof():
+        return await request.read()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError("request_timeout", "The body took too long to arrive.", status=408) from None
+
+
+@functools.lru_cache(CONTENT_TYPE_COUNT_MAX)
+def _is_json(content_type: str) -> bool:
+    """Say whether a content type is JSON in UTF-8, the only encoding that JSON has (RFC 8259)."""
+    message = Message()
+    message["Content-Type"] = content_type
+    kind = message.get_content_type()
+    charset = message.get_param("charset", "utf-8")
+    is_json = kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+    return is_json and isinstance(charset, str) and charset.lower() in UTF_8
+
+
+def loads(raw: bytes, depth_max: int = DEPTH_MAX) -> Any:
+    """Parse JSON strictly.
+
+    NaN, Infinity, a number beyond a double's range, broken UTF-8, a key given twice and what is
+    nested too deeply are malformed_json (400).
+    """
+    # Each level opens with one of these. Where there are fewer of them, strings and all, than
+    # levels are allowed, nothing needs to be measured.
+    if raw.count(b"[") + raw.count(b"{") > depth_max:
+        _check_depth(raw, depth_max)
     try:
         parsed = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -55,6 +108,18 @@ def loads(raw: bytes) -> Any:
         except RecursionError:
             raise _malformed("nested too deeply") from None
     return parsed
+
+
+def _check_depth(raw: bytes, depth_max: int) -> None:
+    depth = 0
+    for part in BRACKET_OR_STRING.finditer(raw):
+        match part[0]:
+            case b"[" | b"{":
+                depth += 1
+                if depth > depth_max:
+                    raise _malformed(f"nested deeper than {depth_max} levels")
+            case b"]" | b"}":
+                depth -= 1
 
 
 def _count_keys(parsed: Any) -> int:

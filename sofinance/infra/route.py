@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+import time
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -18,13 +17,15 @@ import orjson
 from aiohttp import web
 
 from sofinance import queries as q
-from sofinance.infra import errors
+from sofinance.infra import errors, idempotency
+from sofinance.infra.answer import Answer, Writer, respond
 from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
-from sofinance.infra.fields import pagination
+from sofinance.infra.etag import Precondition
 from sofinance.infra.guard import Guard, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
+from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
     BRANCH_HEADER,
@@ -36,13 +37,9 @@ from sofinance.infra.parse import (
 )
 from sofinance.infra.proxies import Proxies
 from sofinance.infra.rate_limit import Limiter
-from sofinance.infra.shapes import compile_dump, compile_load
+from sofinance.infra.shapes import compile_load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from marshmallow import Schema
-
     from sofinance.config import Settings
     from sofinance.infra.sql import Connection
 
@@ -50,7 +47,6 @@ ATTEMPT_COUNT_MAX = 3
 FORBIDDEN = 403
 # The wait before another attempt is random, up to this, doubled each time.
 BACKOFF_MS = 10
-KEY_LENGTH_MAX = 255
 USER_AGENT_LENGTH_MAX = 500
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
@@ -62,12 +58,6 @@ DEAD = (
     asyncpg.InterfaceError,
     OSError,
 )
-JSON_HEADERS = {
-    "Content-Type": "application/json; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Server": "SOFinance",
-}
 # What an audit row never holds.
 SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
 NOBODY = Principal(
@@ -108,32 +98,6 @@ class StaleConnectionError(ConnectionError):
     """The connection was dead when it was taken from the pool: nothing was done with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key and what was asked under it, as digests."""
-
-    key_hash: bytes
-    fingerprint: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What was answered under a key the first time."""
-
-    status: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a handler's result became."""
-
-    data: Any
-    json: bytes
-    body: bytes
-    headers: dict[str, str]
-
-
 class Route:
     """An endpoint in an application: what can be worked out before the first request, is."""
 
@@ -144,14 +108,14 @@ class Route:
         # Probes and scrapers ask at the root, and are never told to come back later.
         self._is_limited = endpoint.limit is not None or endpoint.path.startswith(PREFIX)
         self._fit = None if endpoint.body is None else compile_load(endpoint.body)
-        self._dump = dumper(endpoint.returns)
+        self._writer = Writer(endpoint, machine.envelope)
+        self._precondition = Precondition(endpoint.if_match, endpoint.method)
         self._query = QueryReader(endpoint.query)
         self._has_path = "{" in endpoint.path
-        writes = endpoint.mode is Mode.WRITE
+        writes = self._writes = endpoint.mode is Mode.WRITE
         self._audits = writes and machine.settings.enable_audit_logging
         self._keeps = writes and endpoint.idempotent
         self._key_required = endpoint.method == "POST" and machine.settings.idempotency_required
-        self._message = orjson.dumps(endpoint.message)
         self._action = endpoint.name.encode()
         self._entity = endpoint.entity.encode()
 
@@ -182,7 +146,11 @@ class Route:
         sent: Any = {}
         body: dict[str, Any] = {}
         if self._fit is not None:
-            sent = await read_json(request)
+            sent = await read_json(
+                request,
+                timeout_s=self._machine.settings.request_body_timeout_s,
+                depth_max=self._machine.settings.max_json_depth,
+            )
             body = load(self._fit, sent)
         machine = self._machine
 
@@ -196,8 +164,8 @@ class Route:
             )  # fmt: skip
 
         if self.endpoint.public:
-            return await self._answer_anybody(make_call(None))
-        key = self._key(request, sent) if self._keeps else None
+            return await self._answer_anybody(request, make_call(None))
+        key = self._key(request, principal, sent) if self._keeps else None
         attempt = 1
         while True:
             try:
@@ -273,22 +241,27 @@ class Route:
         async with self._machine.db.tenant(principal.org_id, user_id=principal.user_id) as conn:
             await conn.execute(row)
 
-    async def _answer_anybody(self, call: Call) -> web.StreamResponse:
+    async def _answer_anybody(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Answer at a public endpoint, which opens its own transactions and may stream."""
         result = await self._handler(call)
         if isinstance(result, web.StreamResponse):
             return result
-        answer = self._write(call, result)
-        return respond(self.endpoint.status, answer.body, answer.headers)
+        answer = self._writer.write(request, call, result)
+        return self._writer.respond(request, answer)
 
     async def _attempt(self, request: web.Request, call: Call, key: Key | None) -> web.Response:
         """Do all of it once, from BEGIN to COMMIT."""
+        seen = self._precondition.read(request) if self._writes else None
         stored = await self._open(call, key)
         if stored is not None:
             return self._replay(call, stored)
-        answer = self._write(call, await self._handler(call))
+        result = await self._handler(call)
+        self._precondition.check(seen, result)
+        answer = self._writer.write(request, call, result)
         await commit(call.conn, self._closing(request, call, key, answer))
-        return respond(self.endpoint.status, answer.body, answer.headers)
+        if key is not None:
+            answer.headers.update(idempotency.expiry_headers(key.expires_at_s))
+        return self._writer.respond(request, answer)
 
     async def _open(self, call: Call, key: Key | None) -> Stored | None:
         """Begin, and reserve the key; returns what was answered if it is an earlier request's."""
@@ -300,7 +273,7 @@ class Route:
             org_id=call.org_id,
             key_hash=key.key_hash,
             fingerprint=key.fingerprint,
-            ttl_hours=call.settings.idempotency_ttl_hours,
+            expires_at_s=key.expires_at_s,
         )
         try:
             if await begin(call.conn, f"{message};\n{reserve}") == RESERVED:
@@ -316,32 +289,12 @@ class Route:
                     return None
                 raise errors.try_again()  # somebody else found it expired, too
         except asyncpg.LockNotAvailableError:
-            raise key_in_use() from None
+            raise idempotency.in_use() from None
         if found.fingerprint != key.fingerprint:
-            raise ApiError(
-                "idempotency_key_reused",
-                "This Idempotency-Key was used for another request.",
-                status=422,
-            )
+            raise idempotency.reused()
         if found.status is None or found.body is None:
-            raise key_in_use()
-        return Stored(found.status, found.body)
-
-    def _write(self, call: Call, result: Any) -> Answer:
-        """Turn what a handler returned into an answer."""
-        if self._dump is None:
-            return Answer(None, b"null", b"", {})
-        data = self._dump(result, call.query)
-        json = orjson.dumps(data)
-        envelope = self._machine.envelope
-        body = envelope.success(self._message, json, call.request_id, envelope.mirrored(data))
-        return Answer(data, json, body, self._headers(data, call.path))
-
-    def _headers(self, data: Any, path: Mapping[str, Any]) -> dict[str, str]:
-        location = self.endpoint.location
-        if location is None or not isinstance(data, dict):
-            return JSON_HEADERS
-        return {**JSON_HEADERS, "Location": location.format_map({**path, **data})}
+            raise idempotency.in_use()
+        return Stored(found.status, found.body, found.etag, found.expires_at)
 
     def _closing(self, request: web.Request, call: Call, key: Key | None, answer: Answer) -> str:
         """Write the message that ends the transaction: audit row, stored answer, COMMIT."""
@@ -355,6 +308,7 @@ class Route:
                     key_hash=key.key_hash,
                     status=self.endpoint.status,
                     body=answer.body,
+                    etag=None if answer.etag is None else answer.etag.encode(),
                 )
             )
         parts.append(COMMIT)
@@ -410,41 +364,31 @@ class Route:
 
     def _shape(self, before: Any) -> Any:
         """Write how it was like the answer writes how it is, where it has all of its fields."""
-        if self._dump is None or isinstance(self.endpoint.returns, Paged):
+        if self._writer.dump is None or isinstance(self.endpoint.returns, Paged):
             return before
         try:
-            return self._dump(before, {})
+            return self._writer.dump(before, {})
         except (KeyError, AttributeError):
             return before
 
-    def _key(self, request: web.Request, sent: Any) -> Key | None:
-        header = request.headers.get("Idempotency-Key")
-        if header is None:
-            if self._key_required:
-                raise ApiError(
-                    "idempotency_key_required", "This needs an Idempotency-Key.", status=400
-                )
-            return None
-        # The draft standard quotes the key, the world does not: both name the same key.
-        name = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
-        if not (0 < len(name) <= KEY_LENGTH_MAX and name.isascii() and name.isprintable()):
-            raise ApiError(
-                "idempotency_key_invalid",
-                f"An Idempotency-Key has 1 to {KEY_LENGTH_MAX} printable ASCII characters.",
-                status=400,
-            )
-        # What was asked, whatever the order of the keys or the spaces between them.
-        asked = (
-            f"{request.method} {request.raw_path}\n{request.headers.get(BRANCH_HEADER, '')}\n"
-        ).encode("utf-8", "surrogateescape") + orjson.dumps(sent, option=orjson.OPT_SORT_KEYS)
-        return Key(sha256(name.encode()).digest(), sha256(asked).digest())
+    def _key(self, request: web.Request, principal: Principal, sent: Any) -> Key | None:
+        kept_s = self._machine.settings.idempotency_ttl_hours * idempotency.HOUR_S
+        return idempotency.read_key(
+            request,
+            sent,
+            user_id=principal.user_id,
+            required=self._key_required,
+            expires_at_s=int(time.time()) + kept_s,
+        )
 
     def _replay(self, call: Call, stored: Stored) -> web.Response:
         """Answer as the first time."""
-        headers = {"Idempotent-Replayed": "true"}
+        headers = {"Idempotent-Replayed": "true", **idempotency.expiry_headers(stored.expires_at)}
         if stored.body:
             data = orjson.loads(stored.body)["data"]
-            headers |= self._headers(data, call.path)
+            headers |= self._writer.headers(data, call.path)
+        if stored.etag is not None:
+            headers["ETag"] = stored.etag
         return respond(stored.status, stored.body, headers)
 
 
@@ -463,16 +407,6 @@ def is_worth_another_try(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in errors.RETRIED or error.sqlstate == errors.ACCESS_CHANGED
     return isinstance(error, StaleConnectionError)
-
-
-def key_in_use() -> ApiError:
-    """Say that another request with this key is still running."""
-    return ApiError(
-        "idempotency_key_in_use",
-        "A request with this Idempotency-Key is still running.",
-        status=409,
-        headers={"Retry-After": str(errors.RETRY_AFTER_S)},
-    )
 
 
 def branch_refusal(request: web.Request, own: frozenset[int], *, org_wide: bool) -> ApiError | None:
@@ -496,35 +430,8 @@ def branch_of(request: web.Request, principal: Principal) -> int | None:
     return branch_id
 
 
-def dumper(
-    returns: Schema | Paged | None,
-) -> Callable[[Any, Mapping[str, Any]], dict[str, Any] | list[Any]] | None:
-    """Return the function that turns a handler's result into data; None when there is none."""
-    match returns:
-        case None:
-            return None
-        case Paged():
-            dump_item = compile_dump(returns.schema)
-
-            def dump_page(result: Any, query: Mapping[str, Any]) -> dict[str, Any]:
-                rows, total = result
-                items = [dump_item(row, None) for row in rows]
-                return {"items": items, "pagination": pagination(total, query)}
-
-            return dump_page
-    dump_one = compile_dump(returns)
-    if returns.many:
-        return lambda result, _: [dump_one(row, None) for row in result]
-    return lambda result, _: dump_one(result, None)
-
-
 def without_secrets(value: Any) -> Any:
     """Return a row or a mapping without the fields that no audit row may hold."""
     if not hasattr(value, "items"):
         return value
     return {name: inner for name, inner in value.items() if name not in SECRET_KEYS}
-
-
-def respond(status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
-    """Make the answer."""
-    return web.Response(body=body or None, status=status, headers=headers)

@@ -1,6 +1,7 @@
-"""Moments as text: ISO 8601 in UTC with milliseconds and Z, the one form in answers and logs."""
+"""Moments as text: ISO 8601 in UTC with milliseconds and Z; in headers, HTTP's own form."""
 
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import orjson
 
@@ -16,3 +17,9 @@ def iso(moment: datetime) -> str:
 def iso_now() -> str:
     """Write this moment."""
     return iso(datetime.now(UTC))
+
+
+def http_date(moment: float | datetime) -> str:
+    """Write a moment as HTTP headers have it; a number counts seconds from 1970 in UTC."""
+    seconds = moment if isinstance(moment, int | float) else moment.timestamp()
+    return formatdate(seconds, usegmt=True)

@@ -16,7 +16,7 @@ from organisation
 where org_id = :org_id
 returning
     id, code, name, type, role, currency, branch_id, takes_payments, is_active, created_at,
-    updated_at;
+    updated_at, version;
 
 -- name: change_account :one
 -- Rename or renumber an account.
@@ -25,7 +25,7 @@ set code = :code, name = :name, updated_at = now()
 where org_id = :org_id and id = :id
 returning
     id, code, name, type, role, currency, branch_id, takes_payments, is_active, created_at,
-    updated_at;
+    updated_at, version;
 
 -- name: close_account :one
 -- Close an account; closing a closed one changes nothing.
@@ -35,7 +35,7 @@ set is_active = false, updated_at = now()
 where org_id = :org_id and id = :id
 returning
     id, code, name, type, role, currency, branch_id, takes_payments, is_active, created_at,
-    updated_at;
+    updated_at, version;
 
 -- name: get_account :one
 -- Get an account with its balance today: the snapshots and the lines since.
@@ -52,6 +52,7 @@ select
     account.is_active,
     account.created_at,
     account.updated_at,
+    account.version,
     coalesce((
         select sum(day.debit - day.credit) from account_day as day
         where day.org_id = :org_id and day.account_id = account.id

@@ -15,7 +15,7 @@ with created as (
         :is_active
     )
     returning
-        id, name, address, phone, email, time_zone, is_active, created_at, updated_at
+        id, name, address, phone, email, time_zone, is_active, created_at, updated_at, version
 ),
 
 first_till as (
@@ -38,6 +38,7 @@ select
     created.is_active,
     created.created_at,
     created.updated_at,
+    created.version,
     first_till.id as till_id
 from created
 cross join first_till;
@@ -50,7 +51,7 @@ set
     name = :name, address = :address, phone = :phone, email = :email,
     time_zone = coalesce(:time_zone, time_zone), is_active = :is_active, updated_at = now()
 where org_id = :org_id and id = :id
-returning id, name, address, phone, email, time_zone, is_active, created_at, updated_at;
+returning id, name, address, phone, email, time_zone, is_active, created_at, updated_at, version;
 
 -- name: get_branch :one
 -- Get a branch.
@@ -63,7 +64,8 @@ select
     time_zone,
     is_active,
     created_at,
-    updated_at
+    updated_at,
+    version
 from branch
 where org_id = :org_id and id = :id;
 
@@ -103,7 +105,7 @@ where
 -- Create a till, which begins its own series of receipt numbers.
 insert into till (org_id, branch_id, name)
 values (:org_id, :branch_id, :name)
-returning id, branch_id, name, is_active, receipt_count, created_at;
+returning id, branch_id, name, is_active, receipt_count, created_at, version;
 
 -- name: list_tills :many
 -- List the tills of a branch.

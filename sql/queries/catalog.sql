@@ -5,7 +5,7 @@
 -- nullable: description
 insert into category (org_id, name, description, is_active)
 values (:org_id, :name, :description, :is_active)
-returning id, name, description, is_active, created_at, updated_at;
+returning id, name, description, is_active, created_at, updated_at, version;
 
 -- name: change_category :one
 -- Replace a category.
@@ -13,12 +13,13 @@ returning id, name, description, is_active, created_at, updated_at;
 update category
 set name = :name, description = :description, is_active = :is_active, updated_at = now()
 where org_id = :org_id and id = :id
-returning id, name, description, is_active, created_at, updated_at;
+returning id, name, description, is_active, created_at, updated_at, version;
 
--- name: delete_category :exec
+-- name: delete_category :one
 -- Delete a category; refused (product_category_known) while products belong to it.
 delete from category
-where org_id = :org_id and id = :id;
+where org_id = :org_id and id = :id
+returning version;
 
 -- name: get_category :one
 -- Get a category and how many products it has.
@@ -30,6 +31,7 @@ select
     is_active,
     created_at,
     updated_at,
+    version,
     (
         select count(*) from product
         where product.org_id = :org_id and product.category_id = category.id
@@ -91,7 +93,7 @@ from organisation
 where org_id = :org_id
 returning
     id, sku, barcode, name, description, category_id, tax_code_id, currency, cost, price,
-    is_active, created_at, updated_at;
+    is_active, created_at, updated_at, version;
 
 -- name: change_product :one
 -- Replace a product; sales already posted keep their price.
@@ -104,7 +106,7 @@ set
 where org_id = :org_id and id = :id
 returning
     id, sku, barcode, name, description, category_id, tax_code_id, currency, cost, price,
-    is_active, created_at, updated_at;
+    is_active, created_at, updated_at, version;
 
 -- name: get_product :one
 -- Get a product with its category, its tax code and its stock in all branches.
@@ -123,6 +125,7 @@ select
     product.is_active,
     product.created_at,
     product.updated_at,
+    product.version,
     category.name as category_name,
     tax_code.code as tax_code,
     tax_code.rate_percent as tax_rate_percent,

@@ -21,7 +21,7 @@ from organisation
 where org_id = :org_id
 returning
     id, name, email, phone, address, customer_type, currency, credit_limit, status, notes,
-    created_at, updated_at;
+    created_at, updated_at, version;
 
 -- name: change_customer :one
 -- Replace what is known of a customer; without a credit limit it keeps its own.
@@ -34,7 +34,7 @@ set
 where org_id = :org_id and id = :id
 returning
     id, name, email, phone, address, customer_type, currency, credit_limit, status, notes,
-    created_at, updated_at;
+    created_at, updated_at, version;
 
 -- name: get_customer :one
 -- Get a customer.
@@ -50,7 +50,8 @@ select
     status,
     notes,
     created_at,
-    updated_at
+    updated_at,
+    version
 from customer
 where org_id = :org_id and id = :id;
 

@@ -4,7 +4,7 @@
 -- Create an open period; months are also opened by the first posting into them.
 insert into accounting_period (org_id, starts_on, ends_on)
 values (:org_id, :starts_on, :ends_on)
-returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at;
+returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at, version;
 
 -- name: get_period :one
 -- Get a period.
@@ -15,7 +15,8 @@ select
     is_closed,
     closed_by,
     closed_at,
-    created_at
+    created_at,
+    version
 from accounting_period
 where org_id = :org_id and id = :id;
 
@@ -24,14 +25,14 @@ where org_id = :org_id and id = :id;
 update accounting_period
 set is_closed = true, closed_by = :user_id, closed_at = now()
 where org_id = :org_id and id = :id
-returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at;
+returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at, version;
 
 -- name: reopen_period :one
 -- Open a closed period again.
 update accounting_period
 set is_closed = false, closed_by = null, closed_at = null
 where org_id = :org_id and id = :id
-returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at;
+returning id, starts_on, ends_on, is_closed, closed_by, closed_at, created_at, version;
 
 -- name: list_periods :many
 -- List periods, latest first.

@@ -49,12 +49,14 @@ select
 -- Reserve an idempotency key: 1 when it is ours now, 0 when an earlier request has it.
 -- Waits for a request that is still running with the key, at most lock_timeout.
 insert into idempotency_key (org_id, key_hash, fingerprint, expires_at)
-values (:org_id, :key_hash, :fingerprint, now() + make_interval(hours => :ttl_hours))
+values (:org_id, :key_hash, :fingerprint, to_timestamp(:expires_at_s::bigint))
 on conflict (org_id, key_hash) do nothing;
 
 -- name: store_answer :exec
 -- Keep what was answered under a reserved key, for whoever asks again.
-update idempotency_key set status = :status, body = :body
+-- nullable: etag
+update idempotency_key
+set status = :status, body = :body, etag = convert_from(:etag, 'utf8')
 where org_id = :org_id and key_hash = :key_hash;
 
 -- name: write_audit :exec
@@ -91,7 +93,13 @@ rollback;
 -- name: find_answer :maybe
 -- Read what was answered under an idempotency key, and whether that may still be said.
 -- not null: is_expired
-select fingerprint, status, body, expires_at <= now() as is_expired
+select
+    fingerprint,
+    status,
+    body,
+    etag,
+    expires_at,
+    expires_at <= now() as is_expired
 from idempotency_key
 where org_id = :org_id and key_hash = :key_hash;
 

@@ -4,7 +4,7 @@
 -- Create a tax code.
 insert into tax_code (org_id, code, name, rate_percent, is_active)
 values (:org_id, :code, :name, :rate_percent, :is_active)
-returning id, code, name, rate_percent, is_active, created_at, updated_at;
+returning id, code, name, rate_percent, is_active, created_at, updated_at, version;
 
 -- name: change_tax_code :one
 -- Replace a tax code; sales already posted keep their rate.
@@ -13,7 +13,7 @@ set
     code = :code, name = :name, rate_percent = :rate_percent, is_active = :is_active,
     updated_at = now()
 where org_id = :org_id and id = :id
-returning id, code, name, rate_percent, is_active, created_at, updated_at;
+returning id, code, name, rate_percent, is_active, created_at, updated_at, version;
 
 -- name: get_tax_code :one
 -- Get a tax code.
@@ -24,7 +24,8 @@ select
     rate_percent,
     is_active,
     created_at,
-    updated_at
+    updated_at,
+    version
 from tax_code
 where org_id = :org_id and id = :id;
 

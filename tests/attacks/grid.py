@@ -140,14 +140,24 @@ DEFINERS = {
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {
+    "account_version_counted",
+    "accounting_period_version_counted",
     "app_user_address_known",
     "app_user_access_counted",
     "role_grant_counted",
     "user_branch_counted",
     "user_permission_counted",
+    "app_user_version_counted",
+    "branch_version_counted",
+    "category_version_counted",
+    "customer_version_counted",
+    "organisation_version_counted",
+    "product_version_counted",
     "receivable_follows",
     "sale_counts_on_its_till",
     "sale_void_waits",
+    "tax_code_version_counted",
+    "till_version_counted",
 }
 
 # The application's role tries to become more than it is.

@@ -11,6 +11,7 @@ import pytest
 from sofinance.infra import errors, rate_limit
 from sofinance.infra.buckets import Policy
 from sofinance.infra.errors import ApiError, NotFoundError, from_postgres, translate, wants_problem
+from sofinance.infra.logs import Trace
 
 WORDS = {"toy_name_taken": "Taken.", "stock_not_negative": "Not enough."}
 
@@ -126,7 +127,7 @@ def test_problem_details_are_for_who_prefers_them(accept: str, wanted: bool) -> 
 
 def test_problem_details_say_the_same_as_the_envelope() -> None:
     error = ApiError("toy_name_taken", "Taken.", status=409, name="bear")
-    assert orjson.loads(errors.problem(error, request_id="r-1", path="/toys")) == {
+    assert orjson.loads(errors.problem(error, trace=Trace("r-1"), path="/toys")) == {
         "type": "urn:sofinance:error:toy_name_taken",
         "title": "Taken.",
         "status": 409,
@@ -135,13 +136,14 @@ def test_problem_details_say_the_same_as_the_envelope() -> None:
         "code": "toy_name_taken",
         "details": {"name": "bear"},
         "request_id": "r-1",
+        "trace_id": None,
     }
 
 
 def test_a_refused_request_has_the_registered_problem_type() -> None:
     policy = Policy.per_minute("user", 60, 2)
     error = rate_limit.refusal([(policy, 2_000_000)], policy_header='"user";q=2;w=2')
-    problem = orjson.loads(errors.problem(error, request_id="r-1", path="/toys"))
+    problem = orjson.loads(errors.problem(error, trace=Trace("r-1"), path="/toys"))
     assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
     assert problem["violated-policies"] == ["user"]
     assert problem["status"] == 429

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +93,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, *outcomes: Any) -> list[int]:
             "POST",
             "/categories",
             {"content": b"no gzip", "headers": {"Content-Encoding": "gzip"}},
-            (400, "malformed_request"),
+            (415, "unsupported_content_encoding"),
         ),
         ("GET", "/categories", {"headers": {"X-Branch-Id": "x"}}, (422, "invalid_request")),
     ],
@@ -332,6 +334,23 @@ async def test_a_key_is_for_one_request(api: Api, org: Org, other_org: Org) -> N
     assert (await api.post(PATH, other_org, FRUIT, key="k")).status == 201
 
 
+async def test_an_answer_is_for_who_asked(api: Api, org: Org) -> None:
+    await api.post(PATH, org, FRUIT, key="k")
+    answer = await api.post(PATH, org.member("MANAGER"), FRUIT, key="k")
+    assert answer.refused == (422, "idempotency_key_reused")
+
+
+async def test_a_key_says_how_long_it_is_kept(api_with: MakeApi, org: Org) -> None:
+    api = await api_with(idempotency_ttl_hours=2)
+    first = await api.post(PATH, org, FRUIT, key="k")
+    expires_at = parsedate_to_datetime(first.headers["Idempotency-Key-Expires"])
+    assert abs(expires_at - datetime.now(UTC) - timedelta(hours=2)) < timedelta(seconds=30)
+    again = await api.post(PATH, org, FRUIT, key="k")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["Idempotency-Key-Expires"] == first.headers["Idempotency-Key-Expires"]
+    assert "Idempotency-Key-Expires" not in (await api.get(PATH, org)).headers
+
+
 async def test_a_refusal_leaves_the_key_free(api: Api, org: Org) -> None:
     assert (await api.post(PATH, org, {"name": ""}, key="k")).status == 422
     await api.post(PATH, org, FRUIT)
@@ -360,7 +379,7 @@ async def test_a_key_in_use_is_told_so(
 ) -> None:
     monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 50)
     reserve = q.request.reserve_key.literal(
-        org_id=org.id, key_hash=sha256(b"k").digest(), fingerprint=b"x" * 32, ttl_hours=1
+        org_id=org.id, key_hash=sha256(b"k").digest(), fingerprint=b"x" * 32, expires_at_s=2**33
     )
     with psycopg.connect(dsn) as running:
         running.execute("select set_config('app.org_id', %s, true)", [str(org.id)])

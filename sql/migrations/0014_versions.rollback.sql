@@ -1,0 +1,23 @@
+-- Forget the versions.
+alter table idempotency_key drop column etag;
+drop trigger accounting_period_version_counted on accounting_period;
+alter table accounting_period drop column version;
+drop trigger account_version_counted on account;
+alter table account drop column version;
+drop trigger customer_version_counted on customer;
+alter table customer drop column version;
+drop trigger product_version_counted on product;
+alter table product drop column version;
+drop trigger category_version_counted on category;
+alter table category drop column version;
+drop trigger tax_code_version_counted on tax_code;
+alter table tax_code drop column version;
+drop trigger till_version_counted on till;
+alter table till drop column version;
+drop trigger branch_version_counted on branch;
+alter table branch drop column version;
+drop trigger app_user_version_counted on app_user;
+alter table app_user drop column version;
+drop trigger organisation_version_counted on organisation;
+alter table organisation drop column version;
+drop function version_counted();
