@@ -960,6 +960,23 @@ class inventory:
 
     get_goods_receipt: ClassVar[_GetGoodsReceipt]
 
+    class ListGoodsReceiptsRow(Row):
+        id: int
+        branch_id: int
+        kind: str
+        reference: str | None
+        supplier_name: str | None
+        currency: str
+        total: Decimal
+        line_count: int
+        received_on: date
+        entry_id: int | None
+
+    class _ListGoodsReceipts(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int | None, kind: str | None, before_id: int | None, limit: int) -> list[inventory.ListGoodsReceiptsRow]: ...
+
+    list_goods_receipts: ClassVar[_ListGoodsReceipts]
+
     class ListGoodsReceiptLinesRow(Row):
         line_no: int
         product_id: int

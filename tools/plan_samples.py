@@ -62,6 +62,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "inventory.count_stock_levels": {"low_stock_only": "false"},
     "inventory.get_goods_receipt": {"id": "101"},
     "inventory.list_goods_receipt_lines": {"receipt_id": "101"},
+    "inventory.list_goods_receipts": {"branch_id": "101"},
     "inventory.list_stock_levels": {"branch_id": "101", "low_stock_only": "false"},
     "inventory.receive_goods": {
         "kind": "PURCHASE", "received_on": NEW_DAY, "product_ids": "{1003,1001,1002}",

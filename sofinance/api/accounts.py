@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Id, Money, PageQuery, Timestamp
+from sofinance.infra.fields import CursorQuery, Id, Money, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
@@ -61,13 +61,6 @@ class AccountQuery(PageQuery):
     search = fields.Str(load_default=None, validate=validate.Length(max=120))
     type = fields.Str(load_default=None, validate=validate.OneOf(TYPES))
     active = fields.Bool(load_default=None)
-
-
-class CursorQuery(Schema):
-    """Which page of a list that programs read through."""
-
-    cursor = Id(load_default=None, metadata={"description": "next_cursor of the page before."})
-    limit = fields.Int(load_default=50, validate=validate.Range(1, 100))
 
 
 class AccountLine(Schema):

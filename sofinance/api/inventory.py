@@ -7,12 +7,22 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Exact, Id, Money, PageQuery, Quantity, Timestamp
+from sofinance.infra.fields import (
+    CursorQuery,
+    Exact,
+    Id,
+    Money,
+    PageQuery,
+    Quantity,
+    Timestamp,
+    cursor_page,
+)
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
 
 RECEIPT_LINES_MAX = 500
+RECEIPT_KINDS = ("PURCHASE", "OPENING")
 
 
 class NewReceiptLine(Schema):
@@ -27,7 +37,7 @@ class NewGoodsReceipt(Schema):
     """Goods that came in: PURCHASE credits payables, OPENING credits opening balance equity."""
 
     branch_id = Id(required=True)
-    kind = fields.Str(load_default="PURCHASE", validate=validate.OneOf(["PURCHASE", "OPENING"]))
+    kind = fields.Str(load_default="PURCHASE", validate=validate.OneOf(RECEIPT_KINDS))
     reference = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=100))
     supplier_name = fields.Str(
         load_default=None, allow_none=True, validate=validate.Length(max=200)
@@ -96,13 +106,25 @@ class StockLevel(Schema):
     updated_at = Timestamp(required=True)
 
 
-class MovementQuery(Schema):
-    """The movements of which product in which branch, before which one."""
+class ReceiptQuery(CursorQuery):
+    """The goods receipts of which branch and kind."""
+
+    branch_id = Id(load_default=None)
+    kind = fields.Str(load_default=None, validate=validate.OneOf(RECEIPT_KINDS))
+
+
+class GoodsReceipts(Schema):
+    """A page of goods receipts, latest first."""
+
+    items = fields.List(fields.Nested(GoodsReceipt), required=True)
+    next_cursor = Id(required=True, allow_none=True)
+
+
+class MovementQuery(CursorQuery):
+    """The movements of which product in which branch."""
 
     branch_id = Id(required=True)
     product_id = Id(required=True)
-    cursor = Id(load_default=None, metadata={"description": "next_cursor of the page before."})
-    limit = fields.Int(load_default=50, validate=validate.Range(1, 100))
 
 
 class Movement(Schema):
@@ -151,6 +173,24 @@ async def receive_goods(call: Call) -> Any:
 
 
 @routes.endpoint(
+    "GET", "/inventory/receipts", permission="inventory:read", query=ReceiptQuery(),
+    returns=GoodsReceipts(),
+)  # fmt: skip
+async def list_goods_receipts(call: Call) -> Any:
+    """List goods receipts, latest first."""
+    limit = call.query["limit"]
+    rows = await q.inventory.list_goods_receipts(
+        call.conn,
+        org_id=call.org_id,
+        branch_id=call.query["branch_id"],
+        kind=call.query["kind"],
+        before_id=call.query["cursor"],
+        limit=limit + 1,
+    )
+    return cursor_page(rows, limit, "id")
+
+
+@routes.endpoint(
     "GET", "/inventory/receipts/{id}", permission="inventory:read", returns=WholeGoodsReceipt(),
     report=True,
 )  # fmt: skip
@@ -192,5 +232,4 @@ async def list_movements(call: Call) -> Any:
         before_id=call.query["cursor"],
         limit=limit + 1,
     )
-    more = len(rows) > limit
-    return {"items": rows[:limit], "next_cursor": rows[limit - 1].id if more else None}
+    return cursor_page(rows, limit, "id")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
 
 from sofinance import queries as q
-from sofinance.infra.fields import Id, Money
+from sofinance.infra.fields import CursorQuery, Id, Money, cursor_page
 from sofinance.infra.http import Call, Routes
 from sofinance.schemas import NewPayment, Payment
 
@@ -30,13 +30,6 @@ class PostedPayment(Schema):
     outstanding_amount = Money(required=True)
     payment_type = fields.Str(required=True)
     entry_id = Id(required=True)
-
-
-class PaymentQuery(Schema):
-    """Which page of a sale's payments."""
-
-    cursor = Id(load_default=None, metadata={"description": "next_cursor of the page before."})
-    limit = fields.Int(load_default=50, validate=validate.Range(1, 100))
 
 
 class SaleTotals(Schema):
@@ -74,7 +67,7 @@ async def post_payment(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/sales/{id}/payments", permission="payments:read", query=PaymentQuery(),
+    "GET", "/sales/{id}/payments", permission="payments:read", query=CursorQuery(),
     returns=Payments(), report=True,
 )  # fmt: skip
 async def list_payments(call: Call) -> Any:
@@ -89,8 +82,7 @@ async def list_payments(call: Call) -> Any:
         limit=limit + 1,
     )
     return {
-        "items": rows[:limit],
-        "next_cursor": rows[limit - 1].payment_no if len(rows) > limit else None,
+        **cursor_page(rows, limit, "payment_no"),
         "currency": sale.currency,
         "sale_totals": {
             "sale_total": sale.total,

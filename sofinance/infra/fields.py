@@ -18,7 +18,7 @@ from sofinance.infra.times import iso
 from sofinance.rules import money
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ID_MAX = 2**63 - 1
 ID_DIGITS_MAX = len(str(ID_MAX))
@@ -179,6 +179,19 @@ def pagination(total: int, query: Mapping[str, Any]) -> dict[str, Any]:
         "has_next": page < pages,
         "has_prev": page > 1,
     }
+
+
+class CursorQuery(Schema):
+    """Which page of a list that programs read through; its lists have no totals."""
+
+    cursor = Id(load_default=None, metadata={"description": "next_cursor of the page before."})
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, SIZE_MAX))
+
+
+def cursor_page(rows: Sequence[Any], limit: int, key: str) -> dict[str, Any]:
+    """Return one page of rows that were read with one row more than `limit`."""
+    next_cursor = rows[limit - 1][key] if len(rows) > limit else None
+    return {"items": rows[:limit], "next_cursor": next_cursor}
 
 
 class Pagination(Schema):

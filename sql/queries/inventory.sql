@@ -42,6 +42,32 @@ left join journal_entry as entry
     on entry.org_id = receipt.org_id and entry.goods_receipt_id = receipt.id
 where receipt.org_id = :org_id and receipt.id = :id;
 
+-- name: list_goods_receipts :many
+-- List goods receipts, latest first, paged by key.
+-- nullable: branch_id, kind, before_id
+-- not null: id, branch_id, kind, currency, total, line_count, received_on
+select
+    receipt.id,
+    receipt.branch_id,
+    receipt.kind,
+    receipt.reference,
+    receipt.supplier_name,
+    receipt.currency,
+    receipt.total,
+    receipt.line_count,
+    receipt.received_on,
+    entry.id as entry_id
+from goods_receipt as receipt
+left join journal_entry as entry
+    on receipt.org_id = entry.org_id and receipt.id = entry.goods_receipt_id
+where
+    receipt.org_id = :org_id
+    and (:branch_id::bigint is null or receipt.branch_id = :branch_id)
+    and (:kind::text is null or receipt.kind = :kind)
+    and (:before_id::bigint is null or receipt.id < :before_id)
+order by receipt.id desc
+limit :limit;
+
 -- name: list_goods_receipt_lines :many
 -- List the lines of a goods receipt, at most as many as it can have.
 select

@@ -118,6 +118,11 @@ async def test_goods_come_in_at_cost(shop: Shop) -> None:
     assert (await shop.balances())["2000"] == "-22.50"
     shown = (await shop.api.get(f"/inventory/receipts/{made['id']}", shop.org)).data
     assert [line["value"] for line in shown["lines"]] == ["19.00", "3.50"]
+    listed = (await shop.api.get("/inventory/receipts?limit=1", shop.org)).data
+    assert listed == {"items": [made], "next_cursor": made["id"]}
+    wanted = f"branch_id={shop.branch_id}&kind=PURCHASE&cursor={made['id']}"
+    earlier = (await shop.api.get(f"/inventory/receipts?{wanted}", shop.org)).data
+    assert (len(earlier["items"]), earlier["next_cursor"]) == (0, None)
     path = f"/inventory/movements?branch_id={shop.branch_id}&product_id={shop.product_ids[0]}"
     moves = (await shop.api.get(path, shop.org)).data["items"]
     assert [(m["quantity"], m["value"]) for m in moves] == [("3.5", "22.50"), ("100", "600.00")]
