@@ -85,12 +85,14 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
     await machine.limiter.open()
     try:
         await machine.learn()
+        machine.mailer.start()
         watcher = asyncio.create_task(watch(machine))
         yield
         watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watcher
     finally:
+        await machine.mailer.stop()
         await machine.limiter.close()
         await machine.db.close()
 

@@ -191,14 +191,28 @@ class auth:
 
     create_user: ClassVar[_CreateUser]
 
-    class CreateSessionRow(Row):
+    class LockUserRow(Row):
         id: int
-        expires_at: datetime
 
-    class _CreateSession(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, kind: str, till_id: int | None, has_second_factor: bool, device: str, ip: IPv4Interface | IPv6Interface | None, idle_minutes: int, life_minutes: int) -> auth.CreateSessionRow: ...
+    class _LockUser(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> auth.LockUserRow | None: ...
 
-    create_session: ClassVar[_CreateSession]
+    lock_user: ClassVar[_LockUser]
+
+    class BeginSessionRow(Row):
+        id: int
+        idle_s: int
+        life_s: int
+
+    class _BeginSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, kind: str, till_id: int | None, has_second_factor: bool, device: str, ip: IPv4Interface | IPv6Interface | None, idle_minutes: int, life_minutes: int, token_hash: bytes) -> auth.BeginSessionRow: ...
+
+    begin_session: ClassVar[_BeginSession]
+
+    class _EndSurplusSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, limit: int) -> int: ...
+
+    end_surplus_sessions: ClassVar[_EndSurplusSessions]
 
     class ResolveSessionRow(Row):
         user_id: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,9 +104,10 @@ async def sign_in(conn: Any, settings: Settings, org_id: int, user_id: int, **ch
     """Return an access token of a new session, in a transaction of the organisation."""
     asked = {
         "kind": "password", "till_id": None, "has_second_factor": False, "device": "test",
-        "ip": None, "idle_minutes": 600, "life_minutes": 600, **changes,
+        "ip": None, "idle_minutes": 600, "life_minutes": 600, "token_hash": os.urandom(32),
+        **changes,
     }  # fmt: skip
-    session = await q.auth.create_session(conn, org_id=org_id, user_id=user_id, **asked)
+    session = await q.auth.begin_session(conn, org_id=org_id, user_id=user_id, **asked)
     return Guard(settings, Database(settings)).issue_token(
         org_id=org_id, user_id=user_id, session_id=session.id, now=datetime.now(UTC)
     )[0]

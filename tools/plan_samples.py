@@ -30,9 +30,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "accounts.close_account": {"id": "121"},
     "accounts.get_account": {"id": "101"},
     "accounts.list_account_entries": {"account_id": "101"},
-    "auth.create_session": {
+    "auth.begin_session": {
         "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",
-        "life_minutes": "1440",
+        "life_minutes": "1440", "token_hash": DIGEST,
     },
     "auth.create_user": {"all_branches": "false", "must_change_password": "true"},
     "auth.resolve_api_key": {"api_key_id": "111", "secret_hash": DIGEST},

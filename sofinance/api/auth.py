@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import passwords, throttle
+from sofinance.infra import audit, passwords, sessions, throttle
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Id, Timestamp
 from sofinance.infra.http import Call, Routes
@@ -37,12 +36,19 @@ class User(Schema):
     updated_at = Timestamp(required=True)
 
 
-class SignedIn(Schema):
-    """An access token, to send as ``Authorization: Bearer``, and whose it is."""
+class Tokens(Schema):
+    """An access token, to send as ``Authorization: Bearer``, and what renews it, once."""
 
     access_token = fields.Str(required=True)
+    refresh_token = fields.Str(required=True)
     token_type = fields.Str(required=True)
     expires_in = fields.Int(required=True, metadata={"description": "Seconds."})
+    refresh_expires_in = fields.Int(required=True, metadata={"description": "Seconds."})
+
+
+class SignedIn(Tokens):
+    """The tokens of a session, and whose it is."""
+
     user = fields.Nested(User, required=True)
 
 
@@ -71,27 +77,14 @@ async def login(call: Call) -> Any:
         raise ApiError("invalid_credentials", "The address or the password is wrong.", status=401)
     await attempt.succeeded()
     async with call.tenant(user.org_id, user_id=user.id) as conn:
-        session = await q.auth.create_session(
-            conn,
-            org_id=user.org_id,
-            user_id=user.id,
-            kind="password",
-            till_id=None,
-            has_second_factor=False,
-            device="",
-            ip=None if call.ip is None else ipaddress.ip_interface(call.ip),
-            idle_minutes=call.settings.session_idle_minutes,
-            life_minutes=call.settings.session_life_minutes,
+        tokens = await sessions.begin(
+            call, conn, org_id=user.org_id, user_id=user.id, kind="password"
         )
-    token, expires_in_s = call.guard.issue_token(
-        org_id=user.org_id, user_id=user.id, session_id=session.id, now=call.now
-    )
-    return {
-        "access_token": token,
-        "token_type": "bearer",
-        "expires_in": expires_in_s,
-        "user": user,
-    }
+        await audit.write(
+            call, conn, org_id=user.org_id, user_id=user.id, session_id=tokens["session_id"],
+            action="auth.login", entity="auth", entity_id=tokens["session_id"],
+        )  # fmt: skip
+    return {**tokens, "user": user}
 
 
 @routes.endpoint("GET", "/auth/me", any_user=True, gate_free=True, returns=User())

@@ -162,7 +162,12 @@ class Database:
         self, org_id: int, *, user_id: int | None = None, mode: Mode = Mode.WRITE
     ) -> AsyncGenerator[Connection]:
         """Run a transaction that sees all rows of one organisation; it commits at the end."""
-        scope = Scope(org_id=org_id, user_id=user_id)
+        async with self.admitted(Scope(org_id=org_id, user_id=user_id), mode=mode) as conn:
+            yield conn
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, scope: Scope, *, mode: Mode) -> AsyncGenerator[Connection]:
+        """Run a transaction of a caller, if the database still lets them in; it commits."""
         message = opening(mode, scope, self.statement_timeout_ms)
         async with self._transaction(message) as conn:
             yield conn

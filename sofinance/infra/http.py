@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from marshmallow import Schema
 
     from sofinance.config import Settings
+    from sofinance.infra.captcha import Captcha
     from sofinance.infra.deprecation import Deprecation
     from sofinance.infra.etag import IfMatch
     from sofinance.infra.guard import Guard, Principal
+    from sofinance.infra.mail import Mailer
     from sofinance.infra.rate_limit import Kind, Limiter
     from sofinance.infra.sql import Connection
 
@@ -36,7 +38,8 @@ class Call:
 
     `branch_id` is the branch that X-Branch-Id names, else the only one that the caller has. In a
     public endpoint there is no caller (org_id and user_id are 0) and no transaction; it opens its
-    own with ``call.tenant(org_id)`` or ``call.untenanted()``.
+    own with ``call.tenant(org_id)`` or ``call.untenanted()``. An endpoint with own_transactions
+    opens them with ``call.transaction()``.
     """
 
     principal: Principal
@@ -49,10 +52,13 @@ class Call:
     request_id: str
     now: datetime
     ip: str | None
+    user_agent: str
     authorization: str | None
     db: Database
     guard: Guard
     limiter: Limiter
+    mailer: Mailer
+    captcha: Captcha
     settings: Settings
     draining: bool
     notes: dict[str, Any]
@@ -62,7 +68,7 @@ class Call:
     def conn(self) -> Connection:
         """The connection of this request's transaction."""
         if self._conn is None:
-            raise RuntimeError("a public endpoint opens its own transaction: call.tenant(org_id)")
+            raise RuntimeError("this endpoint opens its own transactions: call.tenant(org_id)")
         return self._conn
 
     @property
@@ -96,6 +102,13 @@ class Call:
     def audit(self, *, entity_id: int) -> None:
         """Name the thing in the audit row, where neither the answer nor the path has its id."""
         self.notes["entity_id"] = entity_id
+
+    def transaction(self, *, mode: Mode = Mode.WRITE) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction as the caller; for endpoints with own_transactions.
+
+        The database confirms first that the caller may still do what the worker remembers.
+        """
+        return self.db.admitted(self.principal.scope, mode=mode)
 
     def tenant(
         self, org_id: int, *, user_id: int | None = None, mode: Mode = Mode.WRITE
@@ -132,6 +145,7 @@ class Endpoint:
     org_wide: bool
     admin: bool
     gate_free: bool
+    own_transactions: bool
     body: Schema | None
     query: Schema | None
     returns: Schema | Paged | None
@@ -170,6 +184,7 @@ class Routes(list[Endpoint]):
         org_wide: bool = False,
         admin: bool = False,
         gate_free: bool = False,
+        own_transactions: bool = False,
         body: Schema | None = None,
         query: Schema | None = None,
         returns: Schema | Paged | None = None,
@@ -187,15 +202,17 @@ class Routes(list[Endpoint]):
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
 
-        `permission`, `any_user=True` (whoever signed in) or `public=True`: who may call.
-        `org_wide` asks for all branches as well. `admin` marks administration, which may be bound
-        to addresses and read-only. `gate_free` lets in who has to change the password, or to enrol
-        a second factor, first. `limit` is the stricter rate limit beside the usual ones.
+        `permission`, `any_user=True` (whoever signed in) or `public=True`: who may call. `org_wide`
+        asks for all branches as well. `admin` marks administration, which may be bound to addresses
+        and read-only. `gate_free` lets in who has to change the password, or to enrol a second
+        factor, first. `own_transactions` is for what waits for something else than the database, a
+        hash say: its handler opens transactions itself, so that none is held meanwhile, and writes
+        its own audit rows (audit.py). `limit` is the stricter rate limit beside the usual ones.
         `body`, `query`: what goes in, schemas whose unknown fields are errors. `returns`: what
         comes out; None answers 204. `status` is 200, or 204. `location` is a template over the
         answer's and the path's fields. `read` (so is every GET) makes the transaction read-only;
-        `report` lets all its queries see one state. `idempotent=False` is for answers that must
-        not be stored, such as tokens. `if_match` is for what changes one row: "optional" takes an
+        `report` lets all its queries see one state. `idempotent=False` is for answers that must not
+        be stored, such as tokens. `if_match` is for what changes one row: "optional" takes an
         If-Match, "required" demands one (428); the handler returns the row with its `version`, a
         DELETE's as well. `deprecated` is said on every answer, and its use is counted. `entity`
         names the kind of thing in the audit row (else the slice). `prefix=False` mounts at the
@@ -206,6 +223,8 @@ class Routes(list[Endpoint]):
             raise TypeError(f"{where}: give one of permission='...', any_user=True, public=True")
         if public and (org_wide or admin or gate_free):
             raise TypeError(f"{where}: a public endpoint asks nothing of its caller")
+        if own_transactions and (public or idempotent):
+            raise TypeError(f"{where}: whoever opens their own transactions keeps no answers")
         if isinstance(returns, Paged):
             query = query or PageQuery()
             if not isinstance(query, PageQuery):
@@ -229,6 +248,7 @@ class Routes(list[Endpoint]):
                     org_wide=org_wide,
                     admin=admin,
                     gate_free=gate_free,
+                    own_transactions=own_transactions,
                     body=body,
                     query=query,
                     returns=returns,

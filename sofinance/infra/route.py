@@ -19,6 +19,7 @@ from aiohttp import web
 from sofinance import queries as q
 from sofinance.infra import errors, idempotency
 from sofinance.infra.answer import Answer, Writer, respond
+from sofinance.infra.captcha import Captcha
 from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope, dumps
 from sofinance.infra.errors import ApiError
@@ -27,6 +28,7 @@ from sofinance.infra.guard import Guard, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
+from sofinance.infra.mail import Mailer
 from sofinance.infra.parse import (
     BRANCH_HEADER,
     QueryReader,
@@ -80,6 +82,8 @@ class Machine:
         self.envelope = Envelope.configured(settings)
         self.guard = Guard(settings, self.db)
         self.limiter = Limiter(settings)
+        self.mailer = Mailer.configured(settings)
+        self.captcha = Captcha.configured(settings)
         self.proxies = Proxies.configured(settings)
         self.vocabulary: dict[str, str] = {}
         self.permissions: frozenset[str] = frozenset()
@@ -158,17 +162,20 @@ class Route:
             branch_id = branch_of(request, principal)
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
-                trace.request_id, datetime.now(UTC), trace.ip, authorization,
-                machine.db, machine.guard, machine.limiter, machine.settings, machine.draining,
-                {}, conn,
+                trace.request_id, datetime.now(UTC), trace.ip,
+                request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX], authorization,
+                machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
+                machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
 
         if self.endpoint.public:
-            return await self._answer_anybody(request, make_call(None))
+            return await self._answer_alone(request, make_call(None))
         key = self._key(request, principal, sent) if self._keeps else None
         attempt = 1
         while True:
             try:
+                if self.endpoint.own_transactions:
+                    return await self._answer_alone(request, make_call(None))
                 async with machine.db.pool.lend() as conn:
                     return await self._attempt(request, make_call(conn), key)
             except (StaleConnectionError, asyncpg.PostgresError) as error:
@@ -241,8 +248,8 @@ class Route:
         async with self._machine.db.tenant(principal.org_id, user_id=principal.user_id) as conn:
             await conn.execute(row)
 
-    async def _answer_anybody(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Answer at a public endpoint, which opens its own transactions and may stream."""
+    async def _answer_alone(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Answer at an endpoint that opens its own transactions and may stream."""
         result = await self._handler(call)
         if isinstance(result, web.StreamResponse):
             return result

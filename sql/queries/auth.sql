@@ -57,20 +57,57 @@ returning
     org_id, id, email, first_name, last_name, role, all_branches, is_active, created_at,
     updated_at;
 
--- name: create_session :one
--- Begin a session.
+-- name: lock_user :maybe
+-- Let one sign-in, or change of what signs in, of a user at a time go on; nothing if disabled.
+select id
+from app_user
+where org_id = :org_id and id = :user_id and is_active
+for no key update;
+
+-- name: begin_session :one
+-- Begin a session with its first refresh token; returns the seconds that each has.
 -- nullable: till_id, ip
-insert into user_session (
-    org_id, user_id, kind, till_id, has_second_factor, device, ip, idle_until, expires_at
+-- not null: idle_s, life_s
+with session as (
+    insert into user_session (
+        org_id, user_id, kind, till_id, has_second_factor, device, ip, idle_until, expires_at
+    )
+    values (
+        :org_id, :user_id, :kind, :till_id, :has_second_factor, :device, :ip,
+        now() + make_interval(mins => least(:idle_minutes::int, :life_minutes::int)),
+        now() + make_interval(mins => :life_minutes::int)
+    )
+    returning id, idle_until, expires_at
+),
+
+token as (
+    insert into refresh_token (org_id, token_hash, session_id)
+    select :org_id, :token_hash, session.id
+    from session
 )
-values (
-    :org_id, :user_id, :kind, :till_id, :has_second_factor, :device, :ip,
-    least(
-        now() + make_interval(mins => :idle_minutes), now() + make_interval(mins => :life_minutes)
-    ),
-    now() + make_interval(mins => :life_minutes)
-)
-returning id, expires_at;
+
+select
+    id,
+    extract(epoch from idle_until - now())::int as idle_s,
+    extract(epoch from expires_at - now())::int as life_s
+from session;
+
+-- name: end_surplus_sessions :exec
+-- End the oldest sessions of a user but for so many; the user's row is locked by then.
+update user_session
+set revoked_at = now(), revoked_why = 'too_many'
+where
+    org_id = :org_id and user_id = :user_id and revoked_at is null
+    and idle_until > now() and expires_at > now()
+    and id not in (
+        select kept.id
+        from user_session as kept
+        where
+            kept.org_id = :org_id and kept.user_id = :user_id and kept.revoked_at is null
+            and kept.idle_until > now() and kept.expires_at > now()
+        order by kept.id desc
+        limit :limit
+    );
 
 -- name: resolve_session :maybe
 -- Read whose a session is and what they may do; nothing if it ended or its user is disabled.

@@ -88,17 +88,13 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         "product3": shop.product_ids[2],
         **{role: accounts[role] for role in ACCOUNT_ROLES},
     }
-    cashier, session = ids["cashier"], ids["session"] = (
-        org.member("CASHIER").id,
-        psql("select max(id) from user_session", org=org)[0][0],
-    )
+    cashier = ids["cashier"] = org.member("CASHIER").id
+    ids["session"] = psql("select max(id) from user_session", org=org)[0][0]
     psql("insert into org_role (org_id, name) values (%s, 'SHIFT_LEAD')", [org.id], org=org)
     psql(
         f"insert into role_grant values ({org.id}, 'SHIFT_LEAD', 'sales:read', 'ALLOW');"
         f"insert into user_permission values ({org.id}, {cashier}, 'tax:read', 'DENY');"
         f"insert into user_branch values ({org.id}, {cashier}, {shop.branch_id});"
-        f"insert into refresh_token (org_id, token_hash, session_id)"
-        f" values ({org.id}, sha256('t'), {session});"
         f"insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
         f" values ({org.id}, {cashier}, 'Key', sha256('k'), '{{sales:read}}', now() + '1 day')",
         org=org,
