@@ -162,7 +162,7 @@ class Settings:
 
     data_encryption_key: str = setting(
         "", "Encrypts secrets in the database: 32 bytes from `openssl rand -hex 32`; keep it apart "
-        "from the database's backups.",
+        "from the database's backups. Without it nobody can enrol a second factor.",
         secret=True, max_age_days=365,
     )  # fmt: skip
     data_encryption_key_previous: str = setting(
@@ -392,6 +392,15 @@ def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
         )
     if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
         yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
+    if (
+        environment != "development"
+        and value("mfa_required_roles")
+        and not value("data_encryption_key")
+    ):
+        yield (
+            "DATA_ENCRYPTION_KEY is missing: MFA_REQUIRED_ROLES demands second factors, and "
+            "without it nobody can enrol one."
+        )
     yield from _mail_at_odds(value)
 
 

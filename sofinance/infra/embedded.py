@@ -48,6 +48,7 @@ START_TIMEOUT_S = 60  # recovery after a crash may have a lot of log to read
 STOP_TIMEOUT_S = 30
 POLL_S = 0.01
 PASSWORD_BYTES = 24
+ENCRYPTION_KEY_BYTES = 32
 PID_OF_NOBODY = 2**31 - 1  # above every kernel's limit
 
 # What differs from initdb's defaults; written once into postgresql.conf, so that edits count.
@@ -116,7 +117,7 @@ class Server:
 
     @functools.cached_property
     def secrets(self) -> dict[str, str]:
-        """The passwords by role, and the key that signs access tokens."""
+        """The passwords by role, and the keys that sign access tokens and encrypt secrets."""
         stored: dict[str, str] = json.loads((self.data / "secrets.json").read_text("utf-8"))
         return stored
 
@@ -124,6 +125,11 @@ class Server:
     def jwt_secret(self) -> str:
         """The key that signs access tokens, the same after a restart."""
         return self.secrets["jwt_secret"]
+
+    @property
+    def data_encryption_key(self) -> str:
+        """The key that encrypts secrets in the database, the same after a restart."""
+        return self.secrets["data_encryption_key"]
 
     def url(self, role: str, database: str = DATABASE) -> str:
         """Return the URL to connect with as this role, over TCP."""
@@ -206,7 +212,11 @@ class Server:
             self.data.chmod(0o711 if os.geteuid() == 0 else 0o700)
             self._take_lock()
             if "secrets.json" not in there:
-                self._write_secrets()
+                self._write_secrets({})
+            elif "data_encryption_key" not in self.secrets:
+                # The directory is from before there was one.
+                self._write_secrets(self.secrets)
+                del self.secrets
         except OSError as error:
             self.stop()
             raise SetupError(f"Cannot write in {self.data}: {error.strerror}.") from None
@@ -229,10 +239,12 @@ class Server:
         lock.flush()
         self._lock = lock
 
-    def _write_secrets(self) -> None:
-        made = {name: secrets.token_hex(PASSWORD_BYTES) for name in (SUPERUSER, *ROLES)}
-        made["jwt_secret"] = secrets.token_hex(PASSWORD_BYTES)
-        write_private(self.data / "secrets.json", json.dumps(made, indent=2) + "\n")
+    def _write_secrets(self, kept: Mapping[str, str]) -> None:
+        names = (SUPERUSER, *ROLES, "jwt_secret")
+        made = {name: secrets.token_hex(PASSWORD_BYTES) for name in names}
+        made["data_encryption_key"] = secrets.token_hex(ENCRYPTION_KEY_BYTES)
+        text = json.dumps({**made, **kept}, indent=2)
+        write_private(self.data / "secrets.json", f"{text}\n")
 
     def _check_version(self) -> None:
         theirs = (self.pgdata / "PG_VERSION").read_text("utf-8").strip()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sofinance.infra.guard import Guard, Principal
     from sofinance.infra.mail import Mailer
     from sofinance.infra.rate_limit import Kind, Limiter
+    from sofinance.infra.secretbox import SecretBox
     from sofinance.infra.sql import Connection
 
 PREFIX = "/api/v1"
@@ -59,6 +60,7 @@ class Call:
     limiter: Limiter
     mailer: Mailer
     captcha: Captcha
+    secret_box: SecretBox
     settings: Settings
     draining: bool
     notes: dict[str, Any]

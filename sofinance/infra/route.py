@@ -39,6 +39,7 @@ from sofinance.infra.parse import (
 )
 from sofinance.infra.proxies import Proxies
 from sofinance.infra.rate_limit import Limiter
+from sofinance.infra.secretbox import SecretBox
 from sofinance.infra.shapes import compile_load
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Machine:
         self.limiter = Limiter(settings)
         self.mailer = Mailer.configured(settings)
         self.captcha = Captcha.configured(settings)
+        self.secret_box = SecretBox.configured(settings)
         self.proxies = Proxies.configured(settings)
         self.vocabulary: dict[str, str] = {}
         self.permissions: frozenset[str] = frozenset()
@@ -165,7 +167,7 @@ class Route:
                 trace.request_id, datetime.now(UTC), trace.ip,
                 request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX], authorization,
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
-                machine.settings, machine.draining, {}, conn,
+                machine.secret_box, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
 
         if self.endpoint.public:

@@ -90,6 +90,7 @@ def serve(args: argparse.Namespace, ready: Ready) -> int:
                 database_url=database.socket_url("sofinance_app"),
                 owner_url=database.socket_url("sofinance_owner"),
                 jwt_secret=database.jwt_secret,
+                data_encryption_key=settings.data_encryption_key or database.data_encryption_key,
             )
             url = server.url_of(taken)
             server.run(server.serve(settings, taken, lambda: ready(settings, database, url)))

@@ -65,6 +65,13 @@ def test_a_bad_value_is_refused_with_its_name(variable: str, text: str):
     assert problem.startswith(variable)
 
 
+def test_roles_that_need_a_second_factor_need_a_key_to_keep_it_with():
+    asked = {**GOOD, "MFA_REQUIRED_ROLES": "ADMIN", "ENVIRONMENT": "production"}
+    (problem,) = problems(asked)
+    assert problem.startswith("DATA_ENCRYPTION_KEY is missing")
+    load({**asked, "DATA_ENCRYPTION_KEY": "5a" * 32})
+
+
 def test_a_secret_never_shows_in_a_problem_or_in_the_repr():
     (problem,) = problems({**GOOD, "DATABASE_URL": "mysql://app:hunter2@db/books"})
     assert "hunter2" not in problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sofinance.config import encryption_key
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_CANNOT_RUN, SetupError
 
@@ -88,7 +90,7 @@ def test_secrets_are_for_their_owner_and_no_directory_above_is_opened(data: Path
     assert stat.S_IMODE((data / "pgdata").stat().st_mode) == 0o700
     assert stat.S_IMODE(data.stat().st_mode) & 0o066 == 0
     assert not (data / "password").exists()
-    assert len(set(server.secrets.values())) == len(server.secrets) == 6
+    assert len(set(server.secrets.values())) == len(server.secrets) == 7
     server.stop()
     assert {path: path.stat().st_mode for path in data.parents} == above
 
@@ -265,3 +267,17 @@ def test_postgresql_says_itself_why_it_does_not_start(made: Path):
     begun = time.monotonic()
     assert "PostgreSQL does not start: " in refusal(made)
     assert time.monotonic() - begun < 10
+
+
+def test_a_directory_from_before_encryption_gets_its_key_and_keeps_the_rest(data: Path):
+    server = embedded.Server(data)
+    server.start()
+    server.stop()
+    kept = json.loads((data / "secrets.json").read_text("utf-8"))
+    del kept["data_encryption_key"]
+    (data / "secrets.json").write_text(json.dumps(kept), "utf-8")
+    again = embedded.Server(data)
+    again.start()
+    again.stop()
+    assert encryption_key(again.data_encryption_key)
+    assert again.secrets == {**kept, "data_encryption_key": again.data_encryption_key}
