@@ -57,7 +57,7 @@ def create_app(settings: config.Settings) -> web.Application:
         app.router.add_route(endpoint.method, endpoint.path, answer)
         if endpoint.method == "GET":
             app.router.add_route("HEAD", endpoint.path, answer)
-    openapi.add_documents(app, endpoints)
+    openapi.add_documents(app, endpoints, mirrors=settings.enable_key_mirroring)
     app.cleanup_ctx.append(run_machine)
     app.on_shutdown.append(drain)
     return app

@@ -17,7 +17,6 @@ LONG = {
     "api/sales.py": "posting, reading and reporting sales share their schemas",
     "config.py": "every setting once, in one place",
     "infra/embedded.py": "one subject: a cluster's life, from initdb to a takeover after SIGKILL",
-    "infra/openapi.py": "both descriptions are made from one walk through the routes",
     "infra/route.py": "what happens around a handler, in the order in which it happens",
     "tools/export.py": "two formats of one ledger, side by side",
 }
@@ -86,7 +85,7 @@ def test_one_module_touches_aiohttp_apispec():
         module for module, imported in modules(".").items()
         if any(name.startswith("aiohttp_apispec") for name in imported)
     ]  # fmt: skip
-    assert touching == ["infra/openapi.py"]
+    assert touching == ["infra/swagger.py"]
 
 
 def test_only_the_embedded_server_is_started_with_programs():

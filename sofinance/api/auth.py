@@ -54,7 +54,7 @@ class SignedIn(Tokens):
 
 @routes.endpoint(
     "POST", "/auth/login", public=True, body=Credentials(), returns=SignedIn(), idempotent=False,
-    limit="sign_in",
+    limit="sign_in", refuses=(401,),
 )  # fmt: skip
 async def login(call: Call) -> Any:
     """Sign in with an address and a password.

@@ -97,8 +97,8 @@ async def get_liveness(call: Call) -> Any:
     return report(call, {})
 
 
-@routes.endpoint("GET", "/metrics", public=True, prefix=False, status=200)
-@routes.endpoint("GET", "/v1/metrics", public=True, prefix=False, status=200)
+@routes.endpoint("GET", "/metrics", public=True, prefix=False, status=200, refuses=(401, 404))
+@routes.endpoint("GET", "/v1/metrics", public=True, prefix=False, status=200, refuses=(401, 404))
 async def get_metrics(call: Call) -> Any:
     """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them."""
     settings = call.settings
@@ -112,7 +112,10 @@ async def get_metrics(call: Call) -> Any:
     return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
-@routes.endpoint("GET", "/.well-known/jwks.json", public=True, prefix=False, status=200)
+@routes.endpoint(
+    "GET", "/.well-known/jwks.json", public=True, prefix=False, status=200,
+    media_type="application/json",
+)  # fmt: skip
 async def get_keys(call: Call) -> Any:
     """Return the public keys that access tokens can be verified with (RFC 7517)."""
     return web.json_response(

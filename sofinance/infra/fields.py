@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ID_MAX = 2**63 - 1
 ID_DIGITS_MAX = len(str(ID_MAX))
 Sign = Literal["any", "not_negative", "positive"]
+# What stands before the digits, in the documented pattern: nothing but zeros is not above zero.
+SIGNS: dict[Sign, str] = {"any": "", "not_negative": "", "positive": "(?=.*[1-9])"}
 
 
 class Exact(fields.Field[Decimal]):
@@ -40,7 +42,7 @@ class Exact(fields.Field[Decimal]):
         documented = {
             "type": "string",
             "format": "decimal",
-            "pattern": f"^{shape}$",
+            "pattern": f"^{SIGNS[sign]}{shape if sign == 'any' else shape[2:]}$",
             "example": self.example,
         }
         metadata = documented | dict(options.pop("metadata", None) or {})
@@ -60,7 +62,7 @@ class Exact(fields.Field[Decimal]):
             )
         # Adding zero makes -0 a 0.
         number = Decimal(value) + 0
-        if number < 0 and self.sign != "any":
+        if self.sign != "any" and str(value).startswith("-"):
             raise ValidationError("Must not be negative.")
         if number == 0 and self.sign == "positive":
             raise ValidationError("Must be above zero.")

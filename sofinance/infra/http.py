@@ -160,6 +160,8 @@ class Endpoint:
     deprecated: Deprecation | None
     entity: str
     limit: Kind | None
+    refuses: tuple[int, ...]
+    media_type: str | None
 
     @property
     def tag(self) -> str:
@@ -200,6 +202,8 @@ class Routes(list[Endpoint]):
         deprecated: Deprecation | None = None,
         entity: str | None = None,
         limit: Kind | None = None,
+        refuses: tuple[int, ...] = (),
+        media_type: str | None = None,
         prefix: bool = True,
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
@@ -217,8 +221,10 @@ class Routes(list[Endpoint]):
         be stored, such as tokens. `if_match` is for what changes one row: "optional" takes an
         If-Match, "required" demands one (428); the handler returns the row with its `version`, a
         DELETE's as well. `deprecated` is said on every answer, and its use is counted. `entity`
-        names the kind of thing in the audit row (else the slice). `prefix=False` mounts at the
-        root, where nothing is limited that does not say so.
+        names the kind of thing in the audit row (else the slice). `refuses` are statuses that
+        the handler refuses with and that do not follow from the rest, for the documents;
+        `media_type` is that of an answer that it makes itself. `prefix=False` mounts at the root,
+        where nothing is limited that does not say so.
         """
         where = f"{method} {path}"
         if [permission is not None, public, any_user].count(True) != 1:
@@ -263,6 +269,8 @@ class Routes(list[Endpoint]):
                     deprecated=deprecated,
                     entity=entity or tag,
                     limit=limit,
+                    refuses=refuses,
+                    media_type=media_type,
                 )
             )
             return handler

@@ -1,108 +1,92 @@
 """The API described to programs, from the same declarations that serve it.
 
-OpenAPI 3.1 at /openapi.json, through apispec; Swagger 2.0 at /swagger.json, through
-aiohttp-apispec, which knows no newer one, and its Swagger UI at /docs, which reads that. This is
-the only module that touches aiohttp-apispec.
+OpenAPI 3.1 at /openapi.json, through apispec; swagger.py has the older version and the page that
+people read. Every status that an endpoint can answer is there with its headers, so that a client
+may be generated, and a tester may hold the service to it.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-import sys
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp_apispec
 import orjson
 from aiohttp import web
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from apispec.ext.marshmallow.common import make_schema_key
-from marshmallow import Schema, fields
 
 from sofinance import __version__
-from sofinance.infra import errors
-from sofinance.infra.db import Mode
-from sofinance.infra.fields import Pagination, Timestamp
-from sofinance.infra.http import Endpoint, Paged
-from sofinance.infra.parse import BRANCH_HEADER
-from sofinance.infra.security import SECURITY_HEADERS, page_policy
+from sofinance.infra.described import (
+    DESCRIPTION,
+    HEADERS,
+    REFUSALS,
+    TITLE,
+    Failure,
+    Problem,
+    answer_schema,
+    component_name,
+    has_tag,
+    header_names,
+    is_limited,
+    keeps_answers,
+    operation_ids,
+    path_parameters,
+    refusals,
+    tags,
+    texts,
+)
+from sofinance.infra.http import Paged
+from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-TITLE = "SOFinance"
-DESCRIPTION = (
-    "The back office of a retailer: selling, stock and the double-entry books, in one service. "
-    "Every answer is one envelope; with `Accept: application/problem+json` an error is RFC 9457. "
-    "The `code` of an error is the name of the rule that was broken; docs/errors.md lists all. "
-    "Money is a string with exactly its currency's decimals."
-)
+    from sofinance.infra.http import Endpoint
+
 OPENAPI_VERSION = "3.1.0"
-SWAGGER_PATH, OPENAPI_PATH, UI_PATH = "/swagger.json", "/openapi.json", "/docs"
-UI_FILES = Path(aiohttp_apispec.__file__).parent / "static"
-ID = {"type": "integer", "format": "int64", "minimum": 1}
-REFUSALS = {
-    400: "The request is malformed, or lacks its Idempotency-Key.",
-    401: "No access token, or none that is good.",
-    403: "The caller may not do this.",
-    404: "There is no such thing.",
-    409: "It collides with what is there: taken, in use, or somebody was faster.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    422: "A field is not valid, or a rule of the books would be broken.",
-    500: "It is our fault.",
-    503: "The database is busy or away; try again after Retry-After.",
+OPENAPI_PATH = "/openapi.json"
+TEXT: dict[str, Any] = {"type": "string"}
+SECONDS = {"type": "integer", "minimum": 1}
+# What an answer may say beside its body: why, in what form, and whether it always does.
+ANSWER_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "X-Request-ID": ("The name of this request: yours, else its trace id.", TEXT),
+    "traceparent": ("Our part of the trace (W3C Trace Context).", TEXT),
+    "ETag": ('The state of this: `"<version>-<digest>"`, for If-Match and If-None-Match.', TEXT),
+    "Link": ("The pages around this one (RFC 8288), and where a retirement is explained.", TEXT),
+    "Location": ("Where it is.", {"type": "string", "format": "uri-reference"}),
+    "Idempotency-Key-Expires": ("Until when the answer under your key is kept.", TEXT),
+    "Idempotent-Replayed": ("This is the answer to an earlier request.", {"const": "true"}),
+    "RateLimit-Policy": ("The limits that apply (draft-ietf-httpapi-ratelimit-headers).", TEXT),
+    "RateLimit": ("What is left under the tightest of them.", TEXT),
+    "Retry-After": ("Seconds after which it may be sent again.", SECONDS),
+    "WWW-Authenticate": ("How to prove who you are.", TEXT),
+    "Accept": ("What is taken instead.", TEXT),
+    "Accept-Encoding": ("What is taken instead.", TEXT),
+    "Deprecation": ("Since when this is deprecated (RFC 9745).", TEXT),
+    "Sunset": ("When this will be gone (RFC 8594).", TEXT),
 }
-HEADERS = {
-    "Idempotency-Key": "Do this once, however often it is sent: 1 to 255 characters.",
-    BRANCH_HEADER: "The branch to act in; the caller's own when it is left out.",
-    "X-Request-ID": "Your name for this request; it comes back, and is in our logs.",
+EVERYWHERE = ("X-Request-ID", "traceparent")
+QUOTA = ("RateLimit-Policy", "RateLimit")
+# What is refused before a request is one has no name and no trace.
+UNREADABLE = frozenset({400, 417, 431})
+REFUSAL_HEADERS = {
+    401: ("WWW-Authenticate",),
+    409: ("Retry-After",),
+    415: ("Accept", "Accept-Encoding"),
+    429: ("Retry-After", *QUOTA),
+    503: ("Retry-After",),
 }
+ALWAYS_SAID = frozenset({"Location", "ETag", "Deprecation"})
+ALWAYS_SAID_WITH = {429: "Retry-After", 503: "Retry-After"}
 
 
-class Refusal(Schema):
-    """What was refused, and why."""
-
-    code = fields.String(required=True, metadata={"example": "sale_total_matches_lines"})
-    message = fields.String(required=True)
-    details = fields.Dict(keys=fields.String(), required=True)
-
-
-class Envelope(Schema):
-    """What every answer has."""
-
-    success = fields.Boolean(required=True)
-    message = fields.String(required=True)
-    meta = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
-    timestamp = Timestamp(required=True)
-
-
-class Failure(Envelope):
-    """The envelope of an error."""
-
-    data = fields.Raw(required=True, allow_none=True)
-    error = fields.Nested(Refusal, required=True)
-
-
-class Problem(Schema):
-    """The same error as RFC 9457 problem details."""
-
-    type = fields.String(required=True)
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    instance = fields.String(required=True)
-    code = fields.String(required=True)
-    details = fields.Dict(keys=fields.String(), required=True)
-    request_id = fields.String(required=True)
-
-
-def add_documents(app: web.Application, endpoints: list[Endpoint]) -> None:
+def add_documents(
+    app: web.Application, endpoints: list[Endpoint], *, mirrors: bool = False
+) -> None:
     """Serve the documents of these endpoints; each is written when it is first asked for."""
-    app.router.add_get(OPENAPI_PATH, document(functools.cache(lambda: openapi(endpoints))))
+    written = functools.cache(lambda: openapi(endpoints, mirrors=mirrors))
+    app.router.add_get(OPENAPI_PATH, document(written))
     app.router.add_get(SWAGGER_PATH, document(functools.cache(lambda: swagger(endpoints))))
     app.router.add_get(UI_PATH, show_ui)
     app.router.add_get(f"{UI_PATH}/static/{{name}}", show_ui_file)
@@ -117,28 +101,8 @@ def document(write: Callable[[], dict[str, Any]]) -> Callable[[web.Request], Any
     return serve
 
 
-async def show_ui(_request: web.Request) -> web.Response:
-    """Show Swagger UI."""
-    page = (UI_FILES / "index.html").read_text("utf-8")
-    for name, path in (("path", SWAGGER_PATH), ("static", f"{UI_PATH}/static")):
-        page = page.replace(f"{{{{ {name} }}}}", path)
-    headers = {**SECURITY_HEADERS, "Content-Security-Policy": page_policy(page)}
-    return web.Response(text=page, content_type="text/html", headers=headers)
-
-
-async def show_ui_file(request: web.Request) -> web.FileResponse:
-    """Return a file of Swagger UI; add_static would answer its own 404, without the envelope."""
-    path = UI_FILES / request.match_info["name"]
-    if path not in UI_FILES.iterdir():
-        raise errors.not_found()
-    return web.FileResponse(path)
-
-
-# --- OpenAPI 3.1 ----------------------------------------------------------------------------------
-
-
-def openapi(endpoints: list[Endpoint]) -> dict[str, Any]:
-    """Describe the endpoints as OpenAPI 3.1."""
+def openapi(endpoints: list[Endpoint], *, mirrors: bool = False) -> dict[str, Any]:
+    """Describe the endpoints as OpenAPI 3.1; `mirrors` says that answers repeat their data."""
     spec = APISpec(
         TITLE,
         __version__,
@@ -152,22 +116,103 @@ def openapi(endpoints: list[Endpoint]) -> dict[str, Any]:
         tags=tags(endpoints),
     )
     spec.components.security_scheme(
-        "bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        "bearer",
+        {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An access token (JWT) or an API key (`sfk_...`).",
+        },
     )
-    for name, why in HEADERS.items():
-        schema: dict[str, Any] = ID if name == BRANCH_HEADER else {"type": "string"}
+    for name, (why, schema) in HEADERS.items():
         spec.components.parameter(name, "header", {"description": why, "schema": schema})
+    for name, (why, schema) in ANSWER_HEADERS.items():
+        spec.components.header(name, {"description": why, "schema": schema})
+        spec.components.header(
+            f"{name}.always", {"description": why, "schema": schema, "required": True}
+        )
     for status, why in REFUSALS.items():
         content = {
             "application/json": {"schema": Failure},
             "application/problem+json": {"schema": Problem},
         }
-        spec.components.response(str(status), {"description": why, "content": content})
+        described = {"description": why, "content": content, "headers": refusal_headers(status)}
+        spec.components.response(str(status), described)
     for endpoint, operation_id in zip(endpoints, operation_ids(endpoints), strict=True):
         spec.path(
             endpoint.path, operations={endpoint.method.lower(): operation(endpoint, operation_id)}
         )
-    return spec.to_dict()
+    written = spec.to_dict()
+    schemas = written["components"]["schemas"]
+    if mirrors:
+        for name in schemas:
+            if name.endswith(".Answer"):
+                del schemas[name]["additionalProperties"]
+    return polished(written)
+
+
+def polished(document: dict[str, Any]) -> dict[str, Any]:
+    """Say what apispec cannot: what holds only on the way in, and patterns as ECMA writes them."""
+    schemas = document["components"]["schemas"]
+    for operations in document["paths"].values():
+        for described in operations.values():
+            if "requestBody" in described:
+                admit_numbers(described["requestBody"], schemas, set())
+            for parameter in described["parameters"]:
+                if parameter.get("in") == "query":
+                    no_null(parameter["schema"])
+    rewrite_patterns(document)
+    return document
+
+
+def admit_numbers(value: Any, schemas: dict[str, Any], seen: set[str]) -> None:
+    """Say of the exact numbers in a body that whole ones may come as JSON numbers, too."""
+    if isinstance(value, list):
+        for inner in value:
+            admit_numbers(inner, schemas, seen)
+    if not isinstance(value, dict):
+        return
+    reference = value.get("$ref")
+    if isinstance(reference, str):
+        name = reference.rpartition("/")[2]
+        if name not in seen:
+            seen.add(name)
+            admit_numbers(schemas[name], schemas, seen)
+        return
+    if value.get("format") == "decimal":
+        kinds = value["type"] if isinstance(value["type"], list) else [value["type"]]
+        value["type"] = list(dict.fromkeys([*kinds, "integer"]))
+        digits = re.search(r"\{1,(\d+)\}", value["pattern"])
+        largest = 10 ** int(digits[1]) - 1 if digits else 0
+        is_positive = value["pattern"].startswith("^(?")
+        is_signed = value["pattern"].startswith("^-")
+        value["minimum"] = -largest if is_signed else int(is_positive)
+        value["maximum"] = largest
+        return
+    for inner in value.values():
+        admit_numbers(inner, schemas, seen)
+
+
+def no_null(schema: dict[str, Any]) -> None:
+    """Take null out: a query has no way to say it, and leaves the name out."""
+    if isinstance(schema.get("type"), list):
+        kinds = [kind for kind in schema["type"] if kind != "null"]
+        schema["type"] = kinds[0] if len(kinds) == 1 else kinds
+    if "enum" in schema:
+        schema["enum"] = [value for value in schema["enum"] if value is not None]
+    if schema.get("default", 0) is None:
+        del schema["default"]
+
+
+def rewrite_patterns(value: Any) -> None:
+    r"""Write Python's \\A and \\Z as ^ and $."""
+    if isinstance(value, dict):
+        if isinstance(value.get("pattern"), str):
+            value["pattern"] = re.sub(r"^\\A", "^", re.sub(r"\\Z$", "$", value["pattern"]))
+        for inner in value.values():
+            rewrite_patterns(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            rewrite_patterns(inner)
 
 
 def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
@@ -175,19 +220,33 @@ def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
     parameters: list[Any] = path_parameters(endpoint, lambda schema: {"schema": schema})
     if endpoint.query is not None:
         parameters.append({"in": "query", "schema": endpoint.query})
-    parameters += header_names(endpoint)
+    parameters += [
+        {
+            "in": "header", "name": name, "required": True,
+            "description": HEADERS[name][0], "schema": HEADERS[name][1],
+        }
+        if name == "If-Match" and endpoint.if_match == "required"
+        else name
+        for name in header_names(endpoint)
+    ]  # fmt: skip
     described = {
         **texts(endpoint, operation_id),
         "parameters": parameters,
         "responses": {
             str(endpoint.status): success(endpoint),
-            **{str(status): str(status) for status in refusals(endpoint)},
+            **{str(status): refusal(endpoint, status) for status in refusals(endpoint)},
         },
     }
+    if has_tag(endpoint):
+        described["responses"]["304"] = {
+            "description": "You have it already.",
+            "headers": headers({*EVERYWHERE, "ETag", "Link", *limits(endpoint)}, EVERYWHERE),
+        }
     if endpoint.body is not None:
         content = {"application/json": {"schema": endpoint.body}}
-        described["requestBody"] = {"required": True, "content": content}
-    if endpoint.permission is not None:
+        is_needed = any(field.required for field in endpoint.body.load_fields.values())
+        described["requestBody"] = {"required": is_needed, "content": content}
+    if not endpoint.public:
         described["security"] = [{"bearer": []}]
     return described
 
@@ -199,222 +258,75 @@ def success(endpoint: Endpoint) -> dict[str, Any]:
     if schema is not None:
         described["content"] = {"application/json": {"schema": schema}}
     elif endpoint.status != 204:
-        described["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        media_type = endpoint.media_type or "text/plain"
+        schema_of = {"type": "object"} if media_type.endswith("json") else {"type": "string"}
+        described["content"] = {media_type: {"schema": schema_of}}
+    names = {*EVERYWHERE, *limits(endpoint), *notes(endpoint)}
     if endpoint.location is not None:
-        described["headers"] = {
-            "Location": {"description": "Where it is.", "schema": {"type": "string"}}
-        }
+        names.add("Location")
+    if keeps_answers(endpoint):
+        names |= {"Idempotency-Key-Expires", "Idempotent-Replayed"}
+    if (
+        has_tag(endpoint)
+        or (endpoint.if_match is not None and schema is not None)
+        or is_versioned(endpoint)
+    ):
+        names.add("ETag")
+    if isinstance(endpoint.returns, Paged) or is_cursored(endpoint):
+        names.add("Link")
+    described["headers"] = headers(names, {*EVERYWHERE, *ALWAYS_SAID})
     return described
 
 
-# --- Swagger 2.0 ----------------------------------------------------------------------------------
-
-
-def swagger(endpoints: list[Endpoint]) -> dict[str, Any]:
-    """Describe the endpoints as Swagger 2.0."""
-    spec = aiohttp_apispec.AiohttpApiSpec(
-        url=None,
-        title=TITLE,
-        version=__version__,
-        schema_name_resolver=component_name,
-        info={"description": DESCRIPTION},
-        tags=tags(endpoints),
-        securityDefinitions={"bearer": {"type": "apiKey", "in": "header", "name": "Authorization"}},
-    )
-    # It reads the routes of an application and keeps its own notes there: not in ours.
-    described = web.Application()
-    for endpoint, operation_id in zip(endpoints, operation_ids(endpoints), strict=True):
-        described.router.add_route(endpoint.method, endpoint.path, view(endpoint, operation_id))
-    with warnings.catch_warnings():
-        # Its notes are under strings, which aiohttp advises against.
-        warnings.simplefilter("ignore", web.NotAppKeyWarning)
-        spec.register(described, in_place=True)
-    written: dict[str, Any] = without_null_defaults(spec.swagger_dict())
-    return written
-
-
-def without_null_defaults(value: Any) -> Any:
-    """Leave out defaults of null, which this version has no way to say."""
-    if isinstance(value, dict):
-        return {
-            key: without_null_defaults(inner)
-            for key, inner in value.items()
-            if not (key == "default" and inner is None)
-        }
-    if isinstance(value, list):
-        return [without_null_defaults(inner) for inner in value]
-    return value
-
-
-def view(endpoint: Endpoint, operation_id: str) -> Any:
-    """Return a view that answers nothing and carries aiohttp-apispec's marks."""
-
-    async def marked(_request: web.Request) -> web.Response:
-        raise web.HTTPNotFound
-
-    headers = [
-        {"in": "header", "name": name, "description": HEADERS[name], "required": False}
-        | ({"type": "integer"} if name == BRANCH_HEADER else {"type": "string"})
-        for name in header_names(endpoint)
-    ]
-    security: dict[str, Any] = {} if endpoint.permission is None else {"security": [{"bearer": []}]}
-    marks = [
-        aiohttp_apispec.docs(
-            **texts(endpoint, operation_id),
-            **security,
-            parameters=[*path_parameters(endpoint, dict), *headers],
-            responses={str(endpoint.status): {"description": endpoint.message}},
-        )
-    ]
-    if endpoint.body is not None:
-        marks.append(aiohttp_apispec.json_schema(endpoint.body, required=True))
-    if endpoint.query is not None:
-        marks.append(aiohttp_apispec.querystring_schema(endpoint.query))
-    answers = [(endpoint.status, answer_schema(endpoint), endpoint.message)]
-    answers += [(status, Failure, REFUSALS[status]) for status in refusals(endpoint)]
-    marks += [
-        aiohttp_apispec.response_schema(schema, status, description=why)
-        for status, schema, why in answers
-        if schema is not None
-    ]
-    for mark in marks:
-        mark(marked)
-    return marked
-
-
-# --- what both say --------------------------------------------------------------------------------
-
-
-_envelopes: dict[Any, type[Schema]] = {}
-
-
-def envelope_of(schema: Schema, *, many: bool, is_page: bool) -> type[Schema]:
-    """Return the schema of a whole answer whose data this is; the same one for the same data."""
-    key = make_schema_key(schema), many, is_page
-    if key not in _envelopes:
-        _envelopes[key] = make_envelope(schema, many=many, is_page=is_page)
-    return _envelopes[key]
-
-
-def make_envelope(schema: Schema, *, many: bool, is_page: bool) -> type[Schema]:
-    """Make the schema of a whole answer."""
-    name = component_name(schema)
-    data: Any = fields.Nested(schema)
-    if is_page:
-        page = Schema.from_dict(
-            {
-                "items": fields.List(data, required=True),
-                "pagination": fields.Nested(Pagination, required=True),
-            },
-            name=f"{name}.Page",
-        )
-        data = fields.Nested(page)
-        name += ".Page"
-    elif many:
-        data = fields.List(data)
-        name += ".List"
-    data.required = True
-    members = {"data": data, "error": fields.Raw(required=True, allow_none=True)}
-    made = type(f"{name}.Answer", (Envelope,), members)
-    made.__module__ = __name__
-    return made
-
-
-def answer_schema(endpoint: Endpoint) -> type[Schema] | None:
-    """Return the schema of an endpoint's whole answer; None when it has no JSON."""
-    match endpoint.returns:
-        case None:
-            return None
-        case Paged(schema):
-            return envelope_of(schema, many=False, is_page=True)
-        case schema:
-            return envelope_of(schema, many=bool(schema.many), is_page=False)
-
-
-def component_name(schema: Any) -> str:
-    """Name a schema by its slice and its class: sales.NewSale."""
-    kind = schema if isinstance(schema, type) else type(schema)
-    module = kind.__module__.rpartition(".")[2]
-    ours = kind.__module__.startswith("sofinance.api.") and "." not in kind.__name__
-    return f"{module}.{kind.__name__}" if ours else kind.__name__
-
-
-def tags(endpoints: list[Endpoint]) -> list[dict[str, str]]:
-    """Describe the slices by the first line of their modules."""
-    found: dict[str, str] = {}
-    for endpoint in endpoints:
-        module = sys.modules.get(endpoint.handler.__module__)
-        text = (module.__doc__ or "") if module is not None else ""
-        found.setdefault(endpoint.tag, text.strip().partition("\n")[0])
-    return [{"name": name, "description": text} for name, text in sorted(found.items())]
-
-
-def texts(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
-    """Return what people read about an endpoint: the docstring of its handler."""
-    summary, _, rest = (endpoint.handler.__doc__ or "").strip().partition("\n")
-    described: dict[str, Any] = {
-        "operationId": operation_id,
-        "tags": [endpoint.tag],
-        "summary": summary,
-        "description": re.sub(r"\n[ \t]+", "\n", rest).strip(),
+def refusal(endpoint: Endpoint, status: int) -> str | dict[str, Any]:
+    """Describe a refusal: the common one, unless this endpoint says more with it."""
+    if endpoint.deprecated is None:
+        return str(status)
+    content = {
+        "application/json": {"schema": Failure},
+        "application/problem+json": {"schema": Problem},
     }
-    if endpoint.permission is not None:
-        described["x-permission"] = endpoint.permission
-    if endpoint.deprecated is not None:
-        described["deprecated"] = True
-    return described
+    said = {**refusal_headers(status), **headers(notes(endpoint), ())}
+    return {"description": REFUSALS[status], "content": content, "headers": said}
 
 
-def operation_ids(endpoints: list[Endpoint]) -> list[str]:
-    """Name each operation by slice and handler, and number a handler's further paths."""
-    seen: dict[str, int] = {}
-    names: list[str] = []
-    for endpoint in endpoints:
-        seen[endpoint.name] = seen.get(endpoint.name, 0) + 1
-        count = seen[endpoint.name]
-        names.append(endpoint.name if count == 1 else f"{endpoint.name}_{count}")
-    return names
+def refusal_headers(status: int) -> dict[str, Any]:
+    """Return the headers of a refusal."""
+    always = {ALWAYS_SAID_WITH.get(status, "")}
+    if status not in UNREADABLE:
+        always |= {*EVERYWHERE}
+    return headers({*EVERYWHERE, *QUOTA, *REFUSAL_HEADERS.get(status, ())}, always)
 
 
-def path_parameters(
-    endpoint: Endpoint, place: Callable[[dict[str, Any]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Describe the names in the path; the two versions place the type differently."""
-    return [
-        {
-            "in": "path",
-            "name": name,
-            "required": True,
-            **place(ID if name == "id" or name.endswith("_id") else {"type": "string"}),
-        }
-        for name in re.findall(r"\{(\w+)\}", endpoint.path)
-    ]
+def headers(names: Iterable[str], always: Iterable[str]) -> dict[str, Any]:
+    """Point at the headers that an answer has, and those that it always has."""
+    said = frozenset(always)
+    return {name: f"{name}.always" if name in said else name for name in sorted(names)}
 
 
-def header_names(endpoint: Endpoint) -> list[str]:
-    """Return the headers that an endpoint reads."""
-    names = ["X-Request-ID"]
-    if endpoint.permission is not None:
-        names.append(BRANCH_HEADER)
-        if endpoint.mode is Mode.WRITE and endpoint.idempotent:
-            names.append("Idempotency-Key")
-    return names
+def limits(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the headers of rate limits, where there are any."""
+    return QUOTA if is_limited(endpoint) else ()
 
 
-def refusals(endpoint: Endpoint) -> list[int]:
-    """Return the statuses with which an endpoint can refuse."""
-    signed_in = endpoint.permission is not None
-    reads_body, writes = endpoint.body is not None, endpoint.mode is Mode.WRITE
-    possible = {
-        400: reads_body or writes,
-        401: signed_in or writes,
-        403: signed_in,
-        404: "{" in endpoint.path or writes,
-        409: writes,
-        413: reads_body,
-        415: reads_body,
-        422: signed_in or reads_body or endpoint.query is not None,
-        500: True,
-        503: True,
-    }
-    return [status for status, is_possible in possible.items() if is_possible]
+def notes(endpoint: Endpoint) -> set[str]:
+    """Return the headers that tell of an endpoint's retirement."""
+    deprecated = endpoint.deprecated
+    if deprecated is None:
+        return set()
+    said = {"Deprecation": True, "Sunset": deprecated.sunset, "Link": deprecated.link}
+    return {name for name, is_said in said.items() if is_said}
+
+
+def is_versioned(endpoint: Endpoint) -> bool:
+    """Say whether what an endpoint returns has a version."""
+    schema = endpoint.returns
+    if schema is not None and endpoint.if_match is not None:
+        return True
+    return schema is not None and not isinstance(schema, Paged) and "version" in schema.fields
+
+
+def is_cursored(endpoint: Endpoint) -> bool:
+    """Say whether an endpoint's list is read on from a cursor."""
+    schema = endpoint.returns
+    return schema is not None and not isinstance(schema, Paged) and "next_cursor" in schema.fields

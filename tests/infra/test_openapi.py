@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sofinance.app import find_endpoints
-from sofinance.infra import openapi
+from sofinance.infra import openapi, swagger
+from sofinance.infra.deprecation import Deprecation
 
 ENDPOINTS = find_endpoints()
 
 
 @functools.cache
 def written(version: str) -> dict[str, Any]:
-    return (openapi.openapi if version == "3.1" else openapi.swagger)(ENDPOINTS)
+    return (openapi.openapi if version == "3.1" else swagger.swagger)(ENDPOINTS)
 
 
 def references(value: Any) -> set[str]:
@@ -45,7 +49,7 @@ def test_every_endpoint_is_described(version: str) -> None:
         assert operation["summary"], f"{endpoint.name} has no docstring"
         assert operation["tags"] == [endpoint.tag]
         assert str(endpoint.status) in operation["responses"]
-        assert bool(operation.get("security")) is (endpoint.permission is not None)
+        assert bool(operation.get("security")) is not endpoint.public
         assert operation.get("x-permission") == endpoint.permission
 
 
@@ -61,8 +65,12 @@ def test_names_are_unique_and_references_lead_somewhere(version: str) -> None:
         assert place
 
 
+def test_the_document_is_valid_openapi() -> None:
+    assert list(OpenAPIV31SpecValidator(written("3.1")).iter_errors()) == []
+
+
 def test_documents_can_be_written_again() -> None:
-    assert openapi.swagger(ENDPOINTS) == written("2.0")
+    assert swagger.swagger(ENDPOINTS) == written("2.0")
     assert openapi.openapi(ENDPOINTS) == written("3.1")
 
 
@@ -71,8 +79,12 @@ def test_a_write_is_described_with_its_headers_and_its_refusals() -> None:
     refs = references(operation["parameters"])
     assert "#/components/parameters/Idempotency-Key" in refs
     assert "#/components/parameters/X-Branch-Id" in refs
-    assert {"400", "401", "403", "404", "409", "413", "415", "422", "500", "503"} < set(
-        operation["responses"]
+    assert set(operation["responses"]) == {
+        "201", "400", "401", "403", "404", "408", "409", "413", "415", "417", "422", "429", "431",
+        "500", "503",
+    }  # fmt: skip
+    assert {"Location", "Idempotency-Key-Expires", "Idempotent-Replayed", "RateLimit"} < set(
+        operation["responses"]["201"]["headers"]
     )
     failure = written("3.1")["components"]["responses"]["409"]["content"]
     assert set(failure) == {"application/json", "application/problem+json"}
@@ -94,3 +106,51 @@ def test_money_and_moments_are_strings() -> None:
     assert (total["type"], total["format"]) == ("string", "decimal")
     sold_at = schemas["sales.PostedSale"]["properties"]["sold_at"]
     assert (sold_at["type"], sold_at["format"]) == ("string", "date-time")
+
+
+def test_reading_and_changing_say_how_states_are_matched() -> None:
+    read = operations("3.1")["GET", "/api/v1/products/{id}"]
+    assert "#/components/parameters/If-None-Match" in references(read["parameters"])
+    assert {"ETag", "Link"} <= set(read["responses"]["304"]["headers"])
+    changed = operations("3.1")["PUT", "/api/v1/products/{id}"]
+    assert "#/components/parameters/If-Match" in references(changed["parameters"])
+    assert "412" in changed["responses"]
+    assert changed["responses"]["200"]["headers"]["ETag"]["$ref"].endswith("/ETag.always")
+
+
+def test_what_is_limited_says_so_and_probes_are_not() -> None:
+    assert "429" in operations("3.1")["GET", "/api/v1/info"]["responses"]
+    assert "429" not in operations("3.1")["GET", "/livez"]["responses"]
+    answer = written("3.1")["components"]["responses"]["429"]
+    assert answer["headers"]["Retry-After"]["$ref"].endswith("/Retry-After.always")
+
+
+def test_a_retirement_is_on_every_answer_of_it() -> None:
+    retired = replace(
+        next(found for found in ENDPOINTS if found.path == "/api/v1/info"),
+        deprecated=Deprecation(
+            since=datetime(2026, 1, 1, tzinfo=UTC), sunset=datetime(2027, 1, 1, tzinfo=UTC)
+        ),
+    )
+    document = openapi.openapi([retired])
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+    described = document["paths"]["/api/v1/info"]["get"]
+    assert described["deprecated"] is True
+    for answer in described["responses"].values():
+        assert {"Deprecation", "Sunset"} <= set(answer["headers"])
+
+
+def test_whole_numbers_may_come_as_numbers_and_go_out_as_strings() -> None:
+    schemas = written("3.1")["components"]["schemas"]
+    asked = schemas["sales.NewSaleLine"]["properties"]["quantity"]
+    assert set(asked["type"]) == {"string", "integer"}
+    assert asked["minimum"] == 1
+    assert schemas["sales.SaleLine"]["properties"]["quantity"]["type"] == "string"
+
+
+def test_the_legacy_shape_leaves_room_for_what_it_repeats() -> None:
+    name = "catalog.Product.Answer"
+    closed = written("3.1")["components"]["schemas"][name]
+    mirrored = openapi.openapi(ENDPOINTS, mirrors=True)["components"]["schemas"][name]
+    assert closed["additionalProperties"] is False
+    assert "additionalProperties" not in mirrored
