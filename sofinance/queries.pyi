@@ -125,6 +125,29 @@ class accounts:
 
     list_account_entries: ClassVar[_ListAccountEntries]
 
+class audit:
+    class ListLogsRow(Row):
+        id: int | None
+        created_at: datetime | None
+        action: str | None
+        entity_type: str | None
+        entity_id: int | None
+        user_id: int | None
+        user_name: str | None
+        session_id: int | None
+        api_key_id: int | None
+        before: str | None
+        after: str | None
+        request_id: str | None
+        ip: str | None
+        user_agent: str | None
+        severity: str | None
+
+    class _ListLogs(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, start: datetime, end: datetime, before_id: int | None, action: str | None, entity_type: str | None, entity_id: int | None, user_id: int | None, severity: str | None, search: str | None, limit: int) -> list[audit.ListLogsRow]: ...
+
+    list_logs: ClassVar[_ListLogs]
+
 class auth:
     class ListPermissionsRow(Row):
         name: str

@@ -4698,11 +4698,35 @@ CREATE INDEX app_user_by_role ON public.app_user USING btree (org_id, role);
 
 COMMENT ON INDEX public.app_user_by_role IS 'Whose access changes with a role.';
 
+-- index: audit_log_by_action
+
+CREATE INDEX audit_log_by_action ON public.audit_log USING btree (org_id, action, created_at, id);
+
+COMMENT ON INDEX public.audit_log_by_action IS 'When something was done.';
+
 -- index: audit_log_by_entity
 
 CREATE INDEX audit_log_by_entity ON public.audit_log USING btree (org_id, entity_type, entity_id, id);
 
 COMMENT ON INDEX public.audit_log_by_entity IS 'The history of one thing.';
+
+-- index: audit_log_by_severity
+
+CREATE INDEX audit_log_by_severity ON public.audit_log USING btree (org_id, severity, created_at, id) WHERE (severity <> 'INFO'::text);
+
+COMMENT ON INDEX public.audit_log_by_severity IS 'What is out of the ordinary, denials first of all.';
+
+-- index: audit_log_by_time
+
+CREATE INDEX audit_log_by_time ON public.audit_log USING btree (org_id, created_at, id);
+
+COMMENT ON INDEX public.audit_log_by_time IS 'What was done in a span of time.';
+
+-- index: audit_log_by_user
+
+CREATE INDEX audit_log_by_user ON public.audit_log USING btree (org_id, user_id, created_at, id);
+
+COMMENT ON INDEX public.audit_log_by_user IS 'What somebody did.';
 
 -- index: idempotency_key_by_expiry
 

@@ -17,7 +17,6 @@ LONG = {
     "api/sales.py": "posting, reading and reporting sales share their schemas",
     "config.py": "every setting once, in one place",
     "infra/embedded.py": "one subject: a cluster's life, from initdb to a takeover after SIGKILL",
-    "infra/route.py": "what happens around a handler, in the order in which it happens",
     "tools/export.py": "two formats of one ledger, side by side",
 }
 # A slice answers from the database; what calls others over the network is the worker's.

@@ -30,6 +30,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "accounts.close_account": {"id": "121"},
     "accounts.get_account": {"id": "101"},
     "accounts.list_account_entries": {"account_id": "101"},
+    "audit.list_logs": {"start": "2025-12-02 00:00Z", "end": "2026-01-01 00:00Z"},
     "auth.begin_session": {
         "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",
         "life_minutes": "1440", "token_hash": DIGEST,

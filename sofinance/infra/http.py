@@ -101,9 +101,15 @@ class Call:
         """Give the audit row what the thing was like before this request."""
         self.notes["before"] = obj
 
-    def audit(self, *, entity_id: int) -> None:
-        """Name the thing in the audit row, where neither the answer nor the path has its id."""
-        self.notes["entity_id"] = entity_id
+    def audit(self, *, entity_id: int | None = None, severity: str | None = None) -> None:
+        """Name the thing in the audit row, where neither the answer nor the path has its id.
+
+        `severity` is INFO unless it is given: WARNING, ERROR or CRITICAL.
+        """
+        if entity_id is not None:
+            self.notes["entity_id"] = entity_id
+        if severity is not None:
+            self.notes["severity"] = severity
 
     def transaction(self, *, mode: Mode = Mode.WRITE) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction as the caller; for endpoints with own_transactions.

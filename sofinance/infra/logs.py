@@ -1,7 +1,8 @@
 """Structured logs: one JSON object a line on stdout, the fields of the operations manual.
 
 ``timestamp, level, service, environment, request_id, user_id, message, metadata{...}``, no other.
-A credential that strays into a message is blanked out; bodies and headers are never logged.
+A credential, an e-mail address or a phone number that strays into a message is blanked out; bodies
+and headers are never logged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import orjson
 
 from sofinance.infra import metrics
+from sofinance.infra.masking import mask, mask_text
 from sofinance.infra.times import iso_now
 
 if TYPE_CHECKING:
@@ -108,7 +110,8 @@ class JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; a record that cannot be written is reported on stderr, not raised."""
         try:
-            metadata: dict[str, Any] = {"logger": record.name, **getattr(record, "metadata", {})}
+            given = getattr(record, "metadata", {})
+            metadata: dict[str, Any] = {"logger": record.name, **redact_all(given)}
             if record.exc_info and record.exc_info[0] is not None:
                 text = "".join(traceback.format_exception(*record.exc_info))
                 metadata["exception"] = redact(text)[-METADATA_TEXT_LENGTH_MAX:]
@@ -118,10 +121,22 @@ class JsonHandler(logging.Handler):
 
 
 def redact(text: str) -> str:
-    """Blank out what looks like a credential."""
-    return SECRETS.sub(
+    """Blank out what looks like a credential, an e-mail address or a phone number."""
+    safe = SECRETS.sub(
         lambda found: (found["keep"] or found["scheme"] or found["name"] or "") + "[redacted]", text
     )
+    return mask_text(safe)
+
+
+def redact_all(value: Any) -> Any:
+    """Blank out the same in every text of a structure, and what its names say is masked."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: redact_all(inner) for name, inner in mask(value).items()}
+    if isinstance(value, list | tuple):
+        return [redact_all(inner) for inner in value]
+    return value
 
 
 def configure(*, level: str, environment: str, stream: TextIO | None = None) -> None:

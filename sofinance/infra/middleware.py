@@ -6,19 +6,22 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 
 from sofinance.infra import errors, metrics, trace_context
 from sofinance.infra.answer import JSON_HEADERS
+from sofinance.infra.audit import USER_AGENT_LENGTH_MAX
 from sofinance.infra.cors import Cors
 from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.logs import JOURNAL, TRACE, Trace
-from sofinance.infra.route import USER_AGENT_LENGTH_MAX, Machine
 from sofinance.infra.security import SECURITY_HEADERS, Hsts
+
+if TYPE_CHECKING:
+    from sofinance.infra.route import Machine
 
 log = logging.getLogger(__name__)
 

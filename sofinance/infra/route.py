@@ -19,13 +19,14 @@ from aiohttp import web
 from sofinance import queries as q
 from sofinance.infra import errors, idempotency
 from sofinance.infra.answer import Answer, Writer, respond
+from sofinance.infra.audit import Auditor, user_agent
 from sofinance.infra.captcha import Captcha
 from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
-from sofinance.infra.envelope import Envelope, dumps
+from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
 from sofinance.infra.guard import Guard, Principal, forbidden, is_looked_up
-from sofinance.infra.http import PREFIX, Call, Endpoint, Paged
+from sofinance.infra.http import PREFIX, Call, Endpoint
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.mail import Mailer
@@ -50,7 +51,6 @@ ATTEMPT_COUNT_MAX = 3
 FORBIDDEN = 403
 # The wait before another attempt is random, up to this, doubled each time.
 BACKOFF_MS = 10
-USER_AGENT_LENGTH_MAX = 500
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
 # How a connection that died while it was idle shows itself when it is used.
@@ -61,8 +61,6 @@ DEAD = (
     asyncpg.InterfaceError,
     OSError,
 )
-# What an audit row never holds.
-SECRET_KEYS = frozenset({"password", "password_hash", "access_token", "refresh_token", "token"})
 NOBODY = Principal(
     org_id=0, user_id=0, role="", permissions=frozenset(), branch_ids=frozenset(), session_id=None,
     api_key_id=None, till_id=None, gate=None, expires_at_s=0.0, scope=Scope(org_id=0),
@@ -122,8 +120,7 @@ class Route:
         self._audits = writes and machine.settings.enable_audit_logging
         self._keeps = writes and endpoint.idempotent
         self._key_required = endpoint.method == "POST" and machine.settings.idempotency_required
-        self._action = endpoint.name.encode()
-        self._entity = endpoint.entity.encode()
+        self._auditor = Auditor(endpoint, self._writer.dump)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; raises what went wrong, for the middleware to render."""
@@ -165,7 +162,7 @@ class Route:
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
                 trace.request_id, datetime.now(UTC), trace.ip,
-                request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX], authorization,
+                user_agent(request), authorization,
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
                 machine.secret_box, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
@@ -242,11 +239,7 @@ class Route:
         """Write down that somebody tried what they may not."""
         if not self._machine.settings.enable_audit_logging:
             return
-        after = dumps({"code": denial.code, "details": denial.details})
-        row = self._audit_row(
-            request, principal, trace.request_id, trace.ip, entity_id=None, before=None,
-            after=after, severity=b"WARNING",
-        )  # fmt: skip
+        row = self._auditor.of_denial(request, principal, trace, denial)
         async with self._machine.db.tenant(principal.org_id, user_id=principal.user_id) as conn:
             await conn.execute(row)
 
@@ -309,7 +302,7 @@ class Route:
         """Write the message that ends the transaction: audit row, stored answer, COMMIT."""
         parts: list[str] = []
         if self._audits:
-            parts.append(self._audit(request, call, answer))
+            parts.append(self._auditor.of_change(request, call, answer))
         if key is not None:
             parts.append(
                 q.request.store_answer.literal(
@@ -322,63 +315,6 @@ class Route:
             )
         parts.append(COMMIT)
         return ";\n".join(parts)
-
-    def _audit(self, request: web.Request, call: Call, answer: Answer) -> str:
-        data, notes = answer.data, call.notes
-        entity_id = notes.get("entity_id")
-        if entity_id is None:
-            found = data.get("id") if isinstance(data, dict) else None
-            entity_id = found if type(found) is int else call.path.get("id")
-        before = notes.get("before")
-        after: bytes | None = answer.json
-        if data is None:
-            after = None
-        elif isinstance(data, dict) and not SECRET_KEYS.isdisjoint(data):
-            after = dumps(without_secrets(data))
-        return self._audit_row(
-            request, call.principal, call.request_id, call.ip, entity_id=entity_id,
-            before=None if before is None else dumps(without_secrets(self._shape(before))),
-            after=after, severity=b"INFO",
-        )  # fmt: skip
-
-    def _audit_row(  # noqa: PLR0913 - all that an audit row says
-        self,
-        request: web.Request,
-        principal: Principal,
-        request_id: str,
-        ip: str | None,
-        *,
-        entity_id: int | None,
-        before: bytes | None,
-        after: bytes | None,
-        severity: bytes,
-    ) -> str:
-        agent = request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX]
-        return q.request.write_audit.literal(
-            org_id=principal.org_id,
-            user_id=principal.user_id,
-            session_id=principal.session_id,
-            api_key_id=principal.api_key_id,
-            action=self._action,
-            entity_type=self._entity,
-            entity_id=entity_id,
-            before=before,
-            after=after,
-            request_id=request_id.encode(),
-            ip=None if ip is None else ip.encode(),
-            # Bytes that are no UTF-8 came in as surrogates; they become question marks.
-            user_agent=agent.encode("utf-8", "replace"),
-            severity=severity,
-        )
-
-    def _shape(self, before: Any) -> Any:
-        """Write how it was like the answer writes how it is, where it has all of its fields."""
-        if self._writer.dump is None or isinstance(self.endpoint.returns, Paged):
-            return before
-        try:
-            return self._writer.dump(before, {})
-        except (KeyError, AttributeError):
-            return before
 
     def _key(self, request: web.Request, principal: Principal, sent: Any) -> Key | None:
         kept_s = self._machine.settings.idempotency_ttl_hours * idempotency.HOUR_S
@@ -437,10 +373,3 @@ def branch_of(request: web.Request, principal: Principal) -> int | None:
     if branch_id is None and own is not None and len(own) == 1:
         return next(iter(own))
     return branch_id
-
-
-def without_secrets(value: Any) -> Any:
-    """Return a row or a mapping without the fields that no audit row may hold."""
-    if not hasattr(value, "items"):
-        return value
-    return {name: inner for name, inner in value.items() if name not in SECRET_KEYS}

@@ -29,6 +29,7 @@ from sofinance.infra.command import (
     settings_from,
 )
 from sofinance.infra.db import ALL_BRANCHES, Database, Mode
+from sofinance.infra.masking import mask
 from sofinance.infra.passwords import generate_password, hash_password, password_problems
 from sofinance.rules import money
 
@@ -305,7 +306,7 @@ async def _audit(
         entity_type=entity,
         entity_id=entity_id,
         before=None,
-        after=orjson.dumps(after),
+        after=orjson.dumps(mask(after, kind=entity.decode())),
         request_id=None,
         ip=None,
         user_agent=USER_AGENT,

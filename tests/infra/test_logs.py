@@ -110,3 +110,29 @@ def test_a_reader_that_went_away_stops_no_sale(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(JOURNAL, "stream", Broken())
     JOURNAL.write(logging.CRITICAL, "x", {})
     assert lost() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("mail to ada.l+x@shop.example failed", "mail to [personal] failed"),
+        ("call +49 (89) 123-4567 now", "call [personal] now"),
+        ("phone: 0700 123456, ok", "phone: [personal], ok"),
+        ("{'phone': '0700123456'}", "{'phone': '[personal]'}"),
+        ("1 + 2 = 3 at +5", "1 + 2 = 3 at +5"),
+        ("2026-01-15T10:30:00.000+01:00", "2026-01-15T10:30:00.000+01:00"),
+        ("sale 1234567890 of @home", "sale 1234567890 of @home"),
+    ],
+)
+def test_nobody_s_address_or_number_is_logged(text: str, left: str) -> None:
+    assert redact(text) == left
+
+
+def test_what_is_logged_beside_a_message_is_masked_too(stream: io.StringIO) -> None:
+    person = {"email": "a@b.example", "note": "ask c@d.example", "tries": [{"token": "x"}, 3]}
+    logging.getLogger("sofinance.test").warning("odd", extra={"metadata": person})
+    (line,) = lines(stream)
+    assert line["metadata"] == {
+        "logger": "sofinance.test", "email": "[personal]", "note": "ask [personal]",
+        "tries": [{"token": "[secret]"}, 3],
+    }  # fmt: skip

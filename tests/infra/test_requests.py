@@ -442,11 +442,6 @@ async def test_the_record_can_be_switched_off(api_with: MakeApi, org: Org, psql:
     assert audit(psql, org) == []
 
 
-def test_no_record_holds_a_secret() -> None:
-    kept = route.without_secrets({"id": 1, "password": "x", "access_token": "y", "token": "z"})
-    assert kept == {"id": 1}
-
-
 # --- all or nothing -------------------------------------------------------------------------------
 
 
