@@ -85,9 +85,8 @@ async def test_an_organisation_is_made_with_its_administrator(
         " (select rate_percent from tax_code where code = 'STD') from organisation",
         org=org_id,
     ) == [("角 の 店", "JPY", "Asia/Tokyo", True, Decimal(50000), Decimal("8.25"))]
-    assert psql("select action, user_agent, after ->> 'name' from audit_log", org=org_id) == [
-        ("orgs.create_organisation", "sofinance command", "角 の 店")
-    ]
+    told = "select action, after ->> 'name' from audit_log where user_agent = 'sofinance command'"
+    assert psql(told, org=org_id) == [("orgs.create_organisation", "角 の 店")]
 
     assert await run(dsn, "org", "list") == 0
     assert f"{org_id}\t角 の 店\tJPY\tAsia/Tokyo\n" in capsys.readouterr().out
@@ -162,9 +161,8 @@ async def test_a_user_is_made_in_one_organisation(
     user = (await sign_in(api, email, password.removeprefix("password "))).data["user"]
     assert told == f"user {user['id']} {email} CASHIER of organisation {org.id}"
     assert (user["org_id"], user["role"]) == (org.id, "CASHIER")
-    assert psql("select action, entity_id, after ->> 'role' from audit_log", org=org) == [
-        ("users.create_user", user["id"], "CASHIER")
-    ]
+    told = "select action, entity_id, after ->> 'role' from audit_log where user_id is null"
+    assert psql(told, org=org) == [("users.create_user", user["id"], "CASHIER")]
 
     words = user_words(new_email(), org.id, role="BOSS")
     assert await run(dsn, *words, "--generate-password") == 2
