@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MACHINE: web.AppKey[Machine] = web.AppKey("machine", Machine)
 WATCH_INTERVAL_S = 5
+LAG_INTERVAL_S = 0.1
 # What one connection may send, and how long it may take.
 CONNECTION = {
     "max_line_size": 8_190,  # bytes of the request line
@@ -86,11 +87,12 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
     try:
         await machine.learn()
         machine.mailer.start()
-        watcher = asyncio.create_task(watch(machine))
+        watchers = [asyncio.create_task(watching) for watching in (watch(machine), watch_loop())]
         yield
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        for watcher in watchers:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
     finally:
         await machine.mailer.stop()
         await machine.limiter.close()
@@ -117,3 +119,15 @@ async def watch(machine: Machine) -> None:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             metrics.DATABASE_UP.set(0)
         await asyncio.sleep(WATCH_INTERVAL_S)
+
+
+async def watch_loop() -> None:
+    """Measure how late the event loop runs what is due: the worst of each interval."""
+    loop = asyncio.get_running_loop()
+    while True:
+        worst_s = 0.0
+        for _ in range(int(WATCH_INTERVAL_S / LAG_INTERVAL_S)):
+            due_s = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            worst_s = max(worst_s, loop.time() - due_s)
+        metrics.LOOP_LAG.set(worst_s)

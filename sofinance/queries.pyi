@@ -1490,6 +1490,11 @@ class request:
 
     ping: ClassVar[_Ping]
 
+    class _CountMigrations(Statement):
+        async def __call__(self, conn: Connection, /, *, ids: Sequence[str]) -> int: ...
+
+    count_migrations: ClassVar[_CountMigrations]
+
 class sales:
     class PostSaleRow(Row):
         id: int

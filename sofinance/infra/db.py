@@ -12,11 +12,13 @@ import contextlib
 import enum
 import functools
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from sofinance import queries as q
+from sofinance.infra import metrics
 from sofinance.infra.command import SetupError
 from sofinance.infra.pool import Pool
 from sofinance.infra.sql import Connection, Row
@@ -195,7 +197,13 @@ class Database:
 
 async def commit(conn: Connection, message: str) -> None:
     """Send the message that ends with COMMIT; deferred rules raise here."""
-    tag = await conn.execute(message)
+    started_s = perf_counter()
+    try:
+        tag = await conn.execute(message)
+    except BaseException:
+        metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, None)
+        raise
+    metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, 0)
     if tag != "COMMIT":
         raise NotCommittedError(tag)
 

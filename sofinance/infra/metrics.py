@@ -20,6 +20,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Around the promises: p95 under 200 ms, p99 under 500 ms.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUERY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0)
 
 REQUESTS = Counter(
     "http_requests_total", "Requests answered.", ["method", "route", "status"]
@@ -34,6 +35,25 @@ POOL_SIZE = Gauge("db_pool_size", "Database connections allowed.", multiprocess_
 POOL_WAITING = Gauge(
     "db_pool_waiting", "Requests that wait for a connection.", multiprocess_mode="livesum"
 )
+POOL_WAITS = Histogram(
+    "db_pool_wait_seconds", "How long requests waited that found no connection free.",
+    buckets=BUCKETS_S,
+)  # fmt: skip
+POOL_TIMEOUTS = Counter("db_pool_timeout_total", "Requests that waited for one in vain.")
+QUERY_DURATIONS = Histogram(
+    "db_query_duration_seconds", "How long named queries took, the way there and back included.",
+    ["query"], buckets=QUERY_BUCKETS_S,
+)  # fmt: skip
+QUERY_ROWS = Counter(
+    "db_query_rows_total", "Rows that named queries returned or changed.", ["query"]
+)
+QUERY_ERRORS = Counter(
+    "db_query_errors_total", "Named queries that were refused or broke off.", ["query"]
+)
+LOOP_LAG = Gauge(
+    "event_loop_lag_seconds", "How late the loop of the busiest worker ran what was due.",
+    multiprocess_mode="livemax",
+)  # fmt: skip
 DATABASE_UP = Gauge(
     "database_up", "1 when the database answered the last ping, else 0.",
     multiprocess_mode="livemin",
@@ -62,6 +82,7 @@ LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be wr
 
 # labels() costs more than counting: the children are looked up once per route.
 _children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+_queries: dict[str, tuple[Any, Any]] = {}
 _decisions: dict[tuple[str, str, str], Any] = {}
 
 
@@ -75,6 +96,18 @@ def observe(method: str, route: str, status: int, duration_s: float) -> None:
             _children[method, route, status] = found
     found[0].inc()
     found[1].observe(duration_s)
+
+
+def observe_query(query: str, duration_s: float, row_count: int | None) -> None:
+    """Count a named query; no row count says that it failed."""
+    found = _queries.get(query)
+    if found is None:
+        found = _queries[query] = QUERY_DURATIONS.labels(query), QUERY_ROWS.labels(query)
+    found[0].observe(duration_s)
+    if row_count is None:
+        QUERY_ERRORS.labels(query).inc()
+    else:
+        found[1].inc(row_count)
 
 
 def count_admission(policy: str, backend: str, outcome: str) -> None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from sofinance.infra import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -113,10 +116,13 @@ class Pool:
     async def _wait(self) -> Any:
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
+        started_s = perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await waiter
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, TimeoutError):
+                metrics.POOL_TIMEOUTS.inc()
             if waiter.done() and not waiter.cancelled():
                 # It came at the very moment that we gave up: somebody else may have it.
                 conn = waiter.result()
@@ -127,6 +133,8 @@ class Pool:
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             raise
+        finally:
+            metrics.POOL_WAITS.observe(perf_counter() - started_s)
 
     def _pass_on(self, conn: Any | None) -> bool:
         """Give a connection, or with None the room for one, to who waits longest."""

@@ -39,6 +39,7 @@ ADDRESS_COUNT_MAX = 10_000
 SECOND_US = 1_000_000
 NO_HEADERS: Mapping[str, str] = {}
 REDIS, MEMORY = "redis", "memory"
+PROBE_KEYS, PROBE_ARGUMENTS = ("{sf:probe}",), (SECOND_US, SECOND_US, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ class Limiter:
     def is_shared(self) -> bool:
         """Whether workers count together right now."""
         return self._link is not None and self._link.line is not None
+
+    async def probe(self) -> bool:
+        """Say whether Redis answers right now."""
+        return await self._ask(PROBE_KEYS, PROBE_ARGUMENTS) is not None
 
     async def admit_caller(
         self, org_id: int, subject: str, kind: Kind | None = None
@@ -202,7 +207,10 @@ class Limiter:
         if why is None:
             log.info("rate limits are shared through Redis")
         else:
-            log.warning("rate limits are counted in this process: no Redis", extra={"why": why})
+            log.warning(
+                "rate limits are counted in this process: no Redis",
+                extra={"metadata": {"why": why}},
+            )
 
 
 async def run_script(line: RedisLine, keys: Sequence[str], arguments: Sequence[int]) -> list[int]:
@@ -218,7 +226,7 @@ async def run_script(line: RedisLine, keys: Sequence[str], arguments: Sequence[i
 
 async def greet(line: RedisLine) -> None:
     """See whether a server would do what requests ask of it: run the script, and write."""
-    await run_script(line, ["{sf:probe}"], [SECOND_US, SECOND_US, 1])
+    await run_script(line, PROBE_KEYS, PROBE_ARGUMENTS)
 
 
 def refusal(

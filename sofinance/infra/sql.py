@@ -6,16 +6,24 @@ parameters) is rendered by `Query.literal`, which takes values that cannot carry
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import asyncpg
 
+from sofinance.infra import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+log = logging.getLogger(__name__)
+
+# A query that takes longer is named in the log.
+SLOW_QUERY_S = 1.0
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 # A wheel carries sql/ inside the package; a source tree and an editable install have it beside.
 SQL_DIR = next(
@@ -161,19 +169,38 @@ class Query(Statement):
     async def __call__(self, conn: Connection, /, **args: Any) -> Any:
         """Run it: a row, a row or None, a list, a value, or the number of rows touched."""
         values = self._values(args)
+        started_s = perf_counter()
+        try:
+            result, row_count = await self._run(conn, values)
+        except BaseException:
+            self._measure(perf_counter() - started_s, None)
+            raise
+        self._measure(perf_counter() - started_s, row_count)
+        if result is None and self.mode == "one":
+            raise NotFoundError(self.key)
+        return result
+
+    def _measure(self, duration_s: float, row_count: int | None) -> None:
+        metrics.observe_query(self.key, duration_s, row_count)
+        if duration_s > SLOW_QUERY_S:
+            told = {"query": self.key, "duration_ms": round(duration_s * 1000), "rows": row_count}
+            log.warning("slow query", extra={"metadata": told})
+
+    async def _run(self, conn: Connection, values: list[Any]) -> tuple[Any, int]:
+        """Send it; returns what it is to return, and how many rows that is."""
         mode = self.mode
         if mode == "many":
-            return await conn.fetch(self.sql, *values)
+            rows = await conn.fetch(self.sql, *values)
+            return rows, len(rows)
         if mode == "value":
-            return await conn.fetchval(self.sql, *values)
+            return await conn.fetchval(self.sql, *values), 1
         if mode == "exec":
             # A utility statement's tag ("BEGIN") carries no count.
-            count = (await conn.execute(self.sql, *values)).rpartition(" ")[2]
-            return int(count) if count.isdigit() else 0
+            tag = (await conn.execute(self.sql, *values)).rpartition(" ")[2]
+            count = int(tag) if tag.isdigit() else 0
+            return count, count
         row = await conn.fetchrow(self.sql, *values)
-        if row is None and mode == "one":
-            raise NotFoundError(self.key)
-        return row
+        return row, 0 if row is None else 1
 
 
 # By the exact type, since a subclass could bring its own idea of str(). A negative number stands in

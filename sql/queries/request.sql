@@ -132,3 +132,9 @@ where named.message is not null;
 -- Say that the database answers.
 -- not null: answer
 select 1 as answer;
+
+-- name: count_migrations :value
+-- Count which of these migrations the database has.
+-- not null: count
+select count(*) as count from _yoyo_migration
+where migration_id = any(:ids);

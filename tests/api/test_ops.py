@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from sofinance import __version__
 from sofinance.app import MACHINE
+from sofinance.infra import health, logs, sql
 from sofinance.infra.envelope import ENVELOPE_KEYS
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     MakeApi = Callable[..., Awaitable[Api]]
 
+WELL = {"database": "healthy", "migrations": "healthy"}
 ALIVE = ["/health/live", "/healthz", "/livez", "/ping"]
 READY = ["/health/ready", "/readyz"]
 
@@ -34,7 +39,7 @@ async def test_a_healthy_service_says_so(api: Api, path: str) -> None:
     health = answer.data
     assert (health["status"], health["version"]) == ("healthy", __version__)
     assert health["timestamp"].endswith("Z")
-    assert health["checks"] == ({} if path in ALIVE else {"database": "healthy"})
+    assert health["checks"] == ({} if path in ALIVE else WELL)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ async def test_without_its_database_it_lives_but_is_not_ready(
         assert answer.headers["Retry-After"] == "1"
         assert answer.details["status"] == "unhealthy"
         assert answer.details["version"] == __version__
-        assert answer.details["checks"] == {"database": said}
+        assert answer.details["checks"] == {"database": said, "migrations": said}
     for path in ALIVE:
         assert (await root(api, path)).status == 200
 
@@ -64,13 +69,41 @@ async def test_a_database_that_hangs_is_waited_for_two_seconds_at_most(
     api_with: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await api_with()
-    monkeypatch.setattr("sofinance.infra.db.PING_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("sofinance.infra.health.CHECK_TIMEOUT_S", 0.01)
 
     async def take() -> Any:
         await asyncio.sleep(60)
 
     monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)
-    assert (await root(api, "/health")).details["checks"] == {"database": "timeout"}
+    checks = (await root(api, "/health")).details["checks"]
+    assert checks == {"database": "timeout", "migrations": "timeout"}
+
+
+async def test_a_release_is_not_ready_before_its_migrations(
+    api_with: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await api_with()
+    known = health.known_migrations()
+    assert known[0] == "0001_roles"
+    monkeypatch.setattr(health, "known_migrations", lambda: [*known, "9999_of_the_next_release"])
+    for path in ("/health", *READY):
+        answer = await root(api, path)
+        assert answer.refused == (503, "unhealthy")
+        assert answer.details["checks"] == {**WELL, "migrations": "unhealthy"}
+    monkeypatch.setattr(health, "known_migrations", lambda: known[:-1])
+    assert (await root(api, "/readyz")).data["checks"] == WELL, "older code serves on"
+
+
+async def test_without_redis_it_is_degraded_and_ready(api_with: MakeApi) -> None:
+    with contextlib.closing(RedisServer()) as redis:
+        redis.start()
+        api = await api_with(redis_url=redis.url)
+        assert (await root(api, "/readyz")).data["checks"] == {**WELL, "redis": "healthy"}
+        redis.kill()
+        for path in ("/health", *READY):
+            answer = await root(api, path)
+            assert (answer.status, answer.data["status"]) == (200, "degraded")
+            assert answer.data["checks"] == {**WELL, "redis": "unhealthy"}
 
 
 async def test_who_shuts_down_is_not_ready(api_with: MakeApi) -> None:
@@ -78,7 +111,7 @@ async def test_who_shuts_down_is_not_ready(api_with: MakeApi) -> None:
     await api.app.shutdown()
     answer = await root(api, "/readyz")
     assert answer.refused == (503, "unhealthy")
-    assert answer.details["checks"] == {"database": "healthy", "shutdown": "unhealthy"}
+    assert answer.details["checks"] == {**WELL, "shutdown": "unhealthy"}
     assert (await root(api, "/livez")).status == 200
 
 
@@ -109,6 +142,33 @@ async def test_requests_are_counted_by_route(api: Api, org: Org) -> None:
     assert series("database_up 1.0")
     for name in ("db_pool_size", "db_pool_open", "db_pool_in_use", "db_pool_waiting"):
         assert len(series(f"{name} ")) == 1
+
+
+async def test_named_queries_are_measured_and_slow_ones_told(
+    api_with: MakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = await api_with()
+    nap = sql.Query("tests.nap", "value", "select pg_sleep(:seconds)::text as slept")
+    fault = sql.Query("tests.fault", "many", "select 1 / :zero::int as never")
+    logs.configure(level="INFO", environment="test")
+    monkeypatch.setattr(sql, "SLOW_QUERY_S", 0.05)
+    async with api.app[MACHINE].db.untenanted() as conn:
+        await nap(conn, seconds=0.0)
+        await nap(conn, seconds=0.1)
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with api.app[MACHINE].db.untenanted() as conn:
+            await fault(conn, zero=0)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "slow" in line]
+    assert [(line["level"], line["metadata"]["query"]) for line in told] == [
+        ("WARNING", "tests.nap")
+    ]
+    assert told[0]["metadata"]["duration_ms"] >= 100
+    lines = (await root(api, "/metrics")).text.splitlines()
+    assert 'db_query_duration_seconds_count{query="tests.nap"} 2.0' in lines
+    assert 'db_query_duration_seconds_bucket{le="0.1",query="tests.nap"} 1.0' in lines
+    assert 'db_query_rows_total{query="tests.nap"} 2.0' in lines
+    assert 'db_query_errors_total{query="tests.fault"} 1.0' in lines
+    assert [line for line in lines if line.startswith("event_loop_lag_seconds ")]
 
 
 async def test_metrics_can_be_closed_to_strangers_or_switched_off(api_with: MakeApi) -> None:

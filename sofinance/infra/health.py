@@ -1,0 +1,75 @@
+"""What the service depends on, and whether it is there: each asked at once, for two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from sofinance import queries as q
+from sofinance.infra.sql import SQL_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from sofinance.infra.http import Call
+
+CHECK_TIMEOUT_S = 2
+HEALTHY, UNHEALTHY, TIMEOUT = "healthy", "unhealthy", "timeout"
+# What can be gone while every sale is still posted: it is told, and fails nothing.
+WARNINGS = frozenset({"redis"})
+NOT_MIGRATIONS = ("post-apply.",)
+
+
+class NotMigratedError(Exception):
+    """The database lacks migrations that this release was written against."""
+
+
+@cache
+def known_migrations() -> list[str]:
+    """Return the migrations of this release."""
+    names = (path.name.removesuffix(".sql") for path in (SQL_DIR / "migrations").glob("*.sql"))
+    return sorted(
+        name
+        for name in names
+        if not name.startswith(NOT_MIGRATIONS) and not name.endswith(".rollback")
+    )
+
+
+async def check(call: Call) -> dict[str, str]:
+    """Return the state of everything: healthy, unhealthy or timeout, by name."""
+    checks = {"database": verdict(call.db.ping()), "migrations": verdict(check_migrations(call))}
+    if call.settings.redis_url:
+        checks["redis"] = verdict(check_redis(call))
+    return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
+
+
+async def verdict(asked: Awaitable[object]) -> str:
+    """Wait for an answer, for so long and no longer; whatever is raised is no answer."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await asked
+    except TimeoutError:
+        return TIMEOUT
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, NotMigratedError):
+        return UNHEALTHY
+    return HEALTHY
+
+
+async def check_migrations(call: Call) -> None:
+    """Raise unless the database has every migration that this release knows; more is fine.
+
+    So a release is not sent requests before its migrations, and an older one still is after them.
+    """
+    known = known_migrations()
+    async with call.db.pool.lend() as conn:
+        if await q.request.count_migrations(conn, ids=known) != len(known):
+            raise NotMigratedError
+
+
+async def check_redis(call: Call) -> None:
+    """Raise unless Redis does what the rate limits ask of it."""
+    if not await call.limiter.probe():
+        raise ConnectionError
