@@ -304,6 +304,10 @@ class Settings:
         False, "With ENABLE_KEY_MIRRORING: `items`, `page`, `size` and `total` of a page, too."
     )
 
+    git_commit: str = setting(
+        "", "The commit that was built, for /debug/version; the image sets it.",
+        example="4cd499a",
+    )  # fmt: skip
     metrics_enabled: bool = setting(True, "Serve Prometheus metrics at /metrics.")
     metrics_token: str = setting(
         "", "When set, /metrics answers only to this bearer token.", secret=True

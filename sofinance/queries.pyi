@@ -1490,6 +1490,24 @@ class request:
 
     ping: ClassVar[_Ping]
 
+    class GetDatabaseStatsRow(Row):
+        name: str
+        server_version: str
+        size_bytes: int
+        connection_count: int
+        commit_count: int
+        rollback_count: int
+        block_hit_count: int
+        block_read_count: int
+        deadlock_count: int
+        temp_bytes: int
+        counted_since: datetime | None
+
+    class _GetDatabaseStats(Statement):
+        async def __call__(self, conn: Connection, /) -> request.GetDatabaseStatsRow: ...
+
+    get_database_stats: ClassVar[_GetDatabaseStats]
+
     class _CountMigrations(Statement):
         async def __call__(self, conn: Connection, /, *, ids: Sequence[str]) -> int: ...
 

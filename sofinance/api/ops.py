@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import platform
 from typing import Any
 
 from aiohttp import web
 from marshmallow import Schema, fields
 
 from sofinance import __version__
+from sofinance import queries as q
 from sofinance.infra import errors, health, metrics
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Timestamp
@@ -30,6 +32,45 @@ class Health(Schema):
         values=fields.String(metadata={"enum": ["healthy", "unhealthy", "timeout"]}),
         required=True,
     )
+
+
+class DatabaseCounts(Schema):
+    name = fields.String(required=True)
+    server_version = fields.String(required=True)
+    size_bytes = fields.Integer(required=True)
+    connection_count = fields.Integer(required=True)
+    commit_count = fields.Integer(required=True)
+    rollback_count = fields.Integer(required=True)
+    block_hit_count = fields.Integer(required=True)
+    block_read_count = fields.Integer(required=True)
+    deadlock_count = fields.Integer(required=True)
+    temp_bytes = fields.Integer(required=True)
+    counted_since = Timestamp(required=True, allow_none=True)
+
+
+class PoolState(Schema):
+    """The connections of the worker that answers."""
+
+    size = fields.Integer(required=True)
+    open = fields.Integer(required=True)
+    in_use = fields.Integer(required=True)
+    waiting = fields.Integer(required=True)
+
+
+class DatabaseStats(Schema):
+    """What the server counts of the database, and this worker's connections to it."""
+
+    database = fields.Nested(DatabaseCounts, required=True)
+    pool = fields.Nested(PoolState, required=True)
+
+
+class Build(Schema):
+    """What exactly runs here."""
+
+    version = fields.String(required=True)
+    commit = fields.String(required=True, allow_none=True)
+    python = fields.String(required=True)
+    migration = fields.String(required=True, metadata={"description": "The newest it knows."})
 
 
 class Info(Schema):
@@ -116,6 +157,37 @@ async def get_keys(call: Call) -> Any:
     return web.json_response(
         call.guard.keys.jwks(), headers={"Cache-Control": f"public, max-age={KEYS_AGE_MAX_S}"}
     )
+
+
+@routes.endpoint(
+    "GET", "/debug/database-stats", permission="system:manage", admin=True, prefix=False,
+    returns=DatabaseStats(),
+)  # fmt: skip
+async def get_database_stats(call: Call) -> Any:
+    """Get what the database server counts, and the state of this worker's pool."""
+    pool = call.db.pool
+    return {
+        "database": await q.request.get_database_stats(call.conn),
+        "pool": {
+            "size": call.db.size_max,
+            "open": pool.open_count,
+            "in_use": pool.in_use_count,
+            "waiting": pool.waiting_count,
+        },
+    }
+
+
+@routes.endpoint(
+    "GET", "/debug/version", permission="system:manage", admin=True, prefix=False, returns=Build()
+)
+async def get_build(call: Call) -> Any:
+    """Get what exactly runs here: version, commit, Python, newest migration."""
+    return {
+        "version": __version__,
+        "commit": call.settings.git_commit or None,
+        "python": platform.python_version(),
+        "migration": health.known_migrations()[-1],
+    }
 
 
 @routes.endpoint("GET", "/info", public=True, returns=Info())

@@ -133,6 +133,25 @@ where named.message is not null;
 -- not null: answer
 select 1 as answer;
 
+-- name: get_database_stats :one
+-- Read what the server counts of this database since its counters were last reset.
+-- not null: name, server_version, size_bytes, connection_count, commit_count, rollback_count
+-- not null: block_hit_count, block_read_count, deadlock_count, temp_bytes
+select
+    datname::text as name,
+    current_setting('server_version') as server_version,
+    pg_database_size(datid) as size_bytes,
+    numbackends as connection_count,
+    xact_commit as commit_count,
+    xact_rollback as rollback_count,
+    blks_hit as block_hit_count,
+    blks_read as block_read_count,
+    deadlocks as deadlock_count,
+    temp_bytes,
+    stats_reset as counted_since
+from pg_stat_database
+where datname = current_database();
+
 -- name: count_migrations :value
 -- Count which of these migrations the database has.
 -- not null: count

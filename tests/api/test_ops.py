@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from sofinance import __version__
 from sofinance.app import MACHINE
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     MakeApi = Callable[..., Awaitable[Api]]
 
+ROOT = Path(__file__).parents[2]
 WELL = {"database": "healthy", "migrations": "healthy"}
 ALIVE = ["/health/live", "/healthz", "/livez", "/ping"]
 READY = ["/health/ready", "/readyz"]
@@ -122,6 +125,22 @@ async def test_what_answers_says_what_it_is(api: Api) -> None:
     )  # fmt: skip
 
 
+async def test_an_administrator_sees_what_runs_and_on_what(api_with: MakeApi, org: Org) -> None:
+    api = await api_with(git_commit="4cd499a")
+    build = (await api.get("/debug/version", org, prefix="")).data
+    assert (build["version"], build["commit"]) == (__version__, "4cd499a")
+    assert build["migration"] == health.known_migrations()[-1]
+    stats = (await api.get("/debug/database-stats", org, prefix="")).data
+    assert stats["pool"]["in_use"] == 1
+    assert stats["pool"]["open"] <= stats["pool"]["size"]
+    assert stats["database"]["size_bytes"] > 1_000_000
+    assert stats["database"]["connection_count"] >= 1
+    for path in ("/debug/version", "/debug/database-stats"):
+        assert (await root(api, path)).refused == (401, "unauthorized")
+        manager = await api.get(path, org.member("MANAGER"), prefix="")
+        assert manager.refused == (403, "forbidden")
+
+
 async def test_requests_are_counted_by_route(api: Api, org: Org) -> None:
     for path in ("/categories/1", "/categories/2", "/nowhere/1", "/nowhere/2"):
         await api.get(path, org)
@@ -169,6 +188,17 @@ async def test_named_queries_are_measured_and_slow_ones_told(
     assert 'db_query_rows_total{query="tests.nap"} 2.0' in lines
     assert 'db_query_errors_total{query="tests.fault"} 1.0' in lines
     assert [line for line in lines if line.startswith("event_loop_lag_seconds ")]
+
+
+def test_every_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    ours = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in REGISTRY.collect()
+        if not family.name.startswith(("python_", "process_"))
+    }
+    assert sorted(name for name in ours if f"`{name}`" not in page) == []
+    assert "db_query_duration_seconds" in ours
 
 
 async def test_metrics_can_be_closed_to_strangers_or_switched_off(api_with: MakeApi) -> None:
