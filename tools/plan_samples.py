@@ -38,7 +38,6 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "auth.create_user": {"all_branches": "false", "must_change_password": "true"},
     "auth.resolve_api_key": {"api_key_id": "111", "secret_hash": DIGEST},
     "auth.resolve_session": {"session_id": "11100"},
-    "request.count_migrations": {"ids": "{0001_roles,0002_organisation}"},
     "request.admit": {"session_id": "11100", "access_version": "1"},
     "auth.find_sign_in": {"email": "user1@org1.example"},
     "branches.change_branch": {"id": "101"},
