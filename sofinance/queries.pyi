@@ -168,6 +168,7 @@ class auth:
     find_sign_in: ClassVar[_FindSignIn]
 
     class GetCredentialsRow(Row):
+        org_id: int
         id: int
         email: str
         password_hash: str
@@ -175,6 +176,9 @@ class auth:
         last_name: str
         role: str
         is_active: bool
+        must_change_password: bool
+        created_at: datetime
+        updated_at: datetime
 
     class _GetCredentials(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> auth.GetCredentialsRow: ...
@@ -218,9 +222,14 @@ class auth:
         id: int
 
     class _LockUser(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> auth.LockUserRow | None: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, password_hash: str | None) -> auth.LockUserRow | None: ...
 
     lock_user: ClassVar[_LockUser]
+
+    class _RenewPasswordHash(Statement):
+        async def __call__(self, conn: Connection, /, *, password_hash: str, org_id: int, user_id: int) -> int: ...
+
+    renew_password_hash: ClassVar[_RenewPasswordHash]
 
     class BeginSessionRow(Row):
         id: int
@@ -231,6 +240,31 @@ class auth:
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, kind: str, till_id: int | None, has_second_factor: bool, device: str, ip: IPv4Interface | IPv6Interface | None, idle_minutes: int, life_minutes: int, token_hash: bytes) -> auth.BeginSessionRow: ...
 
     begin_session: ClassVar[_BeginSession]
+
+    class LockRefreshTokenRow(Row):
+        user_id: int
+        is_used: bool
+        is_live: bool
+
+    class _LockRefreshToken(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, session_id: int, token_hash: bytes) -> auth.LockRefreshTokenRow | None: ...
+
+    lock_refresh_token: ClassVar[_LockRefreshToken]
+
+    class _UseRefreshToken(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token_hash: bytes) -> int: ...
+
+    use_refresh_token: ClassVar[_UseRefreshToken]
+
+    class RenewSessionRow(Row):
+        id: int
+        idle_s: int
+        life_s: int
+
+    class _RenewSession(Statement):
+        async def __call__(self, conn: Connection, /, *, idle_minutes: int, org_id: int, session_id: int, token_hash: bytes) -> auth.RenewSessionRow: ...
+
+    renew_session: ClassVar[_RenewSession]
 
     class _EndSurplusSessions(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, limit: int) -> int: ...
@@ -1673,6 +1707,40 @@ class sales:
         async def __call__(self, conn: Connection, /, *, org_id: int, start_date: date, end_date: date, branch_id: int | None, limit: int) -> list[sales.ListTopProductsRow]: ...
 
     list_top_products: ClassVar[_ListTopProducts]
+
+class sessions:
+    class _EndSession(Statement):
+        async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, id: int, user_id: int) -> int: ...
+
+    end_session: ClassVar[_EndSession]
+
+    class _EndSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, user_id: int, except_id: int | None) -> int: ...
+
+    end_sessions: ClassVar[_EndSessions]
+
+    class ListSessionsRow(Row):
+        id: int
+        kind: str
+        till_id: int | None
+        has_second_factor: bool
+        device: str
+        ip: str | None
+        created_at: datetime
+        last_used_at: datetime
+        idle_until: datetime
+        expires_at: datetime
+        is_current: bool
+
+    class _ListSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, session_id: int, org_id: int, user_id: int, limit: int, offset: int) -> list[sessions.ListSessionsRow]: ...
+
+    list_sessions: ClassVar[_ListSessions]
+
+    class _CountSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    count_sessions: ClassVar[_CountSessions]
 
 class tax:
     class CreateTaxCodeRow(Row):

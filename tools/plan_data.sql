@@ -49,7 +49,8 @@ select app_user.org_id, app_user.id * 1000 + n, app_user.id, 'password', '2025-1
 from app_user cross join generate_series(1, 100) as n;
 
 insert into refresh_token (org_id, token_hash, session_id, used_at)
-select org_id, sha256(int8send(id * 10 + n)), id, case when n < 3 then created_at end
+select org_id, sha256(int8send(id * 10 + n)), id,
+    case when n < 3 or id = 11099 then created_at end -- 11099 is being renewed
 from user_session cross join generate_series(1, 3) as n;
 
 insert into api_key (

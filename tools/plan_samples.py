@@ -36,6 +36,11 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "life_minutes": "1440", "token_hash": DIGEST,
     },
     "auth.create_user": {"all_branches": "false", "must_change_password": "true"},
+    "auth.lock_refresh_token": {"session_id": "11100", "token_hash": DIGEST},
+    "auth.renew_session": {
+        "session_id": "11099", "idle_minutes": "480", "token_hash": "\\x" + "01" * 32,
+    },
+    "auth.use_refresh_token": {"token_hash": DIGEST},
     "auth.resolve_api_key": {"api_key_id": "111", "secret_hash": DIGEST},
     "auth.resolve_session": {"session_id": "11100"},
     "request.admit": {"session_id": "11100", "access_version": "1"},
@@ -107,6 +112,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "account_ids": "{NULL,NULL}", "amounts": "{10,5}", "references": "{NULL,NULL}",
     },
     "sales.void_sale": {"sale_id": CREDIT_SALE, "reason": "by mistake"},
+    "sessions.end_session": {"id": "11100", "revoked_why": "sign_out"},
+    "sessions.end_sessions": {"revoked_why": "sign_out_all"},
+    "sessions.list_sessions": {"session_id": "11100"},
     "tax.change_tax_code": {"id": "11"},
     "tax.get_tax_code": {"id": "11"},
 }  # fmt: skip

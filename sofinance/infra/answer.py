@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from sofinance.infra import etag, links
+from sofinance.infra import etag, links, oauth
 from sofinance.infra.fields import pagination
 from sofinance.infra.http import Paged
 from sofinance.infra.security import SECURITY_HEADERS
@@ -51,7 +51,7 @@ class Writer:
     """Writes the answers of one endpoint."""
 
     def __init__(self, endpoint: Endpoint, envelope: Envelope) -> None:
-        self._envelope = envelope
+        self._envelope = None if endpoint.oauth else envelope
         self._status = endpoint.status
         self._message = orjson.dumps(endpoint.message)
         self._location = endpoint.location
@@ -65,6 +65,8 @@ class Writer:
         data = self.dump(result, call.query)
         json = orjson.dumps(data)
         envelope = self._envelope
+        if envelope is None:
+            return Answer(data, json, json, {**JSON_HEADERS, **oauth.HEADERS})
         body = envelope.success(self._message, json, call.request_id, envelope.mirrored(data))
         headers = self.headers(data, call.path)
         if self._reads or etag.version_of(result) is not None:

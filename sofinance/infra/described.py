@@ -181,6 +181,8 @@ def answer_schema(endpoint: Endpoint) -> type[Schema] | None:
     match endpoint.returns:
         case None:
             return None
+        case Schema() as schema if endpoint.oauth:
+            return type(schema)
         case Paged(schema):
             return envelope_of(schema, many=False, is_page=True)
         case schema:
@@ -301,4 +303,6 @@ def refusals(endpoint: Endpoint) -> list[int]:
         503: True,
     }
     found = {status for status, is_possible in possible.items() if is_possible}
+    if endpoint.oauth:
+        found -= {401, 422}  # RFC 6749 says 400
     return sorted(found.union(endpoint.refuses))

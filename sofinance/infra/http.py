@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sofinance.infra.sql import Connection
 
 PREFIX = "/api/v1"
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 Handler = Callable[["Call"], Awaitable[Any]]
 
@@ -154,6 +155,7 @@ class Endpoint:
     admin: bool
     gate_free: bool
     own_transactions: bool
+    oauth: bool
     body: Schema | None
     query: Schema | None
     returns: Schema | Paged | None
@@ -168,6 +170,11 @@ class Endpoint:
     limit: Kind | None
     refuses: tuple[int, ...]
     media_type: str | None
+
+    @property
+    def body_type(self) -> str:
+        """How its body is written."""
+        return FORM if self.oauth else JSON
 
     @property
     def tag(self) -> str:
@@ -195,6 +202,7 @@ class Routes(list[Endpoint]):
         admin: bool = False,
         gate_free: bool = False,
         own_transactions: bool = False,
+        oauth: bool = False,
         body: Schema | None = None,
         query: Schema | None = None,
         returns: Schema | Paged | None = None,
@@ -219,18 +227,19 @@ class Routes(list[Endpoint]):
         and read-only. `gate_free` lets in who has to change the password, or to enrol a second
         factor, first. `own_transactions` is for what waits for something else than the database, a
         hash say: its handler opens transactions itself, so that none is held meanwhile, and writes
-        its own audit rows (audit.py). `limit` is the stricter rate limit beside the usual ones.
-        `body`, `query`: what goes in, schemas whose unknown fields are errors. `returns`: what
-        comes out; None answers 204. `status` is 200, or 204. `location` is a template over the
-        answer's and the path's fields. `read` (so is every GET) makes the transaction read-only;
-        `report` lets all its queries see one state. `idempotent=False` is for answers that must not
-        be stored, such as tokens. `if_match` is for what changes one row: "optional" takes an
-        If-Match, "required" demands one (428); the handler returns the row with its `version`, a
-        DELETE's as well. `deprecated` is said on every answer, and its use is counted. `entity`
-        names the kind of thing in the audit row (else the slice). `refuses` are statuses that
-        the handler refuses with and that do not follow from the rest, for the documents;
-        `media_type` is that of an answer that it makes itself. `prefix=False` mounts at the root,
-        where nothing is limited that does not say so.
+        its own audit rows (audit.py). `oauth` takes a form and answers as RFC 6749 wants it,
+        without the envelope. `limit` is the stricter rate limit beside the usual ones. `body`,
+        `query`: what goes in, schemas whose unknown fields are errors. `returns`: what comes out;
+        None answers 204. `status` is 200, or 204. `location` is a template over the answer's and
+        the path's fields. `read` (so is every GET) makes the transaction read-only; `report` lets
+        all its queries see one state. `idempotent=False` is for answers that must not be stored,
+        such as tokens. `if_match` is for what changes one row: "optional" takes an If-Match,
+        "required" demands one (428); the handler returns the row with its `version`, a DELETE's as
+        well. `deprecated` is said on every answer, and its use is counted. `entity` names the kind
+        of thing in the audit row (else the slice). `refuses` are statuses that the handler refuses
+        with and that do not follow from the rest, for the documents; `media_type` is that of an
+        answer that it makes itself. `prefix=False` mounts at the root, where nothing is limited
+        that does not say so.
         """
         where = f"{method} {path}"
         if [permission is not None, public, any_user].count(True) != 1:
@@ -263,6 +272,7 @@ class Routes(list[Endpoint]):
                     admin=admin,
                     gate_free=gate_free,
                     own_transactions=own_transactions,
+                    oauth=oauth,
                     body=body,
                     query=query,
                     returns=returns,

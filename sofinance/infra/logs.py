@@ -43,7 +43,8 @@ class Trace:
     """What is known about the request that is being answered; it fills up on the way."""
 
     __slots__ = (
-        "announced", "context", "error_code", "ip", "org_id", "quota", "request_id", "user_id",
+        "announced", "context", "error_code", "ip", "is_oauth", "org_id", "quota", "request_id",
+        "user_id",
     )  # fmt: skip
 
     def __init__(self, request_id: str, context: TraceContext | None = None) -> None:
@@ -55,6 +56,8 @@ class Trace:
         self.org_id: int | None = None
         self.error_code: str | None = None
         self.ip: str | None = None
+        # Whether refusals are rendered as RFC 6749 wants them.
+        self.is_oauth = False
         # What the answer's headers say of the limits that the request was charged to.
         self.quota: Mapping[str, str] = {}
 

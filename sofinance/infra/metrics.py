@@ -72,6 +72,7 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 
+SIGN_INS = Counter("sign_ins_total", "Sign-ins that were tried.", ["outcome"])
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")

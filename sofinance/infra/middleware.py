@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 
-from sofinance.infra import errors, metrics, trace_context
+from sofinance.infra import errors, metrics, oauth, trace_context
 from sofinance.infra.answer import JSON_HEADERS
 from sofinance.infra.audit import USER_AGENT_LENGTH_MAX
 from sofinance.infra.cors import Cors
@@ -114,14 +114,17 @@ def refuse(
         log.error("unhandled error", exc_info=error)
         known = errors.internal()
     trace.error_code = known.code
-    accept = request.headers.get("Accept", "")
-    if errors.wants_problem(accept):
+    status, accept = known.status, request.headers.get("Accept", "")
+    if trace.is_oauth:
+        status, body = oauth.status_of(known), oauth.refusal(known)
+        headers = {**JSON_HEADERS, **oauth.HEADERS, **known.headers}
+    elif errors.wants_problem(accept):
         body = errors.problem(known, trace=trace, path=request.rel_url.raw_path)
         headers = {**JSON_HEADERS, "Content-Type": "application/problem+json", **known.headers}
     else:
         body = machine.envelope.failure(known, trace.request_id)
         headers = {**JSON_HEADERS, **known.headers}
-    response = web.Response(body=body, status=known.status, headers=headers)
+    response = web.Response(body=body, status=status, headers=headers)
     if known.status == 408:
         response.force_close()  # what still comes of the body is nobody's
     return response

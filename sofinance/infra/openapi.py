@@ -37,6 +37,7 @@ from sofinance.infra.described import (
     texts,
 )
 from sofinance.infra.http import Paged
+from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ EVERYWHERE = ("X-Request-ID", "traceparent")
 QUOTA = ("RateLimit-Policy", "RateLimit")
 # What is refused before a request is one has no name and no trace.
 UNREADABLE = frozenset({400, 417, 431})
+# What is refused before it is known which endpoint is asked.
+UNROUTED = frozenset({417, 431})
 REFUSAL_HEADERS = {
     401: ("WWW-Authenticate",),
     409: ("Retry-After",),
@@ -243,7 +246,7 @@ def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
             "headers": headers({*EVERYWHERE, "ETag", "Link", *limits(endpoint)}, EVERYWHERE),
         }
     if endpoint.body is not None:
-        content = {"application/json": {"schema": endpoint.body}}
+        content = {endpoint.body_type: {"schema": endpoint.body}}
         is_needed = any(field.required for field in endpoint.body.load_fields.values())
         described["requestBody"] = {"required": is_needed, "content": content}
     if not endpoint.public:
@@ -280,12 +283,15 @@ def success(endpoint: Endpoint) -> dict[str, Any]:
 
 def refusal(endpoint: Endpoint, status: int) -> str | dict[str, Any]:
     """Describe a refusal: the common one, unless this endpoint says more with it."""
-    if endpoint.deprecated is None:
+    is_oauth = endpoint.oauth and status not in UNROUTED
+    if endpoint.deprecated is None and not is_oauth:
         return str(status)
-    content = {
+    content: dict[str, Any] = {
         "application/json": {"schema": Failure},
         "application/problem+json": {"schema": Problem},
     }
+    if is_oauth:
+        content = {"application/json": {"schema": OAuthRefusal}}
     said = {**refusal_headers(status), **headers(notes(endpoint), ())}
     return {"description": REFUSALS[status], "content": content, "headers": said}
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from email.message import Message
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
@@ -17,6 +18,7 @@ from marshmallow import Schema, ValidationError, fields
 from sofinance.infra import errors
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import ID_MAX
+from sofinance.infra.http import FORM, JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,7 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 # How deep JSON may be nested where nobody says otherwise: as deep as orjson goes.
 DEPTH_MAX = 512
 CONTENT_TYPE_COUNT_MAX = 256
+FORM_FIELD_COUNT_MAX = 50
 # Brackets in strings are none: a string is passed over as a whole, to its end or the text's.
 BRACKET_OR_STRING = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
@@ -38,6 +41,45 @@ async def read_json(request: web.Request, *, timeout_s: float, depth_max: int) -
     Raises unsupported_media_type and unsupported_content_encoding (415), request_timeout (408) and
     malformed_json (400).
     """
+    raw = await _read_whole(request, timeout_s)
+    if not raw:
+        return {}
+    content_type = request.headers.get("Content-Type", "")
+    if content_type != JSON and not _is_json(content_type):
+        raise _unsupported("Send JSON in UTF-8: Content-Type: application/json.", JSON)
+    return loads(raw, depth_max)
+
+
+async def read_form(request: web.Request, *, timeout_s: float) -> dict[str, str]:
+    """Read a form's fields; one without a value counts as left out (RFC 6749, 3.2).
+
+    Raises what read_json raises, but for what is no form malformed_form (400), and
+    invalid_request (422) for a field that is given twice.
+    """
+    raw = await _read_whole(request, timeout_s)
+    content_type = request.headers.get("Content-Type", "")
+    if raw and _kind_of(content_type) != FORM:
+        raise _unsupported(f"Send a form: Content-Type: {FORM}.", FORM)
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict",
+            max_num_fields=FORM_FIELD_COUNT_MAX,
+        )  # fmt: skip
+    except ValueError:
+        raise ApiError("malformed_form", "The body is not a form.", status=400) from None
+    names = [name for name, _ in pairs]
+    twice = {name: ["Given more than once."] for name in names if names.count(name) > 1}
+    if twice:
+        raise errors.invalid_request(twice)
+    return {name: value for name, value in pairs if value}
+
+
+def _unsupported(message: str, accept: str) -> ApiError:
+    return ApiError("unsupported_media_type", message, status=415, headers={"Accept": accept})
+
+
+async def _read_whole(request: web.Request, timeout_s: float) -> bytes:
+    """Read a body as it is, if it is not too large and not encoded."""
     encoding = request.headers.get("Content-Encoding", IDENTITY)
     if encoding.strip().lower() != IDENTITY:
         raise ApiError(
@@ -48,21 +90,6 @@ async def read_json(request: web.Request, *, timeout_s: float, depth_max: int) -
         )
     if (request.content_length or 0) > request.client_max_size:
         raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
-    raw = await _read(request, timeout_s)
-    if not raw:
-        return {}
-    content_type = request.headers.get("Content-Type", "")
-    if content_type != "application/json" and not _is_json(content_type):
-        raise ApiError(
-            "unsupported_media_type",
-            "Send JSON in UTF-8: Content-Type: application/json.",
-            status=415,
-            headers={"Accept": "application/json"},
-        )
-    return loads(raw, depth_max)
-
-
-async def _read(request: web.Request, timeout_s: float) -> bytes:
     if request.content.is_eof():
         return await request.read()
     try:
@@ -70,6 +97,12 @@ async def _read(request: web.Request, timeout_s: float) -> bytes:
             return await request.read()
     except TimeoutError:
         raise ApiError("request_timeout", "The body took too long to arrive.", status=408) from None
+
+
+def _kind_of(content_type: str) -> str:
+    message = Message()
+    message["Content-Type"] = content_type
+    return message.get_content_type()
 
 
 @functools.lru_cache(CONTENT_TYPE_COUNT_MAX)

@@ -35,6 +35,7 @@ from sofinance.infra.parse import (
     QueryReader,
     load,
     read_branch,
+    read_form,
     read_json,
     read_path,
 )
@@ -125,6 +126,7 @@ class Route:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; raises what went wrong, for the middleware to render."""
         trace = TRACE.get() or Trace("")
+        trace.is_oauth = self.endpoint.oauth
         if self.endpoint.public:
             if self._is_limited:
                 limit = self.endpoint.limit
@@ -149,11 +151,7 @@ class Route:
         sent: Any = {}
         body: dict[str, Any] = {}
         if self._fit is not None:
-            sent = await read_json(
-                request,
-                timeout_s=self._machine.settings.request_body_timeout_s,
-                depth_max=self._machine.settings.max_json_depth,
-            )
+            sent = await self._read_body(request)
             body = load(self._fit, sent)
         machine = self._machine
 
@@ -186,6 +184,13 @@ class Route:
                     self._admit(request, principal)
             await asyncio.sleep(random.random() * BACKOFF_MS / 1000 * 2**attempt)  # noqa: S311
             attempt += 1
+
+    async def _read_body(self, request: web.Request) -> Any:
+        settings = self._machine.settings
+        timeout_s = settings.request_body_timeout_s
+        if self.endpoint.oauth:
+            return await read_form(request, timeout_s=timeout_s)
+        return await read_json(request, timeout_s=timeout_s, depth_max=settings.max_json_depth)
 
     async def _who(self, request: web.Request, trace: Trace) -> Principal:
         """Return who calls, and charge them; whoever it is not known yet, by address."""

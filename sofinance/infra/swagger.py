@@ -29,6 +29,7 @@ from sofinance.infra.described import (
     tags,
     texts,
 )
+from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.security import SECURITY_HEADERS, page_policy
 
 if TYPE_CHECKING:
@@ -112,11 +113,13 @@ def view(endpoint: Endpoint, operation_id: str) -> Any:
         )
     ]
     if endpoint.body is not None:
-        marks.append(aiohttp_apispec.json_schema(endpoint.body, required=True))
+        place = aiohttp_apispec.form_schema if endpoint.oauth else aiohttp_apispec.json_schema
+        marks.append(place(endpoint.body, required=True))
     if endpoint.query is not None:
         marks.append(aiohttp_apispec.querystring_schema(endpoint.query))
     answers = [(endpoint.status, answer_schema(endpoint), endpoint.message)]
-    answers += [(status, Failure, REFUSALS[status]) for status in refusals(endpoint)]
+    failure = OAuthRefusal if endpoint.oauth else Failure
+    answers += [(status, failure, REFUSALS[status]) for status in refusals(endpoint)]
     marks += [
         aiohttp_apispec.response_schema(schema, status, description=why)
         for status, schema, why in answers

@@ -17,15 +17,19 @@ select
 from find_sign_in(:email) as found;
 
 -- name: get_credentials :one
--- Get what a sign-in is checked against.
+-- Get what a sign-in is checked against, and the user as the API shows one.
 select
+    org_id,
     id,
     email,
     password_hash,
     first_name,
     last_name,
     role,
-    is_active
+    is_active,
+    must_change_password,
+    created_at,
+    updated_at
 from app_user
 where org_id = :org_id and id = :user_id;
 
@@ -58,11 +62,21 @@ returning
     updated_at;
 
 -- name: lock_user :maybe
--- Let one sign-in, or change of what signs in, of a user at a time go on; nothing if disabled.
+-- Let one sign-in, or change of what signs in, of a user at a time go on.
+-- Nothing if the user is disabled, or has another password by now than the given one.
+-- nullable: password_hash
 select id
 from app_user
-where org_id = :org_id and id = :user_id and is_active
+where
+    org_id = :org_id and id = :user_id and is_active
+    and (:password_hash::text is null or password_hash = :password_hash)
 for no key update;
+
+-- name: renew_password_hash :exec
+-- Keep the same password under another hash.
+update app_user
+set password_hash = :password_hash
+where org_id = :org_id and id = :user_id;
 
 -- name: begin_session :one
 -- Begin a session with its first refresh token; returns the seconds that each has.
@@ -88,8 +102,57 @@ token as (
 
 select
     id,
-    extract(epoch from idle_until - now())::int as idle_s,
-    extract(epoch from expires_at - now())::int as life_s
+    extract(epoch from idle_until - now())::bigint as idle_s,
+    extract(epoch from expires_at - now())::bigint as life_s
+from session;
+
+-- name: lock_refresh_token :maybe
+-- Read what a refresh token renews; of many who come with it at once, one at a time goes on.
+-- not null: is_used, is_live
+select
+    session.user_id,
+    token.used_at is not null as is_used,
+    (
+        session.revoked_at is null and session.idle_until > now() and session.expires_at > now()
+        and app_user.is_active
+    ) as is_live
+from user_session as session
+inner join refresh_token as token
+    on session.org_id = token.org_id and session.id = token.session_id
+inner join app_user
+    on session.org_id = app_user.org_id and session.user_id = app_user.id
+where
+    session.org_id = :org_id and session.id = :session_id and token.token_hash = :token_hash
+for no key update of session, token;
+
+-- name: use_refresh_token :exec
+-- Use a refresh token up; it is locked by then.
+update refresh_token
+set used_at = now()
+where org_id = :org_id and token_hash = :token_hash and used_at is null;
+
+-- name: renew_session :one
+-- Prolong a session, to its end at most, and give it another refresh token.
+-- not null: idle_s, life_s
+with session as (
+    update user_session
+    set
+        last_used_at = now(),
+        idle_until = least(now() + make_interval(mins => :idle_minutes::int), expires_at)
+    where org_id = :org_id and id = :session_id
+    returning id, idle_until, expires_at
+),
+
+token as (
+    insert into refresh_token (org_id, token_hash, session_id)
+    select :org_id, :token_hash, session.id
+    from session
+)
+
+select
+    id,
+    extract(epoch from idle_until - now())::bigint as idle_s,
+    extract(epoch from expires_at - now())::bigint as life_s
 from session;
 
 -- name: end_surplus_sessions :exec

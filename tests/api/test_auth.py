@@ -13,7 +13,8 @@ async def test_an_administrator_signs_in(api: Api, org: Org) -> None:
     answer = await api.post("/auth/login", json=body)
     assert answer.data["token_type"] == "bearer"  # noqa: S105 - not a secret
     assert answer.data["user"]["email"] == org.admin.email
-    assert "password" not in answer.text
+    assert "password_hash" not in answer.text
+    assert "argon2" not in answer.text
     me = await api.get(
         "/auth/me", headers={"Authorization": f"Bearer {answer.data['access_token']}"}
     )
