@@ -248,6 +248,14 @@ class Settings:
         "", "Networks in which every address is such a proxy.", example="10.1.0.0/16, fd00::/8"
     )
 
+    admin_ip_allowlist_cidrs: str = setting(
+        "", "Networks from which administration is open; empty: from everywhere.",
+        example="10.8.0.0/16, 192.0.2.7",
+    )  # fmt: skip
+    admin_read_only: bool = setting(
+        False, "Refuse changes by administrative endpoints, but for whoever breaks the glass."
+    )
+
     smtp_host: str = setting("", "The server that takes our mail; without it, see MAIL_FOLDER.")
     smtp_port: int = setting(587, "The port of SMTP_HOST.", low=1, high=PORT_MAX)
     smtp_user: str = setting("", "The name to sign in to SMTP_HOST with; empty for none.")
@@ -486,6 +494,8 @@ def _text(name: str, text: str) -> str:
             if not text.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
         case "trusted_proxy_ips" | "trusted_proxy_cidrs":
+            _check_networks(variable, text, also=(UNIX,))
+        case "admin_ip_allowlist_cidrs":
             _check_networks(variable, text)
         case "mail_from":
             if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
@@ -519,11 +529,11 @@ def encryption_key(text: str) -> bytes:
     return key
 
 
-def _check_networks(variable: str, text: str) -> None:
+def _check_networks(variable: str, text: str, *, also: tuple[str, ...] = ()) -> None:
     for part in text.split(","):
         name = part.strip()
         try:
-            if name and name != UNIX:
+            if name and name not in also:
                 network(name)
         except ValueError:
             raise ValueError(f"{variable}: {name!r} is no address and no network.") from None

@@ -125,6 +125,62 @@ class accounts:
 
     list_account_entries: ClassVar[_ListAccountEntries]
 
+class admin:
+    class CreateBreakGlassRow(Row):
+        id: int
+        user_id: int
+        reason: str
+        created_at: datetime
+        expires_at: datetime
+        revoked_at: datetime | None
+        revoked_by: int | None
+
+    class _CreateBreakGlass(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, reason: str, token_hash: bytes, ttl_minutes: int) -> admin.CreateBreakGlassRow: ...
+
+    create_break_glass: ClassVar[_CreateBreakGlass]
+
+    class RevokeBreakGlassRow(Row):
+        id: int
+        user_id: int
+        reason: str
+        created_at: datetime
+        expires_at: datetime
+        revoked_at: datetime | None
+        revoked_by: int | None
+
+    class _RevokeBreakGlass(Statement):
+        async def __call__(self, conn: Connection, /, *, revoked_by: int, org_id: int, id: int) -> admin.RevokeBreakGlassRow: ...
+
+    revoke_break_glass: ClassVar[_RevokeBreakGlass]
+
+    class UseBreakGlassRow(Row):
+        id: int
+
+    class _UseBreakGlass(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int, user_id: int, token_hash: bytes) -> admin.UseBreakGlassRow | None: ...
+
+    use_break_glass: ClassVar[_UseBreakGlass]
+
+    class ListBreakGlassRow(Row):
+        id: int
+        user_id: int
+        reason: str
+        created_at: datetime
+        expires_at: datetime
+        revoked_at: datetime | None
+        revoked_by: int | None
+
+    class _ListBreakGlass(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int, offset: int) -> list[admin.ListBreakGlassRow]: ...
+
+    list_break_glass: ClassVar[_ListBreakGlass]
+
+    class _CountBreakGlass(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+
+    count_break_glass: ClassVar[_CountBreakGlass]
+
 class audit:
     class ListLogsRow(Row):
         id: int | None
@@ -1242,6 +1298,23 @@ class journal:
 
     list_snapshot_differences: ClassVar[_ListSnapshotDifferences]
 
+class organisation:
+    class ChangeOrganisationRow(Row):
+        org_id: int
+        name: str
+        currency: str
+        base_currency: str
+        time_zone: str
+        prices_include_tax: bool
+        default_credit_limit: Decimal
+        created_at: datetime
+        version: int
+
+    class _ChangeOrganisation(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str | None, time_zone: str | None, default_credit_limit: Decimal | None, org_id: int) -> organisation.ChangeOrganisationRow: ...
+
+    change_organisation: ClassVar[_ChangeOrganisation]
+
 class orgs:
     class CreateOrganisationRow(Row):
         org_id: int
@@ -1269,6 +1342,7 @@ class orgs:
         prices_include_tax: bool
         default_credit_limit: Decimal
         created_at: datetime
+        version: int
 
     class _GetOrganisation(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int) -> orgs.GetOrganisationRow: ...

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields, validate
+import zoneinfo
+
+from marshmallow import Schema, ValidationError, fields, validate
 
 from sofinance.infra.fields import Id, Money, Timestamp
 
 METHODS = ["CASH", "CARD", "BANK_TRANSFER", "MOBILE_MONEY", "CHEQUE", "OTHER"]
+
+
+def known_time_zone(name: str) -> None:
+    """Refuse what is not a name of the IANA time zone database."""
+    if name not in zoneinfo.available_timezones():
+        raise ValidationError("Not an IANA time zone, such as Africa/Nairobi.")
 
 
 class NewPayment(Schema):

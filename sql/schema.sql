@@ -947,6 +947,23 @@ ALTER FUNCTION public.journal_reversal_mirrors() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.journal_reversal_mirrors() IS 'At commit: a reversal has the lines of the manual entry it takes back, with the sides swapped.';
 
+-- function: keep_base_currency()
+
+CREATE FUNCTION public.keep_base_currency() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'organisation_currency_is_fixed',
+        table = 'organisation', message = format('the base currency is %s', old.base_currency);
+end
+$$;
+
+ALTER FUNCTION public.keep_base_currency() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.keep_base_currency() IS 'Refuses to change the currency in which an organisation keeps its books.';
+
 -- function: keep_built_in_roles()
 
 CREATE FUNCTION public.keep_built_in_roles() RETURNS trigger
@@ -966,6 +983,23 @@ $$;
 ALTER FUNCTION public.keep_built_in_roles() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.keep_built_in_roles() IS 'Refuses to delete a built-in role.';
+
+-- function: keep_revoked()
+
+CREATE FUNCTION public.keep_revoked() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'break_glass_stays_revoked',
+        table = 'break_glass', message = format('broken glass %s was ended', old.id);
+end
+$$;
+
+ALTER FUNCTION public.keep_revoked() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.keep_revoked() IS 'Refuses to change a broken glass that was ended.';
 
 -- function: list_organisation_ids()
 
@@ -2842,6 +2876,67 @@ ALTER TABLE public.branch ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: break_glass
+
+CREATE TABLE public.break_glass (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    reason text NOT NULL,
+    token_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    revoked_by bigint,
+    CONSTRAINT break_glass_is_digest CHECK ((octet_length(token_hash) = 32)),
+    CONSTRAINT break_glass_is_short CHECK (((expires_at > created_at) AND (expires_at <= (created_at + '04:00:00'::interval)))),
+    CONSTRAINT break_glass_reason_given CHECK (((length(btrim(reason)) >= 10) AND (length(reason) <= 500))),
+    CONSTRAINT break_glass_revoked_by_somebody CHECK (((revoked_at IS NULL) = (revoked_by IS NULL)))
+);
+
+ALTER TABLE ONLY public.break_glass FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.break_glass OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.break_glass IS 'Broken glasses: who may change things in the read-only mode of administration, why, till when.';
+
+COMMENT ON COLUMN public.break_glass.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.break_glass.id IS 'The broken glass.';
+
+COMMENT ON COLUMN public.break_glass.user_id IS 'Who broke it, and who alone may use it.';
+
+COMMENT ON COLUMN public.break_glass.reason IS 'Why.';
+
+COMMENT ON COLUMN public.break_glass.token_hash IS 'SHA-256 of its token''s secret, which is shown once.';
+
+COMMENT ON COLUMN public.break_glass.created_at IS 'When it was broken (server time).';
+
+COMMENT ON COLUMN public.break_glass.expires_at IS 'When it ends: 240 minutes later at most.';
+
+COMMENT ON COLUMN public.break_glass.revoked_at IS 'When it was ended early (server time).';
+
+COMMENT ON COLUMN public.break_glass.revoked_by IS 'Who ended it early.';
+
+COMMENT ON CONSTRAINT break_glass_is_digest ON public.break_glass IS 'A token is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT break_glass_is_short ON public.break_glass IS 'A broken glass ends within 240 minutes.';
+
+COMMENT ON CONSTRAINT break_glass_reason_given ON public.break_glass IS 'A reason has 10 to 500 characters.';
+
+COMMENT ON CONSTRAINT break_glass_revoked_by_somebody ON public.break_glass IS 'A broken glass that was ended early has a time and somebody who did it.';
+
+-- sequence: break_glass_id_seq
+
+ALTER TABLE public.break_glass ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.break_glass_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- table: category
 
 CREATE TABLE public.category (
@@ -4357,6 +4452,13 @@ ALTER TABLE ONLY public.branch
 
 COMMENT ON CONSTRAINT branch_pk ON public.branch IS 'This branch exists already.';
 
+-- constraint: break_glass break_glass_pk
+
+ALTER TABLE ONLY public.break_glass
+    ADD CONSTRAINT break_glass_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT break_glass_pk ON public.break_glass IS 'This broken glass exists already.';
+
 -- constraint: category category_name_taken
 
 ALTER TABLE ONLY public.category
@@ -4894,6 +4996,12 @@ CREATE TRIGGER branch_version_counted BEFORE UPDATE ON public.branch FOR EACH RO
 
 COMMENT ON TRIGGER branch_version_counted ON public.branch IS 'Counts the version up with each change.';
 
+-- trigger: break_glass break_glass_stays_revoked
+
+CREATE TRIGGER break_glass_stays_revoked BEFORE UPDATE ON public.break_glass FOR EACH ROW WHEN ((old.revoked_at IS NOT NULL)) EXECUTE FUNCTION public.keep_revoked();
+
+COMMENT ON TRIGGER break_glass_stays_revoked ON public.break_glass IS 'A broken glass that was ended stays so.';
+
 -- trigger: category category_version_counted
 
 CREATE TRIGGER category_version_counted BEFORE UPDATE ON public.category FOR EACH ROW EXECUTE FUNCTION public.version_counted();
@@ -4981,6 +5089,12 @@ CREATE CONSTRAINT TRIGGER journal_reversal_mirrors AFTER INSERT ON public.journa
 CREATE TRIGGER org_role_built_in_stays BEFORE DELETE ON public.org_role FOR EACH ROW EXECUTE FUNCTION public.keep_built_in_roles();
 
 COMMENT ON TRIGGER org_role_built_in_stays ON public.org_role IS 'A built-in role cannot be deleted.';
+
+-- trigger: organisation organisation_currency_is_fixed
+
+CREATE TRIGGER organisation_currency_is_fixed BEFORE UPDATE ON public.organisation FOR EACH ROW WHEN ((old.base_currency IS DISTINCT FROM new.base_currency)) EXECUTE FUNCTION public.keep_base_currency();
+
+COMMENT ON TRIGGER organisation_currency_is_fixed ON public.organisation IS 'The currency in which an organisation keeps its books is fixed.';
 
 -- trigger: organisation organisation_version_counted
 
@@ -5210,6 +5324,20 @@ ALTER TABLE ONLY public.branch
     ADD CONSTRAINT branch_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
 
 COMMENT ON CONSTRAINT branch_organisation_known ON public.branch IS 'There is no such organisation.';
+
+-- fk constraint: break_glass break_glass_revoker_known
+
+ALTER TABLE ONLY public.break_glass
+    ADD CONSTRAINT break_glass_revoker_known FOREIGN KEY (org_id, revoked_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT break_glass_revoker_known ON public.break_glass IS 'There is no such user.';
+
+-- fk constraint: break_glass break_glass_user_known
+
+ALTER TABLE ONLY public.break_glass
+    ADD CONSTRAINT break_glass_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT break_glass_user_known ON public.break_glass IS 'There is no such user.';
 
 -- fk constraint: category category_organisation_known
 
@@ -5656,6 +5784,10 @@ CREATE POLICY branch ON public.stock_movement AS RESTRICTIVE TO sofinance_app US
 
 CREATE POLICY branch ON public.till AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
 
+-- row security: break_glass
+
+ALTER TABLE public.break_glass ENABLE ROW LEVEL SECURITY;
+
 -- row security: category
 
 ALTER TABLE public.category ENABLE ROW LEVEL SECURITY;
@@ -5715,6 +5847,10 @@ CREATE POLICY org ON public.balance_roll_up USING ((org_id = (current_setting('a
 -- policy: branch org
 
 CREATE POLICY org ON public.branch USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: break_glass org
+
+CREATE POLICY org ON public.break_glass USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: category org
 
@@ -6019,7 +6155,11 @@ REVOKE ALL ON FUNCTION public.journal_entry_under_way() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.journal_reversal_mirrors() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.keep_base_currency() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.keep_built_in_roles() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.keep_revoked() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.list_organisation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_app;
@@ -6231,6 +6371,35 @@ GRANT INSERT(is_active),UPDATE(is_active) ON TABLE public.branch TO sofinance_ap
 GRANT UPDATE(updated_at) ON TABLE public.branch TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.branch_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.break_glass TO sofinance_backup;
+GRANT SELECT ON TABLE public.break_glass TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT SELECT(id) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT INSERT(user_id) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT INSERT(reason) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(reason) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT INSERT(token_hash) ON TABLE public.break_glass TO sofinance_app;
+
+GRANT SELECT(created_at) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT INSERT(expires_at) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT UPDATE(revoked_at) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(revoked_at) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT UPDATE(revoked_by) ON TABLE public.break_glass TO sofinance_app;
+GRANT SELECT(revoked_by) ON TABLE public.break_glass TO sofinance_readonly;
+
+GRANT SELECT ON SEQUENCE public.break_glass_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.category TO sofinance_readonly;
 GRANT SELECT ON TABLE public.category TO sofinance_backup;

@@ -251,6 +251,10 @@ overriding system value
 select org, i, sold_on, org * 10 + 2, 'sales.post_sale', 'sales', i, jsonb_build_object('id', i)
 from made order by i;
 
+insert into break_glass (org_id, user_id, reason, token_hash, expires_at)
+select id, id * 10 + 1, 'a drill, no fire', sha256(n::text::bytea), now() + interval '1 hour'
+from org cross join generate_series(1, 60) as n;
+
 insert into idempotency_key (org_id, key_hash, fingerprint, status, body, expires_at)
 select org, sha256(i::text::bytea), sha256(i::text::bytea), 201, convert_to(repeat('x', 200), 'utf8'),
     timestamptz '2099-01-01' + make_interval(mins => i)

@@ -30,6 +30,11 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "accounts.close_account": {"id": "121"},
     "accounts.get_account": {"id": "101"},
     "accounts.list_account_entries": {"account_id": "101"},
+    "admin.create_break_glass": {
+        "reason": "to see a plan", "token_hash": DIGEST, "ttl_minutes": "30",
+    },
+    "admin.revoke_break_glass": {"revoked_by": "11"},
+    "admin.use_break_glass": {"token_hash": DIGEST},
     "audit.list_logs": {"start": "2025-12-02 00:00Z", "end": "2026-01-01 00:00Z"},
     "auth.begin_session": {
         "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",
@@ -81,6 +86,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "descriptions": "{NULL,NULL}",
     },
     "journal.reverse_entry": {"id": MANUAL_ENTRY},
+    "organisation.change_organisation": {},
     "orgs.create_organisation": {
         "base_currency": "USD", "prices_include_tax": "false", "standard_tax_percent": "10",
         "default_credit_limit": "0", "admin_email": "ada@example.com",

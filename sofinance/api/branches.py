@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
 from sofinance.infra.fields import Id, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
+from sofinance.schemas import known_time_zone
 
 routes = Routes()
-
-
-def known_time_zone(name: str) -> None:
-    """Refuse what is not a name of the IANA time zone database."""
-    if name not in zoneinfo.available_timezones():
-        raise ValidationError("Not an IANA time zone, such as Africa/Nairobi.")
 
 
 class NewBranch(Schema):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_AGE_S = 7_200
 REQUEST_HEADERS = (
     "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match",
-    "X-Branch-Id", "X-Request-ID", "traceparent", "tracestate",
+    "X-Branch-Id", "X-Break-Glass-Token", "X-Request-ID", "traceparent", "tracestate",
 )  # fmt: skip
 EXPOSED_HEADERS = (
     "Allow", "Deprecation", "ETag", "Idempotency-Key-Expires", "Idempotent-Replayed", "Link",

@@ -153,6 +153,7 @@ class Endpoint:
     public: bool
     org_wide: bool
     admin: bool
+    in_read_only: bool
     gate_free: bool
     own_transactions: bool
     oauth: bool
@@ -200,6 +201,7 @@ class Routes(list[Endpoint]):
         any_user: bool = False,
         org_wide: bool = False,
         admin: bool = False,
+        in_read_only: bool = False,
         gate_free: bool = False,
         own_transactions: bool = False,
         oauth: bool = False,
@@ -224,11 +226,12 @@ class Routes(list[Endpoint]):
 
         `permission`, `any_user=True` (whoever signed in) or `public=True`: who may call. `org_wide`
         asks for all branches as well. `admin` marks administration, which may be bound to addresses
-        and read-only. `gate_free` lets in who has to change the password, or to enrol a second
-        factor, first. `own_transactions` is for what waits for something else than the database, a
-        hash say: its handler opens transactions itself, so that none is held meanwhile, and writes
-        its own audit rows (audit.py). `oauth` takes a form and answers as RFC 6749 wants it,
-        without the envelope. `limit` is the stricter rate limit beside the usual ones. `body`,
+        and read-only (administration.py), but for what is `in_read_only`. `gate_free` lets in who
+        has to change the password, or to enrol a second factor, first. `own_transactions` is for
+        what waits for something else than the database, a hash say: its handler opens transactions
+        itself, so that none is held meanwhile, and writes its own audit rows (audit.py). `oauth`
+        takes a form and answers as RFC 6749 wants it, without the envelope. `limit` is the
+        stricter rate limit beside the usual ones. `body`,
         `query`: what goes in, schemas whose unknown fields are errors. `returns`: what comes out;
         None answers 204. `status` is 200, or 204. `location` is a template over the answer's and
         the path's fields. `read` (so is every GET) makes the transaction read-only; `report` lets
@@ -270,6 +273,7 @@ class Routes(list[Endpoint]):
                     public=public,
                     org_wide=org_wide,
                     admin=admin,
+                    in_read_only=in_read_only,
                     gate_free=gate_free,
                     own_transactions=own_transactions,
                     oauth=oauth,

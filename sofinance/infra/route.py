@@ -17,7 +17,8 @@ import orjson
 from aiohttp import web
 
 from sofinance import queries as q
-from sofinance.infra import errors, idempotency
+from sofinance.infra import administration, errors, idempotency
+from sofinance.infra.administration import Administration
 from sofinance.infra.answer import Answer, Writer, respond
 from sofinance.infra.audit import Auditor, user_agent
 from sofinance.infra.captcha import Captcha
@@ -25,7 +26,7 @@ from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
-from sofinance.infra.guard import Guard, Principal, forbidden, is_looked_up
+from sofinance.infra.guard import Guard, Opaque, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
@@ -86,6 +87,7 @@ class Machine:
         self.captcha = Captcha.configured(settings)
         self.secret_box = SecretBox.configured(settings)
         self.proxies = Proxies.configured(settings)
+        self.administration = Administration(settings, self.proxies)
         self.vocabulary: dict[str, str] = {}
         self.permissions: frozenset[str] = frozenset()
         self.draining = False
@@ -145,6 +147,9 @@ class Route:
         self, request: web.Request, principal: Principal, trace: Trace
     ) -> web.StreamResponse:
         self._admit(request, principal)
+        glass = None
+        if self.endpoint.admin:
+            glass = self._machine.administration.admit(self.endpoint, request, principal, trace.ip)
         authorization = request.headers.get("Authorization")
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
@@ -166,15 +171,15 @@ class Route:
             )  # fmt: skip
 
         if self.endpoint.public:
-            return await self._answer_alone(request, make_call(None))
+            return await self._answer_alone(request, make_call(None), None)
         key = self._key(request, principal, sent) if self._keeps else None
         attempt = 1
         while True:
             try:
                 if self.endpoint.own_transactions:
-                    return await self._answer_alone(request, make_call(None))
+                    return await self._answer_alone(request, make_call(None), glass)
                 async with machine.db.pool.lend() as conn:
-                    return await self._attempt(request, make_call(conn), key)
+                    return await self._attempt(request, make_call(conn), key, glass)
             except (StaleConnectionError, asyncpg.PostgresError) as error:
                 if attempt == ATTEMPT_COUNT_MAX or not is_worth_another_try(error):
                     raise
@@ -248,20 +253,29 @@ class Route:
         async with self._machine.db.tenant(principal.org_id, user_id=principal.user_id) as conn:
             await conn.execute(row)
 
-    async def _answer_alone(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _answer_alone(
+        self, request: web.Request, call: Call, glass: Opaque | None
+    ) -> web.StreamResponse:
         """Answer at an endpoint that opens its own transactions and may stream."""
+        if glass is not None:
+            async with call.transaction() as conn:
+                await administration.use(conn, call, glass, request)
         result = await self._handler(call)
         if isinstance(result, web.StreamResponse):
             return result
         answer = self._writer.write(request, call, result)
         return self._writer.respond(request, answer)
 
-    async def _attempt(self, request: web.Request, call: Call, key: Key | None) -> web.Response:
+    async def _attempt(
+        self, request: web.Request, call: Call, key: Key | None, glass: Opaque | None
+    ) -> web.Response:
         """Do all of it once, from BEGIN to COMMIT."""
         seen = self._precondition.read(request) if self._writes else None
         stored = await self._open(call, key)
         if stored is not None:
             return self._replay(call, stored)
+        if glass is not None:
+            await administration.use(call.conn, call, glass, request)
         result = await self._handler(call)
         self._precondition.check(seen, result)
         answer = self._writer.write(request, call, result)

@@ -29,6 +29,7 @@ select
     time_zone,
     prices_include_tax,
     default_credit_limit,
-    created_at
+    created_at,
+    version
 from organisation
 where org_id = :org_id;

@@ -55,6 +55,7 @@ TENANT_TABLES = {
     "user_session": Rights(KEEP),
     "refresh_token": Rights(KEEP),
     "api_key": Rights(KEEP),
+    "break_glass": Rights(KEEP),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {

@@ -32,6 +32,12 @@ ROWS: dict[str, Columns] = {
         "expires_at": "now() + '1 day'",
     },
     "branch": {"name": "'New'", "time_zone": "'UTC'"},
+    "break_glass": {
+        "user_id": ":user",
+        "reason": "'the server is on fire'",
+        "token_hash": "sha256('n')",
+        "expires_at": "now() + interval '30 minutes'",
+    },
     "category": {"name": "'New'"},
     "customer": {"name": "'New'", "currency": "'USD'", "credit_limit": "0"},
     "goods_receipt": {},
@@ -113,6 +119,12 @@ MASTER_DATA = (
         "update organisation set default_credit_limit = 'NaN'",
     ),
     change(
+        "Books in another currency from now on",
+        "organisation_currency_is_fixed",
+        "update organisation set base_currency = 'EUR'",
+        OWNER,
+    ),
+    change(
         "A negative credit limit for all customers to come",
         "organisation_credit_limit_not_negative",
         "update organisation set default_credit_limit = -1",
@@ -125,8 +137,7 @@ MASTER_DATA = (
     change(
         "An organisation with a currency that is none",
         "organisation_currency_is_iso",
-        "update organisation set base_currency = 'usd'",
-        OWNER,
+        "select create_organisation('A', 'usd', 'UTC', false, 5, 0, 'a@b.example', 'x', 'A', 'B')",
     ),
     change(
         "An organisation's currency changed under its books",
@@ -300,6 +311,42 @@ MASTER_DATA = (
         "A refresh token moved to another session",
         "privilege",
         "update refresh_token set session_id = session_id",
+    ),
+    row("A glass broken by nobody", "break_glass_user_known", "break_glass", user_id="0"),
+    row("A glass broken for no reason", "break_glass_reason_given", "break_glass", reason="' '"),
+    row("A glass token in clear", "break_glass_is_digest", "break_glass", token_hash="'secret'"),
+    row(
+        "A glass broken for a day",
+        "break_glass_is_short",
+        "break_glass",
+        expires_at="now() + interval '1 day'",
+    ),
+    row(
+        "A glass that has ended before it was broken",
+        "break_glass_is_short",
+        "break_glass",
+        expires_at="now() - interval '1 minute'",
+    ),
+    change(
+        "A broken glass for longer",
+        "privilege",
+        "update break_glass set expires_at = now() + interval '1 day'",
+    ),
+    change(
+        "A broken glass ended by nobody",
+        "break_glass_revoked_by_somebody",
+        "update break_glass set revoked_at = now()",
+    ),
+    change(
+        "A broken glass ended by somebody who does not exist",
+        "break_glass_revoker_known",
+        "update break_glass set revoked_at = now(), revoked_by = 0",
+    ),
+    change(
+        "An ended glass brought back",
+        "break_glass_stays_revoked",
+        "update break_glass set revoked_at = now(), revoked_by = :user;"
+        "update break_glass set revoked_at = null, revoked_by = null",
     ),
     row("A key of nobody", "api_key_user_known", "api_key", user_id="0"),
     row("A key without a name", "api_key_name_not_empty", "api_key", name="' '"),
@@ -583,6 +630,7 @@ KEYS = {
     "audit_log": ("audit_log_pk",),
     "balance_roll_up": ("balance_roll_up_pk",),
     "branch": ("branch_pk",),
+    "break_glass": ("break_glass_pk",),
     "category": ("category_pk",),
     "customer": ("customer_pk",),
     "goods_receipt": ("goods_receipt_pk", "goods_receipt_slots"),
