@@ -332,8 +332,9 @@ class auth:
         role: str | None
         access_version: int | None
         must_change_password: bool | None
-        has_second_factor: bool | None
+        has_second_factor: bool
         till_id: int | None
+        is_enrolled: bool
         permissions: list[str]
         branch_ids: list[int] | None
 
@@ -1527,6 +1528,14 @@ class request:
 
     set_tenant: ClassVar[_SetTenant]
 
+    class SetTillRow(Row):
+        till_id: str | None
+
+    class _SetTill(Statement):
+        async def __call__(self, conn: Connection, /, *, till_id: int) -> request.SetTillRow: ...
+
+    set_till: ClassVar[_SetTill]
+
     class _Admit(Statement):
         async def __call__(self, conn: Connection, /, *, user_id: int, session_id: int | None, api_key_id: int | None, access_version: int) -> int: ...
 
@@ -1782,6 +1791,80 @@ class sales:
 
     list_top_products: ClassVar[_ListTopProducts]
 
+class second_factor:
+    class _BeginFactor(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, secret: bytes) -> int: ...
+
+    begin_factor: ClassVar[_BeginFactor]
+
+    class FindFactorRow(Row):
+        secret: bytes
+        begun_at: datetime
+        confirmed_at: datetime | None
+        last_step: int | None
+        is_confirmed: bool
+
+    class _FindFactor(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> second_factor.FindFactorRow | None: ...
+
+    find_factor: ClassVar[_FindFactor]
+
+    class _ConfirmFactor(Statement):
+        async def __call__(self, conn: Connection, /, *, last_step: int, org_id: int, user_id: int) -> int: ...
+
+    confirm_factor: ClassVar[_ConfirmFactor]
+
+    class _UseStep(Statement):
+        async def __call__(self, conn: Connection, /, *, last_step: int, secret: bytes, org_id: int, user_id: int) -> int: ...
+
+    use_step: ClassVar[_UseStep]
+
+    class _UseRecoveryCode(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, code_hash: bytes) -> int: ...
+
+    use_recovery_code: ClassVar[_UseRecoveryCode]
+
+    class _DeleteRecoveryCodes(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    delete_recovery_codes: ClassVar[_DeleteRecoveryCodes]
+
+    class _CreateRecoveryCodes(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, code_hashes: Sequence[bytes]) -> int: ...
+
+    create_recovery_codes: ClassVar[_CreateRecoveryCodes]
+
+    class _CountRecoveryCodes(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    count_recovery_codes: ClassVar[_CountRecoveryCodes]
+
+    class _DeleteFactor(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    delete_factor: ClassVar[_DeleteFactor]
+
+    class _MarkSession(Statement):
+        async def __call__(self, conn: Connection, /, *, has_second_factor: bool, org_id: int, session_id: int) -> int: ...
+
+    mark_session: ClassVar[_MarkSession]
+
+    class _EndOtherSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, session_id: int | None) -> int: ...
+
+    end_other_sessions: ClassVar[_EndOtherSessions]
+
+    class FindResetRow(Row):
+        id: int
+        email: str
+        role: str
+        is_within_reach: bool
+
+    class _FindReset(Statement):
+        async def __call__(self, conn: Connection, /, *, permissions: Sequence[str], org_id: int, user_id: int, id: int) -> second_factor.FindResetRow | None: ...
+
+    find_reset: ClassVar[_FindReset]
+
 class sessions:
     class _EndSession(Statement):
         async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, id: int, user_id: int) -> int: ...
@@ -1880,3 +1963,88 @@ class tax:
         async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
 
     count_tax_codes: ClassVar[_CountTaxCodes]
+
+class tills:
+    class IssuePairingCodeRow(Row):
+        till_id: int
+        expires_at: datetime
+
+    class _IssuePairingCode(Statement):
+        async def __call__(self, conn: Connection, /, *, code_hash: bytes, user_id: int, minutes: int, org_id: int, till_id: int) -> tills.IssuePairingCodeRow: ...
+
+    issue_pairing_code: ClassVar[_IssuePairingCode]
+
+    class UsePairingCodeRow(Row):
+        id: int
+        branch_id: int
+        name: str
+        issued_by: int
+
+    class _UsePairingCode(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, till_id: int, code_hash: bytes) -> tills.UsePairingCodeRow | None: ...
+
+    use_pairing_code: ClassVar[_UsePairingCode]
+
+    class _EndPairing(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, till_id: int) -> int: ...
+
+    end_pairing: ClassVar[_EndPairing]
+
+    class _VoidPairingCode(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, till_id: int) -> int: ...
+
+    void_pairing_code: ClassVar[_VoidPairingCode]
+
+    class CreateCredentialRow(Row):
+        id: int
+        created_at: datetime
+
+    class _CreateCredential(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, till_id: int, secret_hash: bytes, paired_by: int) -> tills.CreateCredentialRow: ...
+
+    create_credential: ClassVar[_CreateCredential]
+
+    class FindTillRow(Row):
+        id: int
+        branch_id: int
+        name: str
+
+    class _FindTill(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, credential_id: int, secret_hash: bytes) -> tills.FindTillRow | None: ...
+
+    find_till: ClassVar[_FindTill]
+
+    class FindCashierRow(Row):
+        id: int
+        email: str
+
+    class _FindCashier(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, email: str | None, branch_id: int) -> tills.FindCashierRow | None: ...
+
+    find_cashier: ClassVar[_FindCashier]
+
+    class TryPinRow(Row):
+        pin_hash: str
+
+    class _TryPin(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> tills.TryPinRow | None: ...
+
+    try_pin: ClassVar[_TryPin]
+
+    class _ClearPinTries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, pin_hash: str) -> int: ...
+
+    clear_pin_tries: ClassVar[_ClearPinTries]
+
+    class SetPinRow(Row):
+        changed_at: datetime
+
+    class _SetPin(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, pin_hash: str) -> tills.SetPinRow: ...
+
+    set_pin: ClassVar[_SetPin]
+
+    class _EndTillSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    end_till_sessions: ClassVar[_EndTillSessions]

@@ -334,6 +334,7 @@ COMMENT ON CONSTRAINT app_user_name_not_empty ON public.app_user IS 'First and l
 CREATE TABLE public.permission (
     name text NOT NULL,
     description text NOT NULL,
+    at_till boolean DEFAULT false NOT NULL,
     CONSTRAINT permission_described CHECK (((length(description) >= 1) AND (length(description) <= 200))),
     CONSTRAINT permission_form CHECK ((name ~ '^[a-z_]+:[a-z_]+$'::text))
 );
@@ -345,6 +346,8 @@ COMMENT ON TABLE public.permission IS 'Every permission that an endpoint or a ha
 COMMENT ON COLUMN public.permission.name IS 'resource:action, as endpoints declare it.';
 
 COMMENT ON COLUMN public.permission.description IS 'What it lets one do.';
+
+COMMENT ON COLUMN public.permission.at_till IS 'True: also in a session that began with a PIN on a till; the others need a password.';
 
 COMMENT ON CONSTRAINT permission_described ON public.permission IS 'A permission has a description of 1 to 200 characters.';
 
@@ -443,6 +446,23 @@ END;
 ALTER FUNCTION public.effective_permissions(p_user_id bigint) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.effective_permissions(p_user_id bigint) IS 'What a user may do, all things considered: ADMIN, then DENY and ALLOW of the user, then the role.';
+
+-- function: end_sessions_of_till()
+
+CREATE FUNCTION public.end_sessions_of_till() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    update public.user_session set revoked_at = now(), revoked_why = 'till'
+    where org_id = new.org_id and till_id = new.till_id and revoked_at is null;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.end_sessions_of_till() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.end_sessions_of_till() IS 'Ends the sessions on a till when its pairing ends.';
 
 -- table: sign_in_address
 
@@ -1812,6 +1832,23 @@ ALTER FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_
 
 COMMENT ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) IS 'Posts a goods receipt: stock at cost, Dr inventory, Cr payables or opening balance equity.';
 
+-- function: recovery_code_used_once()
+
+CREATE FUNCTION public.recovery_code_used_once() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'unique_violation', constraint = 'recovery_code_used_once',
+        table = 'recovery_code', message = 'this recovery code was used';
+end
+$$;
+
+ALTER FUNCTION public.recovery_code_used_once() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.recovery_code_used_once() IS 'Refuses the second use of a recovery code.';
+
 -- function: remember_sign_in_address()
 
 CREATE FUNCTION public.remember_sign_in_address() RETURNS trigger
@@ -1870,6 +1907,23 @@ $$;
 ALTER FUNCTION public.roll_up_balances() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.roll_up_balances() IS 'Adds the entries up to the mark to the daily snapshots; returns the number they now reach.';
+
+-- function: sale_at_its_till()
+
+CREATE FUNCTION public.sale_at_its_till() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'sale_at_its_till', table = 'sale',
+        message = 'this session sells at another till';
+end
+$$;
+
+ALTER FUNCTION public.sale_at_its_till() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.sale_at_its_till() IS 'Refuses a sale that names another till than the one of its session (app.till_id).';
 
 -- function: sale_counts_on_its_till()
 
@@ -2373,6 +2427,98 @@ $$;
 ALTER FUNCTION public.stock_movement_is_its_documents() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has the branch, product, quantity and (coming in) value that its document says.';
+
+-- function: till_credential_revoked_stays()
+
+CREATE FUNCTION public.till_credential_revoked_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'till_credential_revoked_stays',
+        table = 'till_credential', message = 'this credential was revoked';
+end
+$$;
+
+ALTER FUNCTION public.till_credential_revoked_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.till_credential_revoked_stays() IS 'Refuses to bring back a credential that was taken back.';
+
+-- function: till_pairing_code_used_once()
+
+CREATE FUNCTION public.till_pairing_code_used_once() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'unique_violation', constraint = 'till_pairing_code_used_once',
+        table = 'till_pairing_code', message = 'this pairing code was used';
+end
+$$;
+
+ALTER FUNCTION public.till_pairing_code_used_once() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.till_pairing_code_used_once() IS 'Refuses the second use of a pairing code.';
+
+-- function: user_session_till_paired()
+
+CREATE FUNCTION public.user_session_till_paired() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    -- The lock makes whoever takes the pairing back wait, and then end this session, too.
+    perform from public.till_credential
+    where org_id = new.org_id and till_id = new.till_id and revoked_at is null
+    for share;
+    if not found then
+        raise exception using
+            errcode = 'check_violation', constraint = 'user_session_till_paired',
+            table = 'user_session', message = 'the till is not paired with a device';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.user_session_till_paired() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.user_session_till_paired() IS 'Refuses a session on a till that is not paired with a device.';
+
+-- function: user_totp_confirmed_stays()
+
+CREATE FUNCTION public.user_totp_confirmed_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'unique_violation', constraint = 'user_totp_confirmed_stays',
+        table = 'user_totp', message = 'the second factor is in use';
+end
+$$;
+
+ALTER FUNCTION public.user_totp_confirmed_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.user_totp_confirmed_stays() IS 'Refuses to begin or confirm anew a second factor that is in use.';
+
+-- function: user_totp_step_advances()
+
+CREATE FUNCTION public.user_totp_step_advances() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'unique_violation', constraint = 'user_totp_step_advances',
+        table = 'user_totp', message = 'a code of this step or of a later one was used';
+end
+$$;
+
+ALTER FUNCTION public.user_totp_step_advances() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.user_totp_step_advances() IS 'Refuses a code that was used, or that is older than one that was.';
 
 -- function: version_counted()
 
@@ -3715,6 +3861,38 @@ COMMENT ON CONSTRAINT receivable_amount_above_zero ON public.receivable IS 'A re
 
 COMMENT ON CONSTRAINT receivable_not_oversettled ON public.receivable IS 'A receivable is settled by no more than its amount.';
 
+-- table: recovery_code
+
+CREATE TABLE public.recovery_code (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    code_no smallint NOT NULL,
+    code_hash bytea NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT recovery_code_is_digest CHECK ((octet_length(code_hash) = 32)),
+    CONSTRAINT recovery_code_ten CHECK (((code_no >= 1) AND (code_no <= 10)))
+);
+
+ALTER TABLE ONLY public.recovery_code FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.recovery_code OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.recovery_code IS 'Codes for who lost their authenticator, by digest: ten, each good once.';
+
+COMMENT ON COLUMN public.recovery_code.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.recovery_code.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.recovery_code.code_no IS 'Which of the ten.';
+
+COMMENT ON COLUMN public.recovery_code.code_hash IS 'SHA-256 of the code, which has 80 random bits.';
+
+COMMENT ON COLUMN public.recovery_code.used_at IS 'When it was used (server time).';
+
+COMMENT ON CONSTRAINT recovery_code_is_digest ON public.recovery_code IS 'A recovery code is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT recovery_code_ten ON public.recovery_code IS 'There are ten recovery codes.';
+
 -- table: refresh_token
 
 CREATE TABLE public.refresh_token (
@@ -4220,6 +4398,52 @@ COMMENT ON CONSTRAINT till_name_not_empty ON public.till IS 'A till''s name has 
 
 COMMENT ON CONSTRAINT till_receipt_count_not_negative ON public.till IS 'A till has given no fewer than zero receipts.';
 
+-- table: till_credential
+
+CREATE TABLE public.till_credential (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    till_id bigint NOT NULL,
+    secret_hash bytea NOT NULL,
+    paired_by bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    revoked_at timestamp with time zone,
+    CONSTRAINT till_credential_is_digest CHECK ((octet_length(secret_hash) = 32))
+);
+
+ALTER TABLE ONLY public.till_credential FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.till_credential OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.till_credential IS 'What the device that is a till shows of itself; one of each till is live, the others are past.';
+
+COMMENT ON COLUMN public.till_credential.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.till_credential.id IS 'The credential.';
+
+COMMENT ON COLUMN public.till_credential.till_id IS 'The till that the device is.';
+
+COMMENT ON COLUMN public.till_credential.secret_hash IS 'SHA-256 of its secret, which is shown once.';
+
+COMMENT ON COLUMN public.till_credential.paired_by IS 'Who asked for the pairing code.';
+
+COMMENT ON COLUMN public.till_credential.created_at IS 'When the device was paired (server time).';
+
+COMMENT ON COLUMN public.till_credential.revoked_at IS 'When that ended (server time).';
+
+COMMENT ON CONSTRAINT till_credential_is_digest ON public.till_credential IS 'A till''s credential is kept as its SHA-256 digest.';
+
+-- sequence: till_credential_id_seq
+
+ALTER TABLE public.till_credential ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.till_credential_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- sequence: till_id_seq
 
 ALTER TABLE public.till ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -4230,6 +4454,44 @@ ALTER TABLE public.till ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+-- table: till_pairing_code
+
+CREATE TABLE public.till_pairing_code (
+    org_id bigint NOT NULL,
+    till_id bigint NOT NULL,
+    code_hash bytea NOT NULL,
+    issued_by bigint NOT NULL,
+    issued_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT till_pairing_code_is_digest CHECK ((octet_length(code_hash) = 32)),
+    CONSTRAINT till_pairing_code_short_lived CHECK (((expires_at > issued_at) AND (expires_at <= (issued_at + '00:10:00'::interval))))
+);
+
+ALTER TABLE ONLY public.till_pairing_code FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.till_pairing_code OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.till_pairing_code IS 'The code with which a device becomes a till: the latest of each till, by digest, good once.';
+
+COMMENT ON COLUMN public.till_pairing_code.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.till_pairing_code.till_id IS 'The till.';
+
+COMMENT ON COLUMN public.till_pairing_code.code_hash IS 'SHA-256 of its secret part: 60 random bits.';
+
+COMMENT ON COLUMN public.till_pairing_code.issued_by IS 'Who asked for it, and so pairs the till.';
+
+COMMENT ON COLUMN public.till_pairing_code.issued_at IS 'When it was shown (server time).';
+
+COMMENT ON COLUMN public.till_pairing_code.expires_at IS 'When it ends: ten minutes later at most.';
+
+COMMENT ON COLUMN public.till_pairing_code.used_at IS 'When a device was paired with it (server time).';
+
+COMMENT ON CONSTRAINT till_pairing_code_is_digest ON public.till_pairing_code IS 'A pairing code is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT till_pairing_code_short_lived ON public.till_pairing_code IS 'A pairing code is good for ten minutes at most.';
 
 -- table: user_branch
 
@@ -4250,6 +4512,38 @@ COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
 COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
 
 COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
+
+-- table: user_pin
+
+CREATE TABLE public.user_pin (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    pin_hash text NOT NULL,
+    failed_count integer DEFAULT 0 NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT user_pin_is_hashed CHECK ((pin_hash ~ '^\$argon2id\$'::text)),
+    CONSTRAINT user_pin_tries_bounded CHECK (((failed_count >= 0) AND (failed_count <= 20)))
+);
+
+ALTER TABLE ONLY public.user_pin FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_pin OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_pin IS 'The PIN with which a user signs in on a till, and nowhere else.';
+
+COMMENT ON COLUMN public.user_pin.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_pin.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_pin.pin_hash IS 'argon2id of the PIN.';
+
+COMMENT ON COLUMN public.user_pin.failed_count IS 'Wrong PINs in a row, on all tills; at 20 the PIN is dead until another one is chosen.';
+
+COMMENT ON COLUMN public.user_pin.changed_at IS 'When it was chosen (server time).';
+
+COMMENT ON CONSTRAINT user_pin_is_hashed ON public.user_pin IS 'A PIN is kept as its argon2id hash.';
+
+COMMENT ON CONSTRAINT user_pin_tries_bounded ON public.user_pin IS 'After 20 wrong PINs in a row another one must be chosen.';
 
 -- table: user_session
 
@@ -4332,6 +4626,41 @@ ALTER TABLE public.user_session ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+
+-- table: user_totp
+
+CREATE TABLE public.user_totp (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    secret bytea NOT NULL,
+    begun_at timestamp with time zone DEFAULT now() NOT NULL,
+    confirmed_at timestamp with time zone,
+    last_step bigint,
+    CONSTRAINT user_totp_confirmed_by_code CHECK (((confirmed_at IS NULL) = (last_step IS NULL))),
+    CONSTRAINT user_totp_secret_is_sealed CHECK (((octet_length(secret) = 53) AND (substr(secret, 1, 1) = '\x01'::bytea)))
+);
+
+ALTER TABLE ONLY public.user_totp FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_totp OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_totp IS 'The authenticator app of a user (RFC 6238): one each, good once a code of it has confirmed it.';
+
+COMMENT ON COLUMN public.user_totp.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_totp.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_totp.secret IS 'The secret, sealed for this user with a key that is not in the database.';
+
+COMMENT ON COLUMN public.user_totp.begun_at IS 'When the secret was shown (server time).';
+
+COMMENT ON COLUMN public.user_totp.confirmed_at IS 'When a first code showed that the app has it (server time); null till then.';
+
+COMMENT ON COLUMN public.user_totp.last_step IS 'The 30 seconds, counted from 1970, whose code was used last; codes up to it are refused.';
+
+COMMENT ON CONSTRAINT user_totp_confirmed_by_code ON public.user_totp IS 'A second factor is confirmed by a code.';
+
+COMMENT ON CONSTRAINT user_totp_secret_is_sealed ON public.user_totp IS 'A second factor''s secret is stored encrypted.';
 
 -- constraint: account account_active_key
 
@@ -4627,6 +4956,20 @@ ALTER TABLE ONLY public.receivable
 
 COMMENT ON CONSTRAINT receivable_pk ON public.receivable IS 'This sale has its receivable already.';
 
+-- constraint: recovery_code recovery_code_pk
+
+ALTER TABLE ONLY public.recovery_code
+    ADD CONSTRAINT recovery_code_pk PRIMARY KEY (org_id, user_id, code_no);
+
+COMMENT ON CONSTRAINT recovery_code_pk ON public.recovery_code IS 'This recovery code exists already.';
+
+-- constraint: recovery_code recovery_code_taken
+
+ALTER TABLE ONLY public.recovery_code
+    ADD CONSTRAINT recovery_code_taken UNIQUE (org_id, user_id, code_hash);
+
+COMMENT ON CONSTRAINT recovery_code_taken ON public.recovery_code IS 'These recovery codes are the same.';
+
 -- constraint: refresh_token refresh_token_pk
 
 ALTER TABLE ONLY public.refresh_token
@@ -4753,12 +5096,26 @@ ALTER TABLE ONLY public.till
 
 COMMENT ON CONSTRAINT till_branch_key ON public.till IS 'Lets a sale name its till together with its branch.';
 
+-- constraint: till_credential till_credential_pk
+
+ALTER TABLE ONLY public.till_credential
+    ADD CONSTRAINT till_credential_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT till_credential_pk ON public.till_credential IS 'This credential exists already.';
+
 -- constraint: till till_name_taken
 
 ALTER TABLE ONLY public.till
     ADD CONSTRAINT till_name_taken UNIQUE (org_id, branch_id, name);
 
 COMMENT ON CONSTRAINT till_name_taken ON public.till IS 'Another till of this branch has this name.';
+
+-- constraint: till_pairing_code till_pairing_code_pk
+
+ALTER TABLE ONLY public.till_pairing_code
+    ADD CONSTRAINT till_pairing_code_pk PRIMARY KEY (org_id, till_id);
+
+COMMENT ON CONSTRAINT till_pairing_code_pk ON public.till_pairing_code IS 'This till has a pairing code already.';
 
 -- constraint: till till_pk
 
@@ -4781,12 +5138,26 @@ ALTER TABLE ONLY public.user_permission
 
 COMMENT ON CONSTRAINT user_permission_pk ON public.user_permission IS 'The user has this already.';
 
+-- constraint: user_pin user_pin_pk
+
+ALTER TABLE ONLY public.user_pin
+    ADD CONSTRAINT user_pin_pk PRIMARY KEY (org_id, user_id);
+
+COMMENT ON CONSTRAINT user_pin_pk ON public.user_pin IS 'This user has a PIN already.';
+
 -- constraint: user_session user_session_pk
 
 ALTER TABLE ONLY public.user_session
     ADD CONSTRAINT user_session_pk PRIMARY KEY (org_id, id);
 
 COMMENT ON CONSTRAINT user_session_pk ON public.user_session IS 'This session exists already.';
+
+-- constraint: user_totp user_totp_pk
+
+ALTER TABLE ONLY public.user_totp
+    ADD CONSTRAINT user_totp_pk PRIMARY KEY (org_id, user_id);
+
+COMMENT ON CONSTRAINT user_totp_pk ON public.user_totp IS 'This user has an authenticator already.';
 
 -- index: api_key_by_user
 
@@ -4943,6 +5314,18 @@ COMMENT ON INDEX public.stock_movement_sale_once IS 'A sale moves the stock of a
 CREATE UNIQUE INDEX stock_movement_void_once ON public.stock_movement USING btree (org_id, void_sale_id, product_id) WHERE (void_sale_id IS NOT NULL);
 
 COMMENT ON INDEX public.stock_movement_void_once IS 'A void moves the stock of a product once.';
+
+-- index: till_credential_live_once
+
+CREATE UNIQUE INDEX till_credential_live_once ON public.till_credential USING btree (org_id, till_id) WHERE (revoked_at IS NULL);
+
+COMMENT ON INDEX public.till_credential_live_once IS 'A till is paired with one device at a time.';
+
+-- index: user_session_by_till
+
+CREATE INDEX user_session_by_till ON public.user_session USING btree (org_id, till_id) WHERE ((till_id IS NOT NULL) AND (revoked_at IS NULL));
+
+COMMENT ON INDEX public.user_session_by_till IS 'The sessions on a till that were not ended early.';
 
 -- index: user_session_by_user
 
@@ -5140,11 +5523,23 @@ CREATE TRIGGER receivable_follows AFTER INSERT ON public.sale_void FOR EACH ROW 
 
 COMMENT ON TRIGGER receivable_follows ON public.sale_void IS 'Cancels what is left of the receivable.';
 
+-- trigger: recovery_code recovery_code_used_once
+
+CREATE TRIGGER recovery_code_used_once BEFORE UPDATE ON public.recovery_code FOR EACH ROW WHEN ((old.used_at IS NOT NULL)) EXECUTE FUNCTION public.recovery_code_used_once();
+
+COMMENT ON TRIGGER recovery_code_used_once ON public.recovery_code IS 'This recovery code was used already.';
+
 -- trigger: role_grant role_grant_counted
 
 CREATE TRIGGER role_grant_counted AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.count_role_change();
 
 COMMENT ON TRIGGER role_grant_counted ON public.role_grant IS 'Raises access_version of everybody in the role whose permissions change.';
+
+-- trigger: sale sale_at_its_till
+
+CREATE TRIGGER sale_at_its_till BEFORE INSERT ON public.sale FOR EACH ROW WHEN ((NULLIF(current_setting('app.till_id'::text, true), ''::text) <> (new.till_id)::text)) EXECUTE FUNCTION public.sale_at_its_till();
+
+COMMENT ON TRIGGER sale_at_its_till ON public.sale IS 'Who signed in on a till sells at that till only.';
 
 -- trigger: sale sale_counts_on_its_till
 
@@ -5230,6 +5625,24 @@ CREATE TRIGGER tax_code_version_counted BEFORE UPDATE ON public.tax_code FOR EAC
 
 COMMENT ON TRIGGER tax_code_version_counted ON public.tax_code IS 'Counts the version up with each change.';
 
+-- trigger: till_credential till_credential_ends_sessions
+
+CREATE TRIGGER till_credential_ends_sessions AFTER UPDATE ON public.till_credential FOR EACH ROW WHEN (((old.revoked_at IS NULL) AND (new.revoked_at IS NOT NULL))) EXECUTE FUNCTION public.end_sessions_of_till();
+
+COMMENT ON TRIGGER till_credential_ends_sessions ON public.till_credential IS 'Ends the sessions on a till when its pairing ends.';
+
+-- trigger: till_credential till_credential_revoked_stays
+
+CREATE TRIGGER till_credential_revoked_stays BEFORE UPDATE ON public.till_credential FOR EACH ROW WHEN ((old.revoked_at IS NOT NULL)) EXECUTE FUNCTION public.till_credential_revoked_stays();
+
+COMMENT ON TRIGGER till_credential_revoked_stays ON public.till_credential IS 'A pairing that was taken back stays so; pair the till again.';
+
+-- trigger: till_pairing_code till_pairing_code_used_once
+
+CREATE TRIGGER till_pairing_code_used_once BEFORE UPDATE ON public.till_pairing_code FOR EACH ROW WHEN (((old.used_at IS NOT NULL) AND (old.code_hash = new.code_hash))) EXECUTE FUNCTION public.till_pairing_code_used_once();
+
+COMMENT ON TRIGGER till_pairing_code_used_once ON public.till_pairing_code IS 'This pairing code was used already.';
+
 -- trigger: till till_version_counted
 
 CREATE TRIGGER till_version_counted BEFORE UPDATE ON public.till FOR EACH ROW WHEN ((old.receipt_count = new.receipt_count)) EXECUTE FUNCTION public.version_counted();
@@ -5247,6 +5660,36 @@ COMMENT ON TRIGGER user_branch_counted ON public.user_branch IS 'Raises access_v
 CREATE TRIGGER user_permission_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
 
 COMMENT ON TRIGGER user_permission_counted ON public.user_permission IS 'Raises access_version of the user whose permissions change.';
+
+-- trigger: user_session user_session_till_paired
+
+CREATE TRIGGER user_session_till_paired AFTER INSERT ON public.user_session FOR EACH ROW WHEN ((new.till_id IS NOT NULL)) EXECUTE FUNCTION public.user_session_till_paired();
+
+COMMENT ON TRIGGER user_session_till_paired ON public.user_session IS 'This till is not paired with a device.';
+
+-- trigger: user_totp user_totp_confirmation_counted
+
+CREATE TRIGGER user_totp_confirmation_counted AFTER UPDATE OF confirmed_at ON public.user_totp FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
+
+COMMENT ON TRIGGER user_totp_confirmation_counted ON public.user_totp IS 'Raises access_version of the user whose second factor is confirmed.';
+
+-- trigger: user_totp user_totp_confirmed_stays
+
+CREATE TRIGGER user_totp_confirmed_stays BEFORE UPDATE OF begun_at, confirmed_at ON public.user_totp FOR EACH ROW WHEN ((old.confirmed_at IS NOT NULL)) EXECUTE FUNCTION public.user_totp_confirmed_stays();
+
+COMMENT ON TRIGGER user_totp_confirmed_stays ON public.user_totp IS 'You have a second factor already; take it away first.';
+
+-- trigger: user_totp user_totp_counted
+
+CREATE TRIGGER user_totp_counted AFTER INSERT OR DELETE ON public.user_totp FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
+
+COMMENT ON TRIGGER user_totp_counted ON public.user_totp IS 'Raises access_version of the user whose second factor goes.';
+
+-- trigger: user_totp user_totp_step_advances
+
+CREATE TRIGGER user_totp_step_advances BEFORE UPDATE OF last_step ON public.user_totp FOR EACH ROW WHEN (((old.last_step IS NOT NULL) AND ((new.last_step IS NULL) OR (new.last_step <= old.last_step)))) EXECUTE FUNCTION public.user_totp_step_advances();
+
+COMMENT ON TRIGGER user_totp_step_advances ON public.user_totp IS 'This code was used already.';
 
 -- fk constraint: account account_branch_known
 
@@ -5521,6 +5964,13 @@ ALTER TABLE ONLY public.receivable
 
 COMMENT ON CONSTRAINT receivable_sale_known ON public.receivable IS 'There is no such sale.';
 
+-- fk constraint: recovery_code recovery_code_factor_known
+
+ALTER TABLE ONLY public.recovery_code
+    ADD CONSTRAINT recovery_code_factor_known FOREIGN KEY (org_id, user_id) REFERENCES public.user_totp(org_id, user_id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT recovery_code_factor_known ON public.recovery_code IS 'Recovery codes are for who has a second factor.';
+
 -- fk constraint: refresh_token refresh_token_session_known
 
 ALTER TABLE ONLY public.refresh_token
@@ -5682,6 +6132,34 @@ ALTER TABLE ONLY public.till
 
 COMMENT ON CONSTRAINT till_branch_known ON public.till IS 'There is no such branch.';
 
+-- fk constraint: till_credential till_credential_pairer_known
+
+ALTER TABLE ONLY public.till_credential
+    ADD CONSTRAINT till_credential_pairer_known FOREIGN KEY (org_id, paired_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT till_credential_pairer_known ON public.till_credential IS 'There is no such user.';
+
+-- fk constraint: till_credential till_credential_till_known
+
+ALTER TABLE ONLY public.till_credential
+    ADD CONSTRAINT till_credential_till_known FOREIGN KEY (org_id, till_id) REFERENCES public.till(org_id, id);
+
+COMMENT ON CONSTRAINT till_credential_till_known ON public.till_credential IS 'There is no such till.';
+
+-- fk constraint: till_pairing_code till_pairing_code_issuer_known
+
+ALTER TABLE ONLY public.till_pairing_code
+    ADD CONSTRAINT till_pairing_code_issuer_known FOREIGN KEY (org_id, issued_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT till_pairing_code_issuer_known ON public.till_pairing_code IS 'There is no such user.';
+
+-- fk constraint: till_pairing_code till_pairing_code_till_known
+
+ALTER TABLE ONLY public.till_pairing_code
+    ADD CONSTRAINT till_pairing_code_till_known FOREIGN KEY (org_id, till_id) REFERENCES public.till(org_id, id);
+
+COMMENT ON CONSTRAINT till_pairing_code_till_known ON public.till_pairing_code IS 'There is no such till.';
+
 -- fk constraint: user_branch user_branch_branch_known
 
 ALTER TABLE ONLY public.user_branch
@@ -5710,6 +6188,13 @@ ALTER TABLE ONLY public.user_permission
 
 COMMENT ON CONSTRAINT user_permission_user_known ON public.user_permission IS 'There is no such user.';
 
+-- fk constraint: user_pin user_pin_user_known
+
+ALTER TABLE ONLY public.user_pin
+    ADD CONSTRAINT user_pin_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT user_pin_user_known ON public.user_pin IS 'There is no such user.';
+
 -- fk constraint: user_session user_session_till_known
 
 ALTER TABLE ONLY public.user_session
@@ -5723,6 +6208,13 @@ ALTER TABLE ONLY public.user_session
     ADD CONSTRAINT user_session_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
 
 COMMENT ON CONSTRAINT user_session_user_known ON public.user_session IS 'There is no such user.';
+
+-- fk constraint: user_totp user_totp_user_known
+
+ALTER TABLE ONLY public.user_totp
+    ADD CONSTRAINT user_totp_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT user_totp_user_known ON public.user_totp IS 'There is no such user.';
 
 -- row security: account
 
@@ -5900,6 +6392,10 @@ CREATE POLICY org ON public.product USING ((org_id = (current_setting('app.org_i
 
 CREATE POLICY org ON public.receivable USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: recovery_code org
+
+CREATE POLICY org ON public.recovery_code USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: refresh_token org
 
 CREATE POLICY org ON public.refresh_token USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -5936,6 +6432,14 @@ CREATE POLICY org ON public.tax_code USING ((org_id = (current_setting('app.org_
 
 CREATE POLICY org ON public.till USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: till_credential org
+
+CREATE POLICY org ON public.till_credential USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: till_pairing_code org
+
+CREATE POLICY org ON public.till_pairing_code USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: user_branch org
 
 CREATE POLICY org ON public.user_branch USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -5944,9 +6448,17 @@ CREATE POLICY org ON public.user_branch USING ((org_id = (current_setting('app.o
 
 CREATE POLICY org ON public.user_permission USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: user_pin org
+
+CREATE POLICY org ON public.user_pin USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: user_session org
 
 CREATE POLICY org ON public.user_session USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: user_totp org
+
+CREATE POLICY org ON public.user_totp USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- row security: org_role
 
@@ -5967,6 +6479,10 @@ ALTER TABLE public.product ENABLE ROW LEVEL SECURITY;
 -- row security: receivable
 
 ALTER TABLE public.receivable ENABLE ROW LEVEL SECURITY;
+
+-- row security: recovery_code
+
+ALTER TABLE public.recovery_code ENABLE ROW LEVEL SECURITY;
 
 -- row security: refresh_token
 
@@ -6004,6 +6520,14 @@ ALTER TABLE public.tax_code ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.till ENABLE ROW LEVEL SECURITY;
 
+-- row security: till_credential
+
+ALTER TABLE public.till_credential ENABLE ROW LEVEL SECURITY;
+
+-- row security: till_pairing_code
+
+ALTER TABLE public.till_pairing_code ENABLE ROW LEVEL SECURITY;
+
 -- row security: user_branch
 
 ALTER TABLE public.user_branch ENABLE ROW LEVEL SECURITY;
@@ -6012,9 +6536,17 @@ ALTER TABLE public.user_branch ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.user_permission ENABLE ROW LEVEL SECURITY;
 
+-- row security: user_pin
+
+ALTER TABLE public.user_pin ENABLE ROW LEVEL SECURITY;
+
 -- row security: user_session
 
 ALTER TABLE public.user_session ENABLE ROW LEVEL SECURITY;
+
+-- row security: user_totp
+
+ALTER TABLE public.user_totp ENABLE ROW LEVEL SECURITY;
 
 GRANT ALL ON SCHEMA public TO sofinance_owner;
 GRANT USAGE ON SCHEMA public TO sofinance_app;
@@ -6115,6 +6647,8 @@ GRANT INSERT(effect),UPDATE(effect) ON TABLE public.user_permission TO sofinance
 REVOKE ALL ON FUNCTION public.effective_permissions(p_user_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.effective_permissions(p_user_id bigint) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.end_sessions_of_till() FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.find_sign_in(address text) FROM PUBLIC;
@@ -6199,10 +6733,14 @@ REVOKE ALL ON FUNCTION public.receivable_follows() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.recovery_code_used_once() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.remember_sign_in_address() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.roll_up_balances() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.roll_up_balances() TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.sale_at_its_till() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.sale_counts_on_its_till() FROM PUBLIC;
 
@@ -6225,6 +6763,16 @@ REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.till_credential_revoked_stays() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.till_pairing_code_used_once() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.user_session_till_paired() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.user_totp_confirmed_stays() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.user_totp_step_advances() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.version_counted() FROM PUBLIC;
 
@@ -6620,6 +7168,23 @@ GRANT SELECT ON TABLE public.receivable TO sofinance_readonly;
 GRANT SELECT ON TABLE public.receivable TO sofinance_backup;
 GRANT SELECT ON TABLE public.receivable TO sofinance_app;
 
+GRANT SELECT ON TABLE public.recovery_code TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.recovery_code TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.recovery_code TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.recovery_code TO sofinance_readonly;
+
+GRANT INSERT(user_id) ON TABLE public.recovery_code TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.recovery_code TO sofinance_readonly;
+
+GRANT INSERT(code_no) ON TABLE public.recovery_code TO sofinance_app;
+GRANT SELECT(code_no) ON TABLE public.recovery_code TO sofinance_readonly;
+
+GRANT INSERT(code_hash) ON TABLE public.recovery_code TO sofinance_app;
+
+GRANT UPDATE(used_at) ON TABLE public.recovery_code TO sofinance_app;
+GRANT SELECT(used_at) ON TABLE public.recovery_code TO sofinance_readonly;
+
 GRANT SELECT ON TABLE public.refresh_token TO sofinance_backup;
 GRANT SELECT ON TABLE public.refresh_token TO sofinance_app;
 
@@ -6764,11 +7329,74 @@ GRANT INSERT(name),UPDATE(name) ON TABLE public.till TO sofinance_app;
 
 GRANT INSERT(is_active),UPDATE(is_active) ON TABLE public.till TO sofinance_app;
 
+GRANT SELECT ON TABLE public.till_credential TO sofinance_backup;
+GRANT SELECT ON TABLE public.till_credential TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.till_credential TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT SELECT(id) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT INSERT(till_id) ON TABLE public.till_credential TO sofinance_app;
+GRANT SELECT(till_id) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT INSERT(secret_hash) ON TABLE public.till_credential TO sofinance_app;
+
+GRANT INSERT(paired_by) ON TABLE public.till_credential TO sofinance_app;
+GRANT SELECT(paired_by) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT SELECT(created_at) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT UPDATE(revoked_at) ON TABLE public.till_credential TO sofinance_app;
+GRANT SELECT(revoked_at) ON TABLE public.till_credential TO sofinance_readonly;
+
+GRANT SELECT ON SEQUENCE public.till_credential_id_seq TO sofinance_backup;
+
 GRANT SELECT ON SEQUENCE public.till_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.till_pairing_code TO sofinance_backup;
+GRANT SELECT ON TABLE public.till_pairing_code TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT INSERT(till_id) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(till_id) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT INSERT(code_hash),UPDATE(code_hash) ON TABLE public.till_pairing_code TO sofinance_app;
+
+GRANT INSERT(issued_by),UPDATE(issued_by) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(issued_by) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT UPDATE(issued_at) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(issued_at) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT INSERT(expires_at),UPDATE(expires_at) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT UPDATE(used_at) ON TABLE public.till_pairing_code TO sofinance_app;
+GRANT SELECT(used_at) ON TABLE public.till_pairing_code TO sofinance_readonly;
 
 GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
 GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
 GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
+
+GRANT SELECT ON TABLE public.user_pin TO sofinance_backup;
+GRANT SELECT ON TABLE public.user_pin TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.user_pin TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.user_pin TO sofinance_readonly;
+
+GRANT INSERT(user_id) ON TABLE public.user_pin TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.user_pin TO sofinance_readonly;
+
+GRANT INSERT(pin_hash),UPDATE(pin_hash) ON TABLE public.user_pin TO sofinance_app;
+
+GRANT UPDATE(failed_count) ON TABLE public.user_pin TO sofinance_app;
+GRANT SELECT(failed_count) ON TABLE public.user_pin TO sofinance_readonly;
+
+GRANT UPDATE(changed_at) ON TABLE public.user_pin TO sofinance_app;
+GRANT SELECT(changed_at) ON TABLE public.user_pin TO sofinance_readonly;
 
 GRANT SELECT ON TABLE public.user_session TO sofinance_readonly;
 GRANT SELECT ON TABLE public.user_session TO sofinance_backup;
@@ -6799,6 +7427,25 @@ GRANT UPDATE(revoked_at) ON TABLE public.user_session TO sofinance_app;
 GRANT UPDATE(revoked_why) ON TABLE public.user_session TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.user_session_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.user_totp TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.user_totp TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.user_totp TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.user_totp TO sofinance_readonly;
+
+GRANT INSERT(user_id) ON TABLE public.user_totp TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.user_totp TO sofinance_readonly;
+
+GRANT INSERT(secret),UPDATE(secret) ON TABLE public.user_totp TO sofinance_app;
+
+GRANT UPDATE(begun_at) ON TABLE public.user_totp TO sofinance_app;
+GRANT SELECT(begun_at) ON TABLE public.user_totp TO sofinance_readonly;
+
+GRANT UPDATE(confirmed_at) ON TABLE public.user_totp TO sofinance_app;
+GRANT SELECT(confirmed_at) ON TABLE public.user_totp TO sofinance_readonly;
+
+GRANT UPDATE(last_step) ON TABLE public.user_totp TO sofinance_app;
 
 -- default acl: DEFAULT PRIVILEGES FOR SEQUENCES
 

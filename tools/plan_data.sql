@@ -66,6 +66,32 @@ overriding system value
 select org_id, branch.id * 10 + n, branch.id, 'T' || n
 from branch cross join generate_series(1, 3) as n;
 
+-- Everybody but the last of each organisation uses an authenticator; two tills of three are paired.
+insert into user_totp (org_id, user_id, secret, begun_at, confirmed_at, last_step)
+select org_id, id, '\x01'::bytea || decode(repeat('00', 52), 'hex'), '2025-12-01 00:00Z',
+    case when id % 10 < 5 then timestamptz '2025-12-01 00:01Z' end,
+    case when id % 10 < 5 then 58817000 end
+from app_user;
+
+insert into recovery_code (org_id, user_id, code_no, code_hash)
+select org_id, user_id, n, sha256(int8send(user_id * 10 + n))
+from user_totp cross join generate_series(1, 10) as n
+where confirmed_at is not null;
+
+insert into user_pin (org_id, user_id, pin_hash)
+select org_id, id, '$argon2id$none' from app_user;
+
+insert into till_pairing_code (org_id, till_id, code_hash, issued_by, issued_at, expires_at)
+select org_id, id, sha256(int8send(id)), org_id * 10 + 1, '2025-12-01 00:00Z', '2025-12-01 00:10Z'
+from till;
+
+insert into till_credential (org_id, id, till_id, secret_hash, paired_by, created_at, revoked_at)
+overriding system value
+select org_id, id * 10 + n, id, sha256(int8send(id * 10 + n)), org_id * 10 + 1,
+    '2025-12-01 00:00Z', case when n > 1 then timestamptz '2025-12-02 00:00Z' end
+from till cross join generate_series(1, 3) as n
+where id % 10 < 3;
+
 insert into tax_code (org_id, id, code, name, rate_percent)
 overriding system value
 select org.id, org.id * 10 + n, case n when 1 then 'STD' else 'ZERO' end, 'Rate', 20 - 10 * n

@@ -10,6 +10,7 @@ CREDIT_SALE = "5185"  # 20.00 of it are open
 CASH_SALE = "5012"
 MANUAL_ENTRY = "5789"
 FIRST_DAY, LAST_DAY, NEW_DAY = "2025-12-02", "2025-12-31", "2025-12-15"
+SEALED = "\\x01" + "00" * 52
 DIGEST = "\\x" + "00" * 32
 
 COMMON = {
@@ -99,6 +100,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "periods.reopen_period": {"id": "101"},
     "receivables.age_receivables": {"bucket_days": "{30,60,90}"},
     "request.find_answer": {},
+    "request.set_till": {"till_id": "1011"},
     "request.store_answer": {"status": "201", "body": "\\x7b7d"},
     "request.write_audit": {
         "user_id": "11", "action": "\\x61", "entity_type": "\\x61", "entity_id": "1",
@@ -121,6 +123,24 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "sessions.end_session": {"id": "11100", "revoked_why": "sign_out"},
     "sessions.end_sessions": {"revoked_why": "sign_out_all"},
     "sessions.list_sessions": {"session_id": "11100"},
+    "second_factor.begin_factor": {"user_id": "15", "secret": SEALED},
+    "second_factor.confirm_factor": {"user_id": "15", "last_step": "58817280"},
+    "second_factor.create_recovery_codes": {
+        "user_id": "15", "code_hashes": "{" + f'"\\{DIGEST}"' + "}"},
+    "second_factor.end_other_sessions": {"session_id": "11100"},
+    "second_factor.find_reset": {"id": "12", "permissions": "{sales:read}"},
+    "second_factor.mark_session": {"session_id": "11100", "has_second_factor": "true"},
+    "second_factor.use_recovery_code": {"code_hash": DIGEST},
+    "second_factor.use_step": {"last_step": "58817280", "secret": SEALED},
     "tax.change_tax_code": {"id": "11"},
     "tax.get_tax_code": {"id": "11"},
+    "tills.clear_pin_tries": {"pin_hash": "$argon2id$none"},
+    "tills.create_credential": {"till_id": "1013", "secret_hash": DIGEST, "paired_by": "11"},
+    "tills.end_pairing": {"till_id": "1011"},
+    "tills.find_cashier": {"user_id": "11"},
+    "tills.find_till": {"credential_id": "10111", "secret_hash": DIGEST},
+    "tills.issue_pairing_code": {"till_id": "1011", "code_hash": DIGEST, "minutes": "10"},
+    "tills.set_pin": {"pin_hash": "$argon2id$none"},
+    "tills.use_pairing_code": {"till_id": "1011", "code_hash": DIGEST},
+    "tills.void_pairing_code": {"till_id": "1011"},
 }  # fmt: skip

@@ -319,7 +319,7 @@ async def post_sale(call: Call) -> Any:
         org_id=call.org_id,
         user_id=call.user_id,
         branch_id=branch_id,
-        till_id=body["till_id"],
+        till_id=body["till_id"] or call.principal.till_id,
         customer_id=customer_id,
         client_sale_id=body["client_sale_id"],
         sold_on=body["sold_on"],

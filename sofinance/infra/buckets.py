@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
 # Buckets that are remembered, some 200 bytes each; the one used least recently goes first.
 BUCKET_COUNT_MAX = 50_000
 
@@ -34,6 +35,13 @@ class Policy:
     ) -> Policy:
         """Return the limit that gives back so many tokens a minute."""
         return cls(name, max(1, MINUTE_US // count_per_minute), size, is_strict)
+
+    @classmethod
+    def per_hour(
+        cls, name: str, count_per_hour: int, size: int, *, is_strict: bool = False
+    ) -> Policy:
+        """Return the limit that gives back so many tokens an hour."""
+        return cls(name, max(1, HOUR_US // count_per_hour), size, is_strict)
 
     @property
     def room_us(self) -> int:

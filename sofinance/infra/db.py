@@ -62,6 +62,7 @@ class Scope:
     branch_ids: frozenset[int] | None = None
     session_id: int | None = None
     api_key_id: int | None = None
+    till_id: int | None = None
     access_version: int | None = None
 
 
@@ -97,6 +98,8 @@ def opening(mode: Mode, scope: Scope, statement_timeout_ms: int) -> str:
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     message = f"{BEGIN[mode]};\n{message}"
+    if scope.till_id is not None:
+        message = f"{message};\n{q.request.set_till.literal(till_id=scope.till_id)}"
     if scope.access_version is None:
         return message
     admit = q.request.admit.literal(

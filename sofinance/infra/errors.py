@@ -30,11 +30,13 @@ RULE_STATUS = {
     "P0002": 404,  # a posting function did not find what it was asked about
 }
 # Rules whose status is another than that of their kind: a well-formed request breaks the first two
-# because another one was faster, the third for want of a permission.
+# because another one was faster, the others for want of a permission and of the right till.
 CODE_STATUS = {
     "stock_not_negative": 409,
     "customer_credit_limit": 409,
     "sale_line_price_override_allowed": 403,
+    "sale_at_its_till": 403,
+    "user_session_till_paired": 409,
 }
 # Serialization failure, deadlock, and a plan that a migration made stale: worth another try.
 RETRIED = frozenset({"40001", "40P01", "0A000"})

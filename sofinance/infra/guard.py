@@ -35,7 +35,8 @@ SECRET_BYTES = 32
 API_KEY = "sfk"
 COUNTED_LENGTH = len(f"bearer {API_KEY}_")
 # What of the service is open to somebody who has something to do first.
-CHANGE_PASSWORD, ENROL_SECOND_FACTOR = "password_change", "second_factor"
+CHANGE_PASSWORD = "password_change"  # noqa: S105 - no secret
+ENROL_SECOND_FACTOR, SHOW_SECOND_FACTOR = "second_factor", "second_factor_code"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Principal:
     """The caller, as a credential and the database say.
 
     `branch_ids` is None for all branches. `gate` names what the caller has to do before anything
-    else: "password_change" or "second_factor".
+    else: "password_change", "second_factor" (enrol one) or "second_factor_code" (sign in with it).
     """
 
     org_id: int
@@ -54,6 +55,7 @@ class Principal:
     session_id: int | None
     api_key_id: int | None
     till_id: int | None
+    has_second_factor: bool
     gate: str | None
     expires_at_s: float
     scope: Scope
@@ -163,11 +165,16 @@ class Guard:
         gate = None
         if found.must_change_password:
             gate = CHANGE_PASSWORD
-        elif found.role in self._second_factor_roles and not found.has_second_factor:
+        elif found.till_id is not None or found.has_second_factor:
+            gate = None  # a till is itself something that one has
+        elif found.is_enrolled:
+            gate = SHOW_SECOND_FACTOR
+        elif found.role in self._second_factor_roles:
             gate = ENROL_SECOND_FACTOR
         return make_principal(
             claims.org_id, found, session_id=claims.session_id, api_key_id=None,
-            till_id=found.till_id, gate=gate, expires_at_s=claims.expires_at_s,
+            till_id=found.till_id, has_second_factor=found.has_second_factor, gate=gate,
+            expires_at_s=claims.expires_at_s,
         )  # fmt: skip
 
     async def _resolve_key(self, token: str) -> Principal:
@@ -181,8 +188,8 @@ class Guard:
         if found is None:
             raise unauthorized("The API key is not valid.")
         return make_principal(
-            opaque.org_id, found, session_id=None, api_key_id=opaque.id, till_id=None, gate=None,
-            expires_at_s=found.expires_at.timestamp(),
+            opaque.org_id, found, session_id=None, api_key_id=opaque.id, till_id=None,
+            has_second_factor=False, gate=None, expires_at_s=found.expires_at.timestamp(),
         )  # fmt: skip
 
 
@@ -193,6 +200,7 @@ def make_principal(  # noqa: PLR0913 - all that is known of a caller
     session_id: int | None,
     api_key_id: int | None,
     till_id: int | None,
+    has_second_factor: bool,
     gate: str | None,
     expires_at_s: float,
 ) -> Principal:
@@ -207,6 +215,7 @@ def make_principal(  # noqa: PLR0913 - all that is known of a caller
         session_id=session_id,
         api_key_id=api_key_id,
         till_id=till_id,
+        has_second_factor=has_second_factor,
         gate=gate,
         expires_at_s=expires_at_s,
         scope=Scope(
@@ -215,6 +224,7 @@ def make_principal(  # noqa: PLR0913 - all that is known of a caller
             branch_ids=branch_ids,
             session_id=session_id,
             api_key_id=api_key_id,
+            till_id=till_id,
             access_version=found.access_version,
         ),
     )

@@ -31,6 +31,10 @@ ACCOUNT_AND_ADDRESS = Policy.per_minute("account_and_address", 1, 10, is_strict=
 ACCOUNT = Policy.per_minute("account", 5, 50, is_strict=True)
 # A branch behind one address: what succeeds is given back, so these are failures only.
 ADDRESS = Policy.per_minute("address_failures", 10, 100, is_strict=True)
+# A code has a million values, and three are good at a time: ten tries, then twelve an hour.
+CODES = Policy.per_hour("codes", 12, 10, is_strict=True)
+# A PIN has ten thousand, is asked for at a till only, and dies after twenty wrong tries.
+PINS = Policy.per_hour("pins", 30, 10, is_strict=True)
 # Not a limit but a memory: this account has signed in from this address.
 FAMILIAR = Policy("familiar", 30 * DAY_US, 1, is_strict=True)
 
@@ -52,24 +56,27 @@ class Attempt:
             await self.limiter.take([self.familiar])
 
 
-async def attempt(limiter: Limiter, account: str, ip: str | None) -> Attempt:
+async def attempt(
+    limiter: Limiter, account: str, ip: str | None, *, everywhere: Policy = ACCOUNT
+) -> Attempt:
     """Charge a guess at an account's secret; raises rate_limited (429), whoever it is.
 
-    `account` is what was typed, or any other name of what is guessed at, such as "pin:<till>".
+    `account` is what was typed, or any other name of what is guessed at, such as "pin:<till>";
+    `everywhere` is what may be tried at it from all addresses together.
     A guess that turns out right is told by `succeeded`; one that is wrong needs nothing more.
     """
     name = hashlib.sha256(account.strip().casefold().encode("utf-8", "replace")).hexdigest()[:32]
     place = network_of(ip)
     pair = Charge(f"{TAG}pair:{name}:{place}", ACCOUNT_AND_ADDRESS)
-    everywhere = Charge(f"{TAG}account:{name}", ACCOUNT)
+    account_wide = Charge(f"{TAG}account:{name}", everywhere)
     here = Charge(f"{TAG}address:{place}", ADDRESS)
     familiar = Charge(f"{TAG}familiar:{name}:{place}", FAMILIAR)
     if not limiter.is_enabled:
         return Attempt(limiter, (), familiar)
-    charges: tuple[Charge, ...] = (pair, everywhere, here)
+    charges: tuple[Charge, ...] = (pair, account_wide, here)
     look = Charge(familiar.key, FAMILIAR, cost=0)
     is_allowed, (*debts_us, familiar_us) = await limiter.take([*charges, look])
-    if not is_allowed and familiar_us and ACCOUNT.wait_us(debts_us[1]):
+    if not is_allowed and familiar_us and everywhere.wait_us(debts_us[1]):
         charges = (pair, here)
         is_allowed, debts_us = await limiter.take(charges)
     if is_allowed:

@@ -174,8 +174,9 @@ where
 
 -- name: resolve_session :maybe
 -- Read whose a session is and what they may do; nothing if it ended or its user is disabled.
--- `branch_ids` is null for all branches.
--- not null: permissions
+-- `branch_ids` is null for all branches. On a till only its branch counts, and of what the user may
+-- only what is for tills.
+-- not null: permissions, has_second_factor, is_enrolled
 select
     app_user.id as user_id,
     app_user.role,
@@ -183,9 +184,28 @@ select
     app_user.must_change_password,
     session.has_second_factor,
     session.till_id,
-    array(select effective_permissions(app_user.id)) as permissions,
+    exists (
+        select from user_totp
+        where
+            user_totp.org_id = app_user.org_id and user_totp.user_id = app_user.id
+            and user_totp.confirmed_at is not null
+    ) as is_enrolled,
+    array(
+        select may.permission
+        from effective_permissions(app_user.id) as may (permission)
+        inner join permission on may.permission = permission.name
+        where session.till_id is null or permission.at_till
+    ) as permissions,
     case
-        when till.id is not null then array[till.branch_id]
+        when till.id is not null then array(
+            select till.branch_id
+            where app_user.all_branches or exists (
+                select from user_branch
+                where
+                    user_branch.org_id = app_user.org_id and user_branch.user_id = app_user.id
+                    and user_branch.branch_id = till.branch_id
+            )
+        )
         when not app_user.all_branches then array(
             select user_branch.branch_id from user_branch
             where

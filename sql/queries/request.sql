@@ -34,6 +34,10 @@ select
     set_config('statement_timeout', :statement_timeout_ms::int::text, true) as statement_timeout,
     set_config('lock_timeout', :lock_timeout_ms::int::text, true) as lock_timeout;
 
+-- name: set_till :one
+-- Say on which till the caller signed in: nothing is sold at another one, until its end.
+select set_config('app.till_id', :till_id::bigint::text, true) as till_id;
+
 -- name: admit :exec
 -- Let the caller in under what is remembered of them; raises SF401 when that has changed since.
 -- nullable: session_id, api_key_id

@@ -17,6 +17,8 @@ PERIOD = (
     "(select id from accounting_period"
     f" where org_id = :org and {TODAY} between starts_on and ends_on)"
 )
+# What a sealed secret of an authenticator looks like.
+SEALED = r"'\x01'::bytea || decode(repeat('00', 52), 'hex')"
 NEXT_RECEIPT = "(select receipt_count + 1 from till where id = :till)"
 
 # Statements that run, but do not do what the attacker hoped for.

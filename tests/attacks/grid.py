@@ -56,6 +56,11 @@ TENANT_TABLES = {
     "refresh_token": Rights(KEEP),
     "api_key": Rights(KEEP),
     "break_glass": Rights(KEEP),
+    "user_totp": Rights((*KEEP, "DELETE")),
+    "recovery_code": Rights((*KEEP, "DELETE")),
+    "till_pairing_code": Rights(KEEP),
+    "till_credential": Rights(KEEP),
+    "user_pin": Rights(KEEP),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {
@@ -158,6 +163,9 @@ WORKING_TRIGGERS = {
     "sale_counts_on_its_till",
     "sale_void_waits",
     "tax_code_version_counted",
+    "till_credential_ends_sessions",
+    "user_totp_confirmation_counted",
+    "user_totp_counted",
     "till_version_counted",
 }
 

@@ -6,7 +6,7 @@ no right to write at all is tried as the owner of the tables, so that the rule i
 
 from __future__ import annotations
 
-from tests.attacks.forgery import TODAY, Attack, Columns, insert
+from tests.attacks.forgery import SEALED, TODAY, Attack, Columns, insert
 
 OWNER = "sofinance_owner"
 LONG = "repeat('x', 2001)"
@@ -59,6 +59,20 @@ ROWS: dict[str, Columns] = {
     "role_grant": {"role": "'CASHIER'", "permission": "'sales:void'", "effect": "'ALLOW'"},
     "user_branch": {"user_id": ":user", "branch_id": ":branch"},
     "user_permission": {"user_id": ":user", "permission": "'tax:write'", "effect": "'DENY'"},
+    "recovery_code": {"user_id": ":clerk", "code_no": "3", "code_hash": "sha256('3')"},
+    "till_credential": {
+        "till_id": ":till2",
+        "secret_hash": "sha256('n')",
+        "paired_by": ":user",
+    },
+    "till_pairing_code": {
+        "till_id": ":till2",
+        "code_hash": "sha256('n')",
+        "issued_by": ":user",
+        "expires_at": "now() + '1 minute'",
+    },
+    "user_pin": {"user_id": ":user", "pin_hash": "'$argon2id$n'"},
+    "user_totp": {"user_id": ":user", "secret": SEALED},
     "user_session": {
         "user_id": ":cashier",
         "kind": "'password'",
@@ -358,6 +372,159 @@ MASTER_DATA = (
     change(
         "A key that may more", "privilege", "update api_key set permissions = array['sales:void']"
     ),
+    # -- second factors --
+    row("A second factor of nobody", "user_totp_user_known", "user_totp", user_id="0"),
+    row(
+        "A second factor's secret in clear",
+        "user_totp_secret_is_sealed",
+        "user_totp",
+        secret="'01234567890123456789'",
+    ),
+    row("A second authenticator", "user_totp_pk", "user_totp", user_id=":clerk"),
+    change(
+        "An authenticator in the place of one that is in use",
+        "user_totp_confirmed_stays",
+        "update user_totp set secret = secret, begun_at = now()",
+    ),
+    change(
+        "A second factor confirmed without a code",
+        "user_totp_confirmed_by_code",
+        "insert into user_totp (org_id, user_id, secret) select org_id, :user, secret"
+        " from user_totp; update user_totp set confirmed_at = now() where user_id = :user",
+    ),
+    change(
+        "A code used again",
+        "user_totp_step_advances",
+        "update user_totp set last_step = 100",
+    ),
+    change(
+        "A code from before the last one",
+        "user_totp_step_advances",
+        "update user_totp set last_step = 99",
+    ),
+    change(
+        "The codes that were used, forgotten",
+        "user_totp_step_advances",
+        "update user_totp set last_step = null",
+    ),
+    change(
+        "A second factor that is in use, begun anew",
+        "user_totp_confirmed_stays",
+        "update user_totp set confirmed_at = null, last_step = null",
+    ),
+    change(
+        "A second factor handed to somebody else",
+        "privilege",
+        "update user_totp set user_id = :user",
+    ),
+    row(
+        "Recovery codes of somebody without a second factor",
+        "recovery_code_factor_known",
+        "recovery_code",
+        user_id=":user",
+    ),
+    row("An eleventh recovery code", "recovery_code_ten", "recovery_code", code_no="11"),
+    row("A recovery code in clear", "recovery_code_is_digest", "recovery_code", code_hash="'x'"),
+    row(
+        "The same recovery code twice",
+        "recovery_code_taken",
+        "recovery_code",
+        code_hash="sha256('2')",
+    ),
+    change(
+        "A recovery code used twice",
+        "recovery_code_used_once",
+        "update recovery_code set used_at = now() where code_no = 1",
+    ),
+    change(
+        "A recovery code made good again",
+        "recovery_code_used_once",
+        "update recovery_code set used_at = null where code_no = 1",
+    ),
+    # -- tills and their devices --
+    row(
+        "A pairing code for a till that there is not",
+        "till_pairing_code_till_known",
+        "till_pairing_code",
+        till_id="0",
+    ),
+    row(
+        "A pairing code of nobody",
+        "till_pairing_code_issuer_known",
+        "till_pairing_code",
+        issued_by="0",
+    ),
+    row(
+        "A pairing code in clear",
+        "till_pairing_code_is_digest",
+        "till_pairing_code",
+        code_hash="'x'",
+    ),
+    row(
+        "A pairing code for a day",
+        "till_pairing_code_short_lived",
+        "till_pairing_code",
+        expires_at="now() + interval '1 day'",
+    ),
+    change(
+        "A pairing code made good again",
+        "till_pairing_code_used_once",
+        "update till_pairing_code set used_at = null",
+    ),
+    change(
+        "A pairing code's time made longer",
+        "till_pairing_code_used_once",
+        "update till_pairing_code set expires_at = now() + interval '5 minutes'",
+    ),
+    row(
+        "A device that is a till that there is not",
+        "till_credential_till_known",
+        "till_credential",
+        till_id="0",
+    ),
+    row(
+        "A device paired by nobody",
+        "till_credential_pairer_known",
+        "till_credential",
+        paired_by="0",
+    ),
+    row(
+        "A till's credential in clear",
+        "till_credential_is_digest",
+        "till_credential",
+        secret_hash="'x'",
+    ),
+    row(
+        "A second device for a till",
+        "till_credential_live_once",
+        "till_credential",
+        till_id=":till",
+    ),
+    change(
+        "A credential that was taken back, good again",
+        "till_credential_revoked_stays",
+        "update till_credential set revoked_at = now();"
+        " update till_credential set revoked_at = null",
+    ),
+    change(
+        "A device handed another till",
+        "privilege",
+        "update till_credential set till_id = :till2",
+    ),
+    row(
+        "A session on a till that is not paired",
+        "user_session_till_paired",
+        "user_session",
+        kind="'till'",
+        till_id=":till2",
+    ),
+    row("A PIN of nobody", "user_pin_user_known", "user_pin", user_id="0"),
+    row("A PIN in clear", "user_pin_is_hashed", "user_pin", pin_hash="'1234'"),
+    change(
+        "A twenty-first try at a PIN",
+        "user_pin_tries_bounded",
+        "update user_pin set failed_count = 21",
+    ),
     row("A user without a name", "app_user_name_not_empty", "app_user", first_name="''"),
     row(
         "An address in capitals",
@@ -640,6 +807,7 @@ KEYS = {
     "payment": ("payment_pk",),
     "product": ("product_pk", "product_currency_key"),
     "receivable": ("receivable_pk",),
+    "recovery_code": ("recovery_code_pk",),
     "refresh_token": ("refresh_token_pk",),
     "role_grant": ("role_grant_pk",),
     "user_branch": ("user_branch_pk",),
@@ -652,4 +820,8 @@ KEYS = {
     "stock_movement": ("stock_movement_pk",),
     "tax_code": ("tax_code_pk",),
     "till": ("till_pk", "till_branch_key"),
+    "till_credential": ("till_credential_pk",),
+    "till_pairing_code": ("till_pairing_code_pk",),
+    "user_pin": ("user_pin_pk",),
+    "user_totp": ("user_totp_pk",),
 }

@@ -666,6 +666,11 @@ SALES = (
         sale(line={"product_id": "0"}),
     ),
     Attack(
+        "A sale at another till than the one that its cashier signed in on",
+        "sale_at_its_till",
+        "select set_config('app.till_id', :till2::text, true);\n" + sale(),
+    ),
+    Attack(
         "A till of another branch",
         "sale_till_known",
         sale(sale={"branch_id": ":branch2"}),

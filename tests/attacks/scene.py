@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tests.api.conftest import open_shop
+from tests.attacks.forgery import SEALED
 from tests.support import role_url
 
 if TYPE_CHECKING:
@@ -18,6 +19,21 @@ NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 ROW_SECURITY = "row security"
 PRIVILEGE = "privilege"
 NO_TENANT = "no tenant"
+# What makes the cashier and the till known to each other: an authenticator used in step 100,
+# recovery codes of which the first is used, a pairing code that is used, a credential, a PIN.
+IDENTITY = (
+    f"insert into user_totp (org_id, user_id, secret) values ({{org}}, {{clerk}}, {SEALED});"
+    "update user_totp set confirmed_at = now(), last_step = 100;"
+    "insert into recovery_code (org_id, user_id, code_no, code_hash)"
+    " values ({org}, {clerk}, 1, sha256('1')), ({org}, {clerk}, 2, sha256('2'));"
+    "update recovery_code set used_at = now() where code_no = 1;"
+    "insert into till_pairing_code (org_id, till_id, code_hash, issued_by, expires_at)"
+    " values ({org}, {till}, sha256('p'), {user}, now() + '1 minute');"
+    "update till_pairing_code set used_at = now();"
+    "insert into till_credential (org_id, till_id, secret_hash, paired_by)"
+    " values ({org}, {till}, sha256('c'), {user});"
+    "insert into user_pin (org_id, user_id, pin_hash) values ({org}, {cashier}, '$argon2id$x')"
+)
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
     "revenue", "discounts", "cogs",
@@ -101,6 +117,10 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         f" values ({org.id}, {cashier}, 'Key', sha256('k'), '{{sales:read}}', now() + '1 day')",
         org=org,
     )
+    clerk = ids["clerk"] = org.member("INVENTORY_CLERK").id
+    people = {"org": org.id, "cashier": cashier, "clerk": clerk, "user": org.admin.id}
+    psql(IDENTITY.format(**people, till=shop.till_id), org=org)
+    ids["credential"] = psql("select id from till_credential", org=org)[0][0]
     ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
     ids["till2"] = branch2["till_id"]
     ids["category"] = await made("/categories", {"name": "Things"})

@@ -290,6 +290,11 @@ def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> Non
         "select body from idempotency_key",
         "select token_hash from refresh_token",
         "select secret_hash from api_key",
+        "select secret from user_totp",
+        "select code_hash from recovery_code",
+        "select code_hash from till_pairing_code",
+        "select secret_hash from till_credential",
+        "select pin_hash from user_pin",
     ):
         assert refusal(psql, secret, role="sofinance_readonly", org=scene.org) == PRIVILEGE
 
