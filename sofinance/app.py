@@ -7,13 +7,14 @@ import contextlib
 import importlib
 import os
 import pkgutil
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
 from aiohttp import web, web_urldispatcher
 
 from sofinance import api, config
-from sofinance.infra import logs, metrics, openapi
+from sofinance.infra import logs, metrics, openapi, secret_ages
 from sofinance.infra.deprecation import announced
 from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
 from sofinance.infra.route import Machine, Route
@@ -113,6 +114,7 @@ async def watch(machine: Machine) -> None:
         metrics.POOL_OPEN.set(machine.db.pool.open_count)
         metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)
         metrics.POOL_WAITING.set(machine.db.pool.waiting_count)
+        secret_ages.publish(os.environ, machine.guard.keys, now=datetime.now(UTC))
         try:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)

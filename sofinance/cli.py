@@ -26,6 +26,8 @@ TOOLS = {
     "serve": "sofinance.tools.serve",
     "migrate": "sofinance.tools.migrate",
     "keys": "sofinance.tools.keys",
+    "config": "sofinance.tools.config",
+    "routes": "sofinance.tools.routes",
     "verify": "sofinance.tools.verify",
     "export": "sofinance.tools.export",
     "balances": "sofinance.tools.balances",

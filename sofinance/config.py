@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from dataclasses import Field, dataclass, field, fields
+from datetime import date
 from email.utils import parseaddr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from sofinance.config_rules import unsafe
 from sofinance.infra.command import EXIT_USAGE, SetupError
 from sofinance.infra.proxies import UNIX, network
 
@@ -168,6 +170,11 @@ class Settings:
     data_encryption_key_previous: str = setting(
         "", "The key before DATA_ENCRYPTION_KEY; it still decrypts.", secret=True,
         max_age_days=365,
+    )  # fmt: skip
+
+    secrets_rotated_on: str = setting(
+        "", "When secrets were last changed, where it is not the time of their file; tells which "
+        "are too old.", example="JWT_SECRET=2026-01-15, DATABASE_URL=2026-03-01",
     )  # fmt: skip
 
     idempotency_required: bool = setting(
@@ -353,6 +360,16 @@ REQUIRED = tuple(name for name, f in FIELDS.items() if f.metadata["required"])
 
 def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> Settings:
     """Read all settings; raises SettingsError with every problem, not only the first."""
+    values, problems = read(environ, required=required)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def read(
+    environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that are given and good, and every problem."""
     problems: list[str] = []
     wrong: set[str] = set()
     values: dict[str, Any] = {}
@@ -366,9 +383,7 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
             wrong.add(name)
     problems += _at_odds(values)
     problems += [_missing(n) for n in required if _lacks(values.get, n) and n not in wrong]
-    if problems:
-        raise SettingsError(problems)
-    return Settings(**values)
+    return values, problems
 
 
 def require(settings: Settings, names: Iterable[str]) -> None:
@@ -404,6 +419,7 @@ def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
         )
     if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
         yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
+    yield from unsafe(value)
     if (
         environment != "development"
         and value("mfa_required_roles")
@@ -456,6 +472,53 @@ def _read(declared: Field[Any], environ: Mapping[str, str]) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a setting was given: in a variable, or in the file that a variable names."""
+
+    variable: str
+    path: Path | None = None
+
+    def changed_at_s(self) -> float | None:
+        """Return when the file was last written; None for a variable, or if it is gone."""
+        try:
+            return None if self.path is None else self.path.stat().st_mtime
+        except OSError:
+            return None
+
+
+def source_of(declared: Field[Any], environ: Mapping[str, str]) -> Source | None:
+    """Return where a setting was given; None when its default holds."""
+    for variable in (declared.name.upper(), *declared.metadata["also"]):
+        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
+        if path:
+            return Source(f"{variable}_FILE", Path(path))
+        if environ.get(variable, "").strip():
+            return Source(variable)
+    return None
+
+
+def rotation_dates(text: str) -> dict[str, date]:
+    """Read when secrets were set, `JWT_SECRET=2026-01-15, ...`; a ValueError says what is wrong."""
+    names = {
+        variable: name
+        for name, declared in FIELDS.items() if declared.metadata["secret"]
+        for variable in (name.upper(), *declared.metadata["also"])
+    }  # fmt: skip
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        variable, _, day = (word.strip() for word in part.partition("="))
+        if variable not in names:
+            raise ValueError(f"SECRETS_ROTATED_ON: {variable!r} is no setting that is a secret.")
+        try:
+            found[names[variable]] = date.fromisoformat(day)
+        except ValueError:
+            raise ValueError(
+                f"SECRETS_ROTATED_ON: {variable} needs a date such as 2026-01-15."
+            ) from None
+    return found
+
+
 def _parse(declared: Field[Any], text: str) -> str | int | bool:
     """Return the value of a setting; a ValueError says in a sentence what is wrong with it."""
     variable, rule = declared.name.upper(), declared.metadata
@@ -497,6 +560,8 @@ def _text(name: str, text: str) -> str:
             _check_networks(variable, text, also=(UNIX,))
         case "admin_ip_allowlist_cidrs":
             _check_networks(variable, text)
+        case "secrets_rotated_on":
+            rotation_dates(text)
         case "mail_from":
             if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
                 raise ValueError(f"{variable} must be an address, such as books@shop.example.")

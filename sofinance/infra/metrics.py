@@ -73,6 +73,15 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
 )  # fmt: skip
 
 SIGN_INS = Counter("sign_ins_total", "Sign-ins that were tried.", ["outcome"])
+SECRET_AGES = Gauge(
+    "sofinance_secret_age_seconds", "How old a secret is, where that is known.", ["secret"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
+SECRET_AGE_LIMITS = Gauge(
+    "sofinance_secret_age_limit_seconds", "How old a secret may grow.", ["secret"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
+
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")

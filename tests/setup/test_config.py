@@ -66,7 +66,7 @@ def test_a_bad_value_is_refused_with_its_name(variable: str, text: str):
 
 
 def test_roles_that_need_a_second_factor_need_a_key_to_keep_it_with():
-    asked = {**GOOD, "MFA_REQUIRED_ROLES": "ADMIN", "ENVIRONMENT": "production"}
+    asked = {**GOOD, "MFA_REQUIRED_ROLES": "ADMIN", "ENVIRONMENT": "staging"}
     (problem,) = problems(asked)
     assert problem.startswith("DATA_ENCRYPTION_KEY is missing")
     load({**asked, "DATA_ENCRYPTION_KEY": "5a" * 32})
@@ -117,7 +117,7 @@ def test_a_secret_file_must_be_readable_and_the_only_source(tmp_path: Path):
 def test_the_example_secret_is_refused_where_it_matters(environment: str):
     environ = {**GOOD, "JWT_SECRET": PLACEHOLDER_SECRET}
     assert load(environ).jwt_secret == PLACEHOLDER_SECRET
-    (problem,) = problems({**environ, "ENVIRONMENT": environment})
+    (problem,) = problems({**environ, "ENVIRONMENT": environment, "METRICS_TOKEN": "m" * 32})
     assert problem.startswith("JWT_SECRET is the example's")
 
 

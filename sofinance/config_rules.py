@@ -1,0 +1,69 @@
+"""What production refuses of settings: told at start, all at once, and by `config check`."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PRODUCTION = "production"
+TOKEN_LENGTH_MIN = 24
+# Passwords that somebody tries first.
+GUESSES = frozenset({
+    "", "...", "admin", "changeme", "change-me", "example", "password", "postgres", "root",
+    "secret", "sofinance", "sofinance_app", "test",
+})  # fmt: skip
+
+
+def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
+    """Yield what production does not start with, because it would let others in."""
+    if value("environment") != PRODUCTION:
+        return
+    yield from _open_doors(value)
+    yield from _believed_proxies(value)
+
+
+def _open_doors(value: Callable[[str], Any]) -> Iterable[str]:
+    for name in ("database_url", "owner_url"):
+        if value(name) and _is_guessed(value(name)):
+            yield f"{name.upper()} has a password that everybody tries first; in production no."
+    token = value("metrics_token")
+    if value("metrics_enabled") and not token:
+        yield "METRICS_TOKEN is missing: in production /metrics is not for everybody."
+    elif token and len(token) < TOKEN_LENGTH_MIN:
+        yield f"METRICS_TOKEN is too short: in production {TOKEN_LENGTH_MIN} characters or more."
+    for origin in value("cors_origins").split(","):
+        if origin.startswith("http://"):
+            yield f"CORS_ORIGINS: {origin} is not https; anybody on its way could speak for it."
+    if value("smtp_host") and value("smtp_tls") == "off" and not _is_local(value("smtp_host")):
+        yield "SMTP_TLS is off: mail carries links that sign people in."
+
+
+def _believed_proxies(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("trust_proxy_headers") and not (
+        value("trusted_proxy_ips") or value("trusted_proxy_cidrs")
+    ):
+        yield "TRUST_PROXY_HEADERS is on and no proxy is named in TRUSTED_PROXY_IPS or _CIDRS."
+    for name in ("trusted_proxy_cidrs", "trusted_proxy_ips"):
+        if _names_everybody(value(name)):
+            yield f"{name.upper()} names every address: anybody could say who they are."
+
+
+def _is_guessed(url: str) -> bool:
+    """Say whether the password in a URL is one of those; a URL without any relies on the server."""
+    parts = urlsplit(url)
+    return parts.password is not None and unquote(parts.password).lower() in GUESSES
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _names_everybody(text: str) -> bool:
+    return any(part.strip() in {"0.0.0.0/0", "::/0"} for part in text.split(","))

@@ -1,0 +1,28 @@
+"""Every route that answers somebody who has not signed in, and why it may.
+
+`sofinance routes --unprotected` and the suite fail for a public route that is not in this list,
+and for one in it that is gone.
+"""
+
+from __future__ import annotations
+
+PUBLIC_ROUTES = {
+    "GET /.well-known/jwks.json": "others verify tokens with the public keys",
+    "GET /api/v1/info": "says what answers here, nothing of anybody",
+    "GET /docs": "Swagger UI",
+    "GET /docs/static/{name}": "Swagger UI's files",
+    "GET /health": "for probes",
+    "GET /health/live": "for probes",
+    "GET /health/ready": "for probes",
+    "GET /healthz": "for probes",
+    "GET /livez": "for probes",
+    "GET /metrics": "for Prometheus; METRICS_TOKEN protects it",
+    "GET /openapi.json": "the description of the API",
+    "GET /ping": "for probes",
+    "GET /readyz": "for probes",
+    "GET /swagger.json": "the description of the API",
+    "GET /v1/metrics": "for Prometheus; METRICS_TOKEN protects it",
+    "POST /api/v1/auth/login": "signs in",
+    "POST /api/v1/auth/refresh": "takes a refresh token",
+    "POST /api/v1/auth/token": "signs in, for OAuth2 tools",
+}
