@@ -157,6 +157,14 @@ class Settings:
         5, "Sessions that a user may have at a time; another one ends the oldest.",
         unit="sessions", low=1, high=100,
     )  # fmt: skip
+    password_reset_minutes: int = setting(
+        30, "How long a link for a new password is good.", unit="minutes", low=5, high=1_440
+    )
+    password_reset_url: str = setting(
+        "", "Your page on which a new password is chosen; the link in the mail is this and "
+        "`#token=...`. Without it the mail has the token alone.",
+        example="https://office.example.com/new-password",
+    )  # fmt: skip
     mfa_required_roles: str = setting(
         "", "Roles that must use a second factor, with commas between; until they have enrolled "
         "one they may do nothing else.", example="ADMIN,MANAGER",
@@ -554,20 +562,36 @@ def _text(name: str, text: str) -> str:
         case "cors_origins":
             return _origins(variable, text)
         case "redis_url":
-            if not text.startswith(("redis://", "rediss://", "unix://")):
-                raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+            _check_redis(variable, text)
         case "trusted_proxy_ips" | "trusted_proxy_cidrs":
             _check_networks(variable, text, also=(UNIX,))
         case "admin_ip_allowlist_cidrs":
             _check_networks(variable, text)
         case "secrets_rotated_on":
             rotation_dates(text)
+        case "password_reset_url":
+            _check_page(variable, text)
         case "mail_from":
             if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
                 raise ValueError(f"{variable} must be an address, such as books@shop.example.")
         case _:
             _check_secret(name, text)
     return text
+
+
+def _check_redis(variable: str, text: str) -> None:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+
+
+def _check_page(variable: str, text: str) -> None:
+    """Refuse what is no page of ours: what is put behind it lets people in."""
+    url = urlsplit(text)
+    is_ours = url.scheme == "http" and url.hostname in LOOPBACK
+    if not (url.scheme == "https" and url.hostname) and not is_ours:
+        raise ValueError(f"{variable} must begin with https://, or http:// on this machine.")
+    if url.fragment or not text.isprintable() or " " in text:
+        raise ValueError(f"{variable} must be a URL without a #; the token stands there.")
 
 
 def _check_secret(name: str, text: str) -> None:

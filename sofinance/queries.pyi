@@ -322,6 +322,11 @@ class auth:
 
     renew_session: ClassVar[_RenewSession]
 
+    class _ForgetSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    forget_sessions: ClassVar[_ForgetSessions]
+
     class _EndSurplusSessions(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, limit: int) -> int: ...
 
@@ -1349,6 +1354,41 @@ class orgs:
         async def __call__(self, conn: Connection, /, *, org_id: int) -> orgs.GetOrganisationRow: ...
 
     get_organisation: ClassVar[_GetOrganisation]
+
+class passwords:
+    class OpenResetRow(Row):
+        slot: int
+
+    class _OpenReset(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, token_hash: bytes, life_minutes: int) -> passwords.OpenResetRow | None: ...
+
+    open_reset: ClassVar[_OpenReset]
+
+    class FindResetRow(Row):
+        id: int
+        email: str
+        first_name: str
+        last_name: str
+
+    class _FindReset(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token_hash: bytes, user_id: int) -> passwords.FindResetRow | None: ...
+
+    find_reset: ClassVar[_FindReset]
+
+    class _UseReset(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token_hash: bytes, user_id: int) -> int: ...
+
+    use_reset: ClassVar[_UseReset]
+
+    class _CloseResets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    close_resets: ClassVar[_CloseResets]
+
+    class _SetPassword(Statement):
+        async def __call__(self, conn: Connection, /, *, password_hash: str, org_id: int, user_id: int) -> int: ...
+
+    set_password: ClassVar[_SetPassword]
 
 class payments:
     class PostPaymentRow(Row):

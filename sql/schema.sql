@@ -2295,6 +2295,23 @@ ALTER FUNCTION public.sale_void_waits() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.sale_void_waits() IS 'A void waits for the payments that are under way, and lets none begin.';
 
+-- function: stays_over()
+
+CREATE FUNCTION public.stays_over() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = tg_name, table = tg_table_name,
+        message = format('%s: what is over stays over', tg_table_name);
+end
+$$;
+
+ALTER FUNCTION public.stays_over() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.stays_over() IS 'Refuses a change under the name of its trigger, whose WHEN says which change.';
+
 -- function: stock_follows_movements()
 
 CREATE FUNCTION public.stock_follows_movements() RETURNS trigger
@@ -3632,6 +3649,48 @@ ALTER TABLE public.organisation ALTER COLUMN org_id ADD GENERATED ALWAYS AS IDEN
     CACHE 1
 );
 
+-- table: password_reset
+
+CREATE TABLE public.password_reset (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    slot smallint NOT NULL,
+    token_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT password_reset_ends CHECK (((expires_at > created_at) AND (expires_at <= (created_at + '1 day'::interval)))),
+    CONSTRAINT password_reset_few CHECK (((slot >= 1) AND (slot <= 3))),
+    CONSTRAINT password_reset_is_digest CHECK ((octet_length(token_hash) = 32))
+);
+
+ALTER TABLE ONLY public.password_reset FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.password_reset OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.password_reset IS 'Links for choosing a new password, as mailed. A user has three at most: so many mails, and one who
+asks in another''s name pushes none of them out.';
+
+COMMENT ON COLUMN public.password_reset.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.password_reset.user_id IS 'Whose password it is.';
+
+COMMENT ON COLUMN public.password_reset.slot IS 'Which of the user''s three; free again when it is over.';
+
+COMMENT ON COLUMN public.password_reset.token_hash IS 'SHA-256 of the secret in the link.';
+
+COMMENT ON COLUMN public.password_reset.created_at IS 'When it was asked for (server time).';
+
+COMMENT ON COLUMN public.password_reset.expires_at IS 'Until when the link is good.';
+
+COMMENT ON COLUMN public.password_reset.used_at IS 'When it was used, or when the password was changed in another way.';
+
+COMMENT ON CONSTRAINT password_reset_ends ON public.password_reset IS 'A link for a new password is good for a day at most.';
+
+COMMENT ON CONSTRAINT password_reset_few ON public.password_reset IS 'A user has at most three links for a new password at a time.';
+
+COMMENT ON CONSTRAINT password_reset_is_digest ON public.password_reset IS 'A link''s secret is kept as its SHA-256 digest.';
+
 -- table: payment
 
 CREATE TABLE public.payment (
@@ -4893,6 +4952,13 @@ ALTER TABLE ONLY public.organisation
 
 COMMENT ON CONSTRAINT organisation_pk ON public.organisation IS 'This organisation exists already.';
 
+-- constraint: password_reset password_reset_pk
+
+ALTER TABLE ONLY public.password_reset
+    ADD CONSTRAINT password_reset_pk PRIMARY KEY (org_id, user_id, slot);
+
+COMMENT ON CONSTRAINT password_reset_pk ON public.password_reset IS 'The user has a link in this place already.';
+
 -- constraint: payment payment_chain_key
 
 ALTER TABLE ONLY public.payment
@@ -5249,6 +5315,12 @@ CREATE INDEX journal_line_by_account ON public.journal_line USING btree (org_id,
 
 COMMENT ON INDEX public.journal_line_by_account IS 'The lines of an account.';
 
+-- index: password_reset_token_once
+
+CREATE UNIQUE INDEX password_reset_token_once ON public.password_reset USING btree (org_id, token_hash);
+
+COMMENT ON INDEX public.password_reset_token_once IS 'This link exists already.';
+
 -- index: product_by_category
 
 CREATE INDEX product_by_category ON public.product USING btree (org_id, category_id, id);
@@ -5260,6 +5332,12 @@ COMMENT ON INDEX public.product_by_category IS 'Products of a category; the fore
 CREATE INDEX receivable_open ON public.receivable USING btree (org_id, customer_id, sold_on) INCLUDE (outstanding) WHERE (outstanding > (0)::numeric);
 
 COMMENT ON INDEX public.receivable_open IS 'What is owed: a customer''s balance, and the ageing.';
+
+-- index: refresh_token_by_session
+
+CREATE INDEX refresh_token_by_session ON public.refresh_token USING btree (org_id, session_id);
+
+COMMENT ON INDEX public.refresh_token_by_session IS 'The tokens that go with their session.';
 
 -- index: refresh_token_unused_once
 
@@ -5320,6 +5398,12 @@ COMMENT ON INDEX public.stock_movement_void_once IS 'A void moves the stock of a
 CREATE UNIQUE INDEX till_credential_live_once ON public.till_credential USING btree (org_id, till_id) WHERE (revoked_at IS NULL);
 
 COMMENT ON INDEX public.till_credential_live_once IS 'A till is paired with one device at a time.';
+
+-- index: user_session_by_end
+
+CREATE INDEX user_session_by_end ON public.user_session USING btree (org_id, user_id, expires_at);
+
+COMMENT ON INDEX public.user_session_by_end IS 'The sessions of a user that ended long ago.';
 
 -- index: user_session_by_till
 
@@ -5485,6 +5569,12 @@ CREATE TRIGGER organisation_version_counted BEFORE UPDATE ON public.organisation
 
 COMMENT ON TRIGGER organisation_version_counted ON public.organisation IS 'Counts the version up with each change.';
 
+-- trigger: password_reset password_reset_stays_used
+
+CREATE TRIGGER password_reset_stays_used BEFORE UPDATE ON public.password_reset FOR EACH ROW WHEN (((old.used_at IS NOT NULL) AND (old.token_hash = new.token_hash) AND (old.used_at IS DISTINCT FROM new.used_at))) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER password_reset_stays_used ON public.password_reset IS 'A link for a new password that was used stays used.';
+
 -- trigger: payment payment_entry_matches
 
 CREATE CONSTRAINT TRIGGER payment_entry_matches AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.paid_after > new.sale_paid)) EXECUTE FUNCTION public.payment_entry_matches();
@@ -5528,6 +5618,12 @@ COMMENT ON TRIGGER receivable_follows ON public.sale_void IS 'Cancels what is le
 CREATE TRIGGER recovery_code_used_once BEFORE UPDATE ON public.recovery_code FOR EACH ROW WHEN ((old.used_at IS NOT NULL)) EXECUTE FUNCTION public.recovery_code_used_once();
 
 COMMENT ON TRIGGER recovery_code_used_once ON public.recovery_code IS 'This recovery code was used already.';
+
+-- trigger: refresh_token refresh_token_stays_used
+
+CREATE TRIGGER refresh_token_stays_used BEFORE UPDATE ON public.refresh_token FOR EACH ROW WHEN (((old.used_at IS NOT NULL) AND (old.used_at IS DISTINCT FROM new.used_at))) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER refresh_token_stays_used ON public.refresh_token IS 'A refresh token that was used stays used.';
 
 -- trigger: role_grant role_grant_counted
 
@@ -5660,6 +5756,18 @@ COMMENT ON TRIGGER user_branch_counted ON public.user_branch IS 'Raises access_v
 CREATE TRIGGER user_permission_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
 
 COMMENT ON TRIGGER user_permission_counted ON public.user_permission IS 'Raises access_version of the user whose permissions change.';
+
+-- trigger: user_session user_session_is_kept
+
+CREATE TRIGGER user_session_is_kept BEFORE DELETE ON public.user_session FOR EACH ROW WHEN ((old.expires_at > (now() - '30 days'::interval))) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER user_session_is_kept ON public.user_session IS 'A session is kept for 30 days after its end.';
+
+-- trigger: user_session user_session_stays_ended
+
+CREATE TRIGGER user_session_stays_ended BEFORE UPDATE ON public.user_session FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND ((old.revoked_at IS DISTINCT FROM new.revoked_at) OR (old.revoked_why IS DISTINCT FROM new.revoked_why)))) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER user_session_stays_ended ON public.user_session IS 'A session that has ended does not begin again.';
 
 -- trigger: user_session user_session_till_paired
 
@@ -5900,6 +6008,13 @@ ALTER TABLE ONLY public.org_role
     ADD CONSTRAINT org_role_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
 
 COMMENT ON CONSTRAINT org_role_organisation_known ON public.org_role IS 'There is no such organisation.';
+
+-- fk constraint: password_reset password_reset_user_known
+
+ALTER TABLE ONLY public.password_reset
+    ADD CONSTRAINT password_reset_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT password_reset_user_known ON public.password_reset IS 'There is no such user.';
 
 -- fk constraint: payment payment_account_known
 
@@ -6380,6 +6495,10 @@ CREATE POLICY org ON public.org_role USING ((org_id = (current_setting('app.org_
 
 CREATE POLICY org ON public.organisation USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: password_reset org
+
+CREATE POLICY org ON public.password_reset USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: payment org
 
 CREATE POLICY org ON public.payment USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -6467,6 +6586,10 @@ ALTER TABLE public.org_role ENABLE ROW LEVEL SECURITY;
 -- row security: organisation
 
 ALTER TABLE public.organisation ENABLE ROW LEVEL SECURITY;
+
+-- row security: password_reset
+
+ALTER TABLE public.password_reset ENABLE ROW LEVEL SECURITY;
 
 -- row security: payment
 
@@ -6759,6 +6882,8 @@ REVOKE ALL ON FUNCTION public.sale_void_entry_matches() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.sale_void_stock_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.stays_over() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
@@ -7102,6 +7227,29 @@ GRANT UPDATE(default_credit_limit) ON TABLE public.organisation TO sofinance_app
 
 GRANT SELECT ON SEQUENCE public.organisation_org_id_seq TO sofinance_backup;
 
+GRANT SELECT ON TABLE public.password_reset TO sofinance_backup;
+GRANT SELECT ON TABLE public.password_reset TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.password_reset TO sofinance_readonly;
+
+GRANT INSERT(user_id) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(user_id) ON TABLE public.password_reset TO sofinance_readonly;
+
+GRANT INSERT(slot) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(slot) ON TABLE public.password_reset TO sofinance_readonly;
+
+GRANT INSERT(token_hash),UPDATE(token_hash) ON TABLE public.password_reset TO sofinance_app;
+
+GRANT UPDATE(created_at) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(created_at) ON TABLE public.password_reset TO sofinance_readonly;
+
+GRANT INSERT(expires_at),UPDATE(expires_at) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.password_reset TO sofinance_readonly;
+
+GRANT UPDATE(used_at) ON TABLE public.password_reset TO sofinance_app;
+GRANT SELECT(used_at) ON TABLE public.password_reset TO sofinance_readonly;
+
 GRANT SELECT ON TABLE public.payment TO sofinance_readonly;
 GRANT SELECT ON TABLE public.payment TO sofinance_backup;
 GRANT SELECT ON TABLE public.payment TO sofinance_app;
@@ -7400,7 +7548,7 @@ GRANT SELECT(changed_at) ON TABLE public.user_pin TO sofinance_readonly;
 
 GRANT SELECT ON TABLE public.user_session TO sofinance_readonly;
 GRANT SELECT ON TABLE public.user_session TO sofinance_backup;
-GRANT SELECT ON TABLE public.user_session TO sofinance_app;
+GRANT SELECT,DELETE ON TABLE public.user_session TO sofinance_app;
 
 GRANT INSERT(org_id) ON TABLE public.user_session TO sofinance_app;
 

@@ -53,6 +53,11 @@ select org_id, sha256(int8send(id * 10 + n)), id,
     case when n < 3 or id = 11099 then created_at end -- 11099 is being renewed
 from user_session cross join generate_series(1, 3) as n;
 
+insert into password_reset (org_id, user_id, slot, token_hash, created_at, expires_at, used_at)
+select org_id, id, n, sha256(int8send(id * 10 + n)), '2025-12-01 00:00Z', '2025-12-01 00:30Z',
+    case when n = 1 then timestamptz '2025-12-01 00:10Z' end
+from app_user cross join generate_series(1, 3) as n;
+
 insert into api_key (
     org_id, id, user_id, name, secret_hash, permissions, created_at, expires_at
 )

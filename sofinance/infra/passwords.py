@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from sofinance.infra.errors import RETRY_AFTER_S, ApiError
+from sofinance.infra.errors import RETRY_AFTER_S, ApiError, invalid_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,6 +163,13 @@ def password_problems(password: str, *, about: Iterable[str] = ()) -> dict[str, 
         "too_common": (_is_common(text), "It is one of the first that anybody would try."),
     }  # fmt: skip
     return {rule: message for rule, (is_broken, message) in broken.items() if is_broken}
+
+
+def demand_good(password: str, *, field: str, about: Iterable[str]) -> None:
+    """Raise invalid_request (422), which says what is wrong with the password in a field."""
+    problems = password_problems(password, about=about)
+    if problems:
+        raise invalid_request({field: list(problems.values())})
 
 
 def pin_problems(pin: str) -> dict[str, str]:

@@ -39,6 +39,24 @@ PINS = Policy.per_hour("pins", 30, 10, is_strict=True)
 FAMILIAR = Policy("familiar", 30 * DAY_US, 1, is_strict=True)
 
 
+# Mails that one address asks us to send to whomever it names.
+MAILS = Policy.per_minute("mails_asked_for", 1, 10, is_strict=True)
+
+
+async def mail_asked_for(limiter: Limiter, ip: str | None) -> None:
+    """Charge a mail to the address that asks for it; raises rate_limited (429).
+
+    Whether there is anybody to write to makes no difference. How many one person is sent is
+    for the database to limit.
+    """
+    charge = Charge(f"{TAG}mails:{network_of(ip)}", MAILS)
+    if limiter.is_enabled:
+        is_allowed, (debt_us,) = await limiter.take([charge])
+        if not is_allowed:
+            metrics.count_admission(MAILS.name, "throttle", "refused")
+            raise refusal([(MAILS, debt_us)])
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A guess that may be made."""

@@ -52,7 +52,7 @@ TENANT_TABLES = {
     "role_grant": Rights((*KEEP, "DELETE")),
     "user_permission": Rights((*KEEP, "DELETE")),
     "user_branch": Rights(("SELECT", "INSERT", "DELETE")),
-    "user_session": Rights(KEEP),
+    "user_session": Rights((*KEEP, "DELETE")),
     "refresh_token": Rights(KEEP),
     "api_key": Rights(KEEP),
     "break_glass": Rights(KEEP),
@@ -61,6 +61,7 @@ TENANT_TABLES = {
     "till_pairing_code": Rights(KEEP),
     "till_credential": Rights(KEEP),
     "user_pin": Rights(KEEP),
+    "password_reset": Rights(KEEP),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {

@@ -56,6 +56,12 @@ ROWS: dict[str, Columns] = {
         "price": "2",
     },
     "refresh_token": {"token_hash": "sha256('n')", "session_id": ":session"},
+    "password_reset": {
+        "user_id": ":cashier",
+        "slot": "2",
+        "token_hash": "sha256('n')",
+        "expires_at": "now() + '30 minutes'",
+    },
     "role_grant": {"role": "'CASHIER'", "permission": "'sales:void'", "effect": "'ALLOW'"},
     "user_branch": {"user_id": ":user", "branch_id": ":branch"},
     "user_permission": {"user_id": ":user", "permission": "'tax:write'", "effect": "'DENY'"},
@@ -361,6 +367,56 @@ MASTER_DATA = (
         "break_glass_stays_revoked",
         "update break_glass set revoked_at = now(), revoked_by = :user;"
         "update break_glass set revoked_at = null, revoked_by = null",
+    ),
+    change(
+        "A session that has ended begun again",
+        "user_session_stays_ended",
+        "update user_session set revoked_at = now(), revoked_why = 'sign_out' where id = :session;"
+        "update user_session set revoked_at = null, revoked_why = null where id = :session",
+    ),
+    change(
+        "The end of a session told otherwise",
+        "user_session_stays_ended",
+        "update user_session set revoked_at = now(), revoked_why = 'reuse' where id = :session;"
+        "update user_session set revoked_why = 'sign_out' where id = :session",
+    ),
+    change(
+        "A session made away with",
+        "user_session_is_kept",
+        "delete from user_session where id = :session",
+    ),
+    change(
+        "A refresh token used again",
+        "refresh_token_stays_used",
+        "update refresh_token set used_at = now() where session_id = :session;"
+        "update refresh_token set used_at = null where session_id = :session",
+    ),
+    row("A new password for nobody", "password_reset_user_known", "password_reset", user_id="0"),
+    row("A fourth link for a new password", "password_reset_few", "password_reset", slot="4"),
+    row("A second link in the place of the first", "password_reset_pk", "password_reset", slot="1"),
+    row("A link in clear", "password_reset_is_digest", "password_reset", token_hash="'secret'"),
+    row(
+        "A link that another one is",
+        "password_reset_token_once",
+        "password_reset",
+        token_hash="sha256('r')",
+    ),
+    row(
+        "A link for ever",
+        "password_reset_ends",
+        "password_reset",
+        expires_at="now() + interval '2 days'",
+    ),
+    change(
+        "A link for a new password used again",
+        "password_reset_stays_used",
+        "update password_reset set used_at = now() where user_id = :cashier;"
+        "update password_reset set used_at = null where user_id = :cashier",
+    ),
+    change(
+        "A link handed to somebody else",
+        "privilege",
+        "update password_reset set user_id = :user",
     ),
     row("A key of nobody", "api_key_user_known", "api_key", user_id="0"),
     row("A key without a name", "api_key_name_not_empty", "api_key", name="' '"),
@@ -804,6 +860,7 @@ KEYS = {
     "idempotency_key": ("idempotency_key_pk",),
     "journal_entry": ("journal_entry_pk", "journal_entry_slots"),
     "organisation": ("organisation_pk", "organisation_base_currency_key"),
+    "password_reset": ("password_reset_pk", "password_reset_token_once"),
     "payment": ("payment_pk",),
     "product": ("product_pk", "product_currency_key"),
     "receivable": ("receivable_pk",),

@@ -289,6 +289,7 @@ def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> Non
         "select password_hash from app_user",
         "select body from idempotency_key",
         "select token_hash from refresh_token",
+        "select token_hash from password_reset",
         "select secret_hash from api_key",
         "select secret from user_totp",
         "select code_hash from recovery_code",
