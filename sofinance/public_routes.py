@@ -23,6 +23,10 @@ PUBLIC_ROUTES = {
     "GET /swagger.json": "the description of the API",
     "GET /v1/metrics": "for Prometheus; METRICS_TOKEN protects it",
     "POST /api/v1/auth/login": "signs in",
+    "POST /api/v1/auth/password-reset": "takes the token of a mail",
+    "POST /api/v1/auth/password-reset-request": "sends a mail; with a captcha, if there is one",
     "POST /api/v1/auth/refresh": "takes a refresh token",
+    "POST /api/v1/auth/till": "signs in on a till, by its credential and a PIN",
     "POST /api/v1/auth/token": "signs in, for OAuth2 tools",
+    "POST /api/v1/tills/pair": "takes the one-time code that somebody made for the till",
 }
