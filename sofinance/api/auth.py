@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import audit, metrics, passwords, sessions, throttle
+from sofinance.infra import audit, metrics, passwords, second_factor, sessions, throttle
 from sofinance.infra.errors import ApiError, invalid_request
 from sofinance.infra.fields import Id, Timestamp
 from sofinance.infra.http import Call, Routes
@@ -17,6 +17,8 @@ routes = Routes()
 ADDRESS = validate.Length(max=254)
 PASSWORD = validate.Length(1, 128)
 TOKEN = validate.Length(1, 200)
+CODE = validate.Length(1, second_factor.CODE_LENGTH_MAX)
+OF_CODE = {"description": "Of the authenticator app, or a recovery code; where one is enrolled."}
 
 
 class Credentials(Schema):
@@ -24,6 +26,10 @@ class Credentials(Schema):
 
     email = fields.Email(required=True, validate=ADDRESS)
     password = fields.Str(required=True, validate=PASSWORD, load_only=True)
+
+    code = fields.Str(
+        load_default=None, allow_none=True, validate=CODE, load_only=True, metadata=OF_CODE
+    )
 
 
 class Renewal(Schema):
@@ -41,6 +47,7 @@ class TokenRequest(Schema):
     grant_type = fields.Str(required=True, metadata={"description": "password or refresh_token."})
     username = fields.Str(validate=ADDRESS, metadata={"description": "The address."})
     password = fields.Str(validate=PASSWORD, load_only=True)
+    code = fields.Str(load_default=None, validate=CODE, load_only=True, metadata=OF_CODE)
     refresh_token = fields.Str(validate=TOKEN, load_only=True)
 
 
@@ -85,7 +92,9 @@ async def login(call: Call) -> Any:
     """Sign in with an address and a password.
 
     401 `invalid_credentials` for an unknown address, a wrong password and a disabled user alike:
-    the answer, and the time it takes, do not tell which. 429 `rate_limited` after ten wrong tries.
+    the answer, and the time it takes, do not tell which. 401 `second_factor_required` where the
+    user has enrolled one, and `invalid_code` for a code that is wrong or was used. 429
+    `rate_limited` after ten wrong tries.
     """
     user, tokens = await sign_in(call, call.body["email"], call.body["password"], "password")
     return {**tokens, "user": user, "must_change_password": user.must_change_password}
@@ -137,7 +146,8 @@ async def sign_in(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the user whom address and password prove, and the tokens of a new session.
 
-    Raises invalid_credentials (401), on a beat, and rate_limited (429).
+    Raises invalid_credentials (401), on a beat, what second_factor.prove raises, and rate_limited
+    (429).
     """
     beat = Beat()
     attempt = await throttle.attempt(call.limiter, email, call.ip)
@@ -153,6 +163,9 @@ async def sign_in(
         await beat.wait()
         raise invalid_credentials()
     await attempt.succeeded()
+    has_second_factor = await second_factor.prove(
+        call, org_id=user.org_id, user_id=user.id, code=call.body["code"]
+    )
     is_old = passwords.needs_rehash(user.password_hash)
     password_hash = await passwords.hash_password(password) if is_old else None
     org_id, user_id = user.org_id, user.id
@@ -166,7 +179,10 @@ async def sign_in(
             await q.auth.renew_password_hash(
                 conn, org_id=org_id, user_id=user_id, password_hash=password_hash
             )
-        tokens = await sessions.begin(call, conn, org_id=org_id, user_id=user_id, kind=kind)
+        tokens = await sessions.begin(
+            call, conn, org_id=org_id, user_id=user_id, kind=kind,
+            has_second_factor=has_second_factor,
+        )  # fmt: skip
         session_id = tokens["session_id"]
         await audit.write(
             call, conn, org_id=org_id, user_id=user_id, session_id=session_id,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sofinance import queries as q
-from sofinance.infra import throttle, totp
+from sofinance.infra import audit, metrics, throttle, totp
 from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError
 from sofinance.infra.secretbox import SealError
@@ -39,7 +39,13 @@ async def prove(call: Call, *, org_id: int, user_id: int, code: str | None) -> b
     attempt = await guess(call, org_id=org_id, user_id=user_id)
     async with call.tenant(org_id, user_id=user_id) as conn:
         is_good = await check(conn, call.secret_box, org_id, user_id, code)
+        if not is_good:
+            await audit.write(
+                call, conn, org_id=org_id, user_id=user_id, action="auth.login", entity="users",
+                entity_id=user_id, after={"refused": "invalid_code"}, severity="WARNING",
+            )  # fmt: skip
     if not is_good:
+        metrics.SIGN_INS.labels("invalid_code").inc()
         raise invalid_code()
     await attempt.succeeded()
     return True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from argon2 import PasswordHasher
 
 from sofinance.infra import pace
+from tests.api.test_second_factor import enrol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -162,6 +164,71 @@ async def test_what_guards_from_guessing_locks_nobody_out_elsewhere(
         guess = await api.post("/auth/login", json=wrong, headers=abroad)
     assert guess.refused == (429, "rate_limited")
     assert (await sign_in(api, org.admin, headers=home)).status == 200
+
+
+# -- with a second factor ------------------------------------------------------------------------
+
+
+async def test_who_has_a_second_factor_signs_in_with_it(api: Api, org: Org, psql: Psql) -> None:
+    app, recovery_codes = await enrol(api, org.admin)
+    assert (await sign_in(api, org.admin)).refused == (401, "second_factor_required")
+    wrong = credentials(org.admin, password="wrong", code=app.code())
+    refused = await api.post("/auth/login", json=wrong)
+    assert refused.refused == (401, "invalid_credentials")  # before anything is said of codes
+    for bad in ("000000", "x", recovery_codes[0][:-1]):
+        body = credentials(org.admin, code=bad)
+        assert (await api.post("/auth/login", json=body)).refused == (401, "invalid_code")
+    body = credentials(org.admin, code=recovery_codes[0])
+    assert (await api.post("/auth/login", json=body)).status == 200
+    assert (await api.post("/auth/login", json=body)).refused == (401, "invalid_code")
+    statement = "select has_second_factor from user_session where id = %s"
+    newest = live_sessions(psql, org, org.admin)[-1]
+    assert psql(statement, [newest], org=org) == [(True,)]
+    rows = psql(
+        "select audit_log::text from audit_log where after ->> 'refused' = 'invalid_code'", org=org
+    )
+    assert len(rows) == 4
+    assert not any(recovery_codes[0] in row[0] for row in rows)
+
+
+async def test_of_many_sign_ins_with_one_code_one_wins(api: Api, org: Org) -> None:
+    app, _ = await enrol(api, org.admin)
+    body = credentials(org.admin, code=app.code())
+    answers = await asyncio.gather(*(api.post("/auth/login", json=body) for _ in range(20)))
+    assert sorted(answer.status for answer in answers) == [200] + [401] * 19
+    assert {a.code for a in answers if a.status == 401} == {"invalid_code"}
+
+
+async def test_a_tool_gives_the_code_in_its_form(api: Api, org: Org) -> None:
+    _, recovery_codes = await enrol(api, org.admin)
+    form = {
+        "grant_type": "password", "username": org.admin.email, "password": org.admin.password,
+    }  # fmt: skip
+    lacking = refusal(await token(api, **form))
+    assert lacking == (400, "invalid_grant", "second_factor_required")
+    assert refusal(await token(api, **form, code="1")) == (400, "invalid_grant", "invalid_code")
+    assert (await token(api, **form, code=recovery_codes[0])).status == 200
+
+
+async def test_guessing_at_codes_is_limited(api_with: MakeApi, org: Org) -> None:
+    api = await api_with(rate_limit_enabled=True)
+    await enrol(api, org.admin)
+    body = credentials(org.admin, code="000000")
+    answers = [await api.post("/auth/login", json=body) for _ in range(12)]
+    assert [answer.status for answer in answers] == [401] * 10 + [429] * 2
+
+
+async def test_a_role_that_needs_a_second_factor_enrols_one_first(
+    api_with: MakeApi, org: Org
+) -> None:
+    api = await api_with(mfa_required_roles="ADMIN")
+    gated = replace(org.admin, token=(await sign_in(api, org.admin)).data["access_token"])
+    assert (await api.get("/categories", gated)).refused == (401, "mfa_required")
+    assert (await api.get("/auth/me", gated)).status == 200
+    _, recovery_codes = await enrol(api, gated)
+    body = credentials(org.admin, code=recovery_codes[0])
+    open_to = replace(gated, token=(await api.post("/auth/login", json=body)).data["access_token"])
+    assert (await api.get("/categories", open_to)).status == 200
 
 
 # -- hashes --------------------------------------------------------------------------------------
