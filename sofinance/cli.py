@@ -25,6 +25,8 @@ TOOLS = {
     "dev": "sofinance.tools.dev",
     "serve": "sofinance.tools.serve",
     "migrate": "sofinance.tools.migrate",
+    "worker": "sofinance.tools.worker",
+    "jobs": "sofinance.tools.worker",
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",
     "routes": "sofinance.tools.routes",

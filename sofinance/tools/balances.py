@@ -6,29 +6,20 @@ never changes a figure, and `check` compares every snapshot with the journal.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
-
-import asyncpg
 
 from sofinance import queries as q
 from sofinance.infra.command import (
     EXIT_FAILED,
     EXIT_GOOD,
-    SetupError,
     database_options,
 )
 from sofinance.infra.db import Database, Mode
-from sofinance.tools.orgs import STATEMENT_TIMEOUT_MS, all_organisations, connected, org_option
+from sofinance.jobs import balances
+from sofinance.tools.orgs import all_organisations, connected, org_option
 
 if TYPE_CHECKING:
     import argparse
-
-# Marking waits until no posting is under way, and postings that come meanwhile queue behind it: so
-# it waits for moments only, and comes back.
-MARK_LOCK_TIMEOUT_MS = 200
-MARK_TRIES_MAX = 25
-MARK_PAUSE_S = 0.2
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,17 +48,14 @@ async def run(args: argparse.Namespace) -> int:
 
 
 async def roll_up(database: Database, org_id: int) -> bool:
-    """Add what was posted since the last time to the snapshots, in two transactions."""
-    await _mark(database, org_id)
-    async with database.tenant(org_id) as conn:
-        reached = await q.journal.roll_up_balances(conn)
-    print(f"organisation {org_id}: rolled up to entry {reached}")
+    """Add what was posted since the last time to the snapshots."""
+    print(f"organisation {org_id}: rolled up to entry {await balances.roll_up(database, org_id)}")
     return True
 
 
 async def rebuild(database: Database, org_id: int) -> bool:
     """Throw the snapshots away and make them again from the journal."""
-    await _mark(database, org_id)
+    await balances.mark(database, org_id)
     async with database.tenant(org_id) as conn:
         reached = await q.journal.rebuild_balances(conn)
     print(f"organisation {org_id}: rebuilt up to entry {reached}")
@@ -86,24 +74,3 @@ async def check(database: Database, org_id: int) -> bool:
     if not differences:
         print(f"organisation {org_id}: the snapshots equal the journal")
     return not differences
-
-
-async def _mark(database: Database, org_id: int) -> None:
-    """Note, in a transaction of its own, up to which entry nothing is under way."""
-    for _ in range(MARK_TRIES_MAX):
-        try:
-            async with database.tenant(org_id) as conn:
-                await q.request.set_limits(
-                    conn,
-                    statement_timeout_ms=STATEMENT_TIMEOUT_MS,
-                    lock_timeout_ms=MARK_LOCK_TIMEOUT_MS,
-                )
-                await q.journal.mark_roll_up(conn)
-        except asyncpg.LockNotAvailableError:
-            await asyncio.sleep(MARK_PAUSE_S)
-        else:
-            return
-    raise SetupError(
-        f"Organisation {org_id} has a posting under way that does not end; nothing was changed. "
-        "Try again later."
-    )

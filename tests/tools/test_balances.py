@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from sofinance import cli
-from sofinance.tools import balances
+from sofinance.jobs import balances
 from tests.api.conftest import Shop, open_shop
 from tests.support import role_url
 

@@ -1,0 +1,66 @@
+"""Every job of this release: what the worker runs, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sofinance import queries as q
+from sofinance.infra.db import Mode
+from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances
+from sofinance.tools import verify
+
+if TYPE_CHECKING:
+    from sofinance.infra.db import Database
+
+RUNS_KEPT_DAYS = 90
+BATCH = 1_000
+
+
+async def verify_books(database: Database) -> str:
+    """Recompute everything from the rows; fails when anything is broken."""
+    async with database.pool.lend() as conn:
+        findings = await verify.verify(conn)
+    broken = [finding for finding in findings if finding.broken]
+    if broken:
+        first = broken[0]
+        raise JobFailedError(
+            f"{len(broken)} checks failed: {first.check} of organisation {first.organisation_id}, "
+            f"{first.broken} broken; run `sofinance verify`"
+        )
+    return f"{len(findings)} checks over {sum(finding.checked for finding in findings)} rows"
+
+
+async def forget_runs(database: Database) -> str:
+    """Forget runs of jobs that nobody asks for any more."""
+    total = 0
+    while True:
+        async with database.untenanted(mode=Mode.WRITE) as conn:
+            gone = await q.jobs.forget_job_runs(conn, keep_days=RUNS_KEPT_DAYS, limit=BATCH)
+        total += gone
+        if gone < BATCH:
+            return f"forgot {total} runs"
+
+
+JOBS = (
+    Job(
+        "balances-roll-up",
+        "Adds the day's entries to the snapshots that reports start from.",
+        balances.roll_up_all,
+        every_s=DAY_S,
+        offset_s=HOUR_S // 2,
+    ),
+    Job(
+        "verify-books",
+        "Recomputes every organisation's books from the rows.",
+        verify_books,
+        every_s=DAY_S,
+        offset_s=2 * HOUR_S,
+    ),
+    Job(
+        "forget-job-runs",
+        "Forgets runs of jobs that ended 90 days ago.",
+        forget_runs,
+        every_s=DAY_S,
+        offset_s=4 * HOUR_S,
+    ),
+)

@@ -1,0 +1,180 @@
+"""The worker: claims what is due, runs it, and shows that it lives.
+
+Any number may run. A claim is a row that one of them updated (SKIP LOCKED), with a lease that the
+run renews; a worker that dies loses its lease, and another takes over. A worker that was only away
+finds that its claim is no longer the job's, and stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from sofinance import __version__
+from sofinance import queries as q
+from sofinance.infra.db import Mode
+from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sofinance.infra.db import Database
+    from sofinance.jobs import Job
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+BEAT_S = 5.0
+# Jobs that one worker runs at once: a long one does not keep the others waiting.
+RUNNING_COUNT_MAX = 4
+# What runs when the worker is told to stop may end in this time; then it is broken off.
+STOP_TIMEOUT_S = 20
+# How often a lease is renewed within its length.
+RENEWALS = 3
+NO_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Worker:
+    """One process that runs jobs."""
+
+    def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
+        self._db = database
+        self._jobs = {job.name: job for job in jobs}
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._running: set[asyncio.Task[bool]] = set()
+
+    async def declare(self) -> None:
+        """Make the jobs known to the database."""
+        async with self._write() as conn:
+            for job in self._jobs.values():
+                await q.jobs.declare_job(
+                    conn,
+                    name=job.name,
+                    description=job.description,
+                    every_s=job.every_s,
+                    offset_s=job.offset_s,
+                    lease_s=job.lease_s,
+                )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run what falls due until told to stop; a database that is away is waited for."""
+        beating = asyncio.create_task(self._beat())
+        try:
+            while not stopping.is_set():
+                if len(self._running) == RUNNING_COUNT_MAX or not await self._start_next():
+                    await self._pause(stopping)
+        finally:
+            beating.cancel()
+            await self._finish_all()
+            with contextlib.suppress(*NO_DATABASE, asyncio.CancelledError):
+                await beating
+            with contextlib.suppress(*NO_DATABASE):
+                async with self._write() as conn:
+                    await q.jobs.leave_runner(conn, name=self.name)
+
+    async def run_once(self) -> bool:
+        """Run all that is due, one after the other; say whether all of it went well."""
+        went_well = True
+        while (claim := await self._claim()) is not None:
+            went_well &= await self._do(claim)
+        return went_well
+
+    async def _pause(self, stopping: asyncio.Event) -> None:
+        """Wait a moment, or less when something ends or we are told to stop."""
+        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stopping.wait()), *self._running}
+        await asyncio.wait(waiting, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        for future in waiting - self._running:
+            future.cancel()
+        self._running = {task for task in self._running if not task.done()}
+
+    async def _start_next(self) -> bool:
+        """Begin to run what is due, if anything is."""
+        try:
+            claim = await self._claim()
+        except NO_DATABASE:
+            log.warning("no job was claimed: the database does not answer", exc_info=True)
+            return False
+        if claim is None:
+            return False
+        self._running.add(asyncio.create_task(self._do(claim)))
+        return True
+
+    async def _claim(self) -> Any:
+        async with self._write() as conn:
+            return await q.jobs.claim_job(conn, runner=self.name, names=sorted(self._jobs))
+
+    async def _do(self, claim: Any) -> bool:
+        """Run a job under its claim and write down what came of it; say whether it went well."""
+        work = asyncio.ensure_future(self._jobs[claim.name].work(self._db))
+        renewing = asyncio.create_task(self._renew(claim, work))
+        outcome = "failed"
+        try:
+            told = await work
+            outcome = "succeeded"
+        except asyncio.CancelledError:
+            outcome, told = "stopped", "its worker was stopped"
+        except JobFailedError as error:
+            told = str(error)
+            log.warning("job failed", extra={"metadata": {"job": claim.name, "why": told}})
+        except Exception as error:
+            # Whatever it is, it is this job's: the others go on.
+            told = f"{type(error).__name__}: {error}"
+            log.exception("job failed", extra={"metadata": {"job": claim.name}})
+        finally:
+            renewing.cancel()
+        await self._finish(claim, outcome, told[:TOLD_LENGTH_MAX])
+        return outcome == "succeeded"
+
+    async def _renew(self, claim: Any, work: asyncio.Future[str]) -> None:
+        """Show that a job runs until it has ended; break it off when the claim is lost."""
+        while True:
+            await asyncio.sleep(claim.lease_s / RENEWALS)
+            try:
+                async with self._write() as conn:
+                    is_ours = await q.jobs.renew_job(conn, name=claim.name, claim_no=claim.claim_no)
+            except NO_DATABASE:
+                continue  # the lease says how long we may go on without
+            if not is_ours:
+                log.warning("job taken over", extra={"metadata": {"job": claim.name}})
+                work.cancel()
+                return
+
+    async def _finish(self, claim: Any, outcome: str, told: str) -> None:
+        try:
+            async with self._write() as conn:
+                is_ours = await q.jobs.finish_job(
+                    conn, name=claim.name, claim_no=claim.claim_no, outcome=outcome, told=told
+                )
+        except NO_DATABASE:
+            # The lease runs out and the run is written down as lost; the job is run again.
+            log.warning("a run's end was not written down", exc_info=True)
+            return
+        metadata = {"job": claim.name, "outcome": outcome, "told": told}
+        log.info("job ended" if is_ours else "job was taken over", extra={"metadata": metadata})
+
+    async def _finish_all(self) -> None:
+        """Let what runs end in time, and break off what does not."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=STOP_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                async with self._write() as conn:
+                    await q.jobs.beat_runner(conn, name=self.name, version=__version__)
+            except NO_DATABASE:
+                log.warning("no sign of life was given: the database does not answer")
+            await asyncio.sleep(BEAT_S)
+
+    def _write(self) -> Any:
+        return self._db.untenanted(mode=Mode.WRITE)

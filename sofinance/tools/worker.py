@@ -1,0 +1,150 @@
+"""`sofinance worker` runs jobs; `sofinance jobs` tells how they are and steers them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sofinance import queries as q
+from sofinance.infra import logs
+from sofinance.infra.command import (
+    EXIT_FAILED,
+    EXIT_GOOD,
+    EXIT_USAGE,
+    SetupError,
+    database_options,
+    settings_from,
+)
+from sofinance.infra.db import Database, Mode
+from sofinance.infra.times import iso
+from sofinance.jobs import Job
+from sofinance.jobs.tasks import JOBS
+from sofinance.jobs.worker import RUNNING_COUNT_MAX, Worker
+from sofinance.tools.orgs import STATEMENT_TIMEOUT_MS, connected
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+# A connection for each job at work, one for claims and leases, one for signs of life.
+POOL_SIZE = RUNNING_COUNT_MAX + 2
+RUNS_TOLD = 20
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the commands."""
+    worker = subparsers.add_parser(
+        "worker",
+        help="run jobs when they are due",
+        description="Run jobs when they are due, until a signal. Any number of workers may run "
+        "beside the service; each job is run by one of them at a time.",
+    )
+    worker.add_argument(
+        "--job", action="append", metavar="NAME", help="only this one; may be given again"
+    )
+    worker.add_argument(
+        "--once", action="store_true", help="run what is due now and leave; exit 1 if any failed"
+    )
+    database_options(worker)
+    worker.set_defaults(run=work)
+    jobs = subparsers.add_parser(
+        "jobs",
+        help="tell how jobs are; run, pause or resume one",
+        description="status: every job. runs: the latest runs of one. run: have a worker run it "
+        "now. pause, resume: keep all workers from it, or no longer.",
+    )
+    jobs.add_argument(
+        "action", nargs="?", default="status", choices=("status", "runs", "run", "pause", "resume")
+    )
+    jobs.add_argument("job", nargs="?", help="the job's name, for all but status")
+    jobs.add_argument("--json", action="store_true", help="print one JSON document")
+    database_options(jobs)
+    jobs.set_defaults(run=steer)
+
+
+async def work(args: argparse.Namespace) -> int:
+    """Run jobs, until a signal or once."""
+    settings = replace(
+        settings_from(args),
+        database_pool_size=POOL_SIZE,
+        database_statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+    )
+    logs.configure(level=settings.log_level, environment=settings.environment)
+    database = Database(settings)
+    await database.open()
+    try:
+        worker = Worker(database, chosen(args.job))
+        await worker.declare()
+        if args.once:
+            return EXIT_GOOD if await worker.run_once() else EXIT_FAILED
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stopping.set)
+        await worker.run(stopping)
+    finally:
+        await database.close()
+    return EXIT_GOOD
+
+
+def chosen(names: Sequence[str] | None) -> list[Job]:
+    """Return the jobs of these names, or all."""
+    if names is None:
+        return [*JOBS]
+    known = {job.name: job for job in JOBS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SetupError(
+            f"There is no job {unknown[0]!r}; there are {', '.join(known)}.", exit_code=EXIT_USAGE
+        )
+    return [known[name] for name in names]
+
+
+async def steer(args: argparse.Namespace) -> int:
+    """Tell how jobs are, or steer one."""
+    if (args.action == "status") != (args.job is None):
+        raise SetupError(f"`jobs {args.action}` takes {'no' if args.job else 'a'} job's name.",
+                         exit_code=EXIT_USAGE)  # fmt: skip
+    async with connected(args) as database:
+        if args.action == "status":
+            async with database.untenanted() as conn:
+                rows = await q.jobs.list_jobs(conn)
+            tell(args, rows, ("name", "is_running", "is_paused", "next_run_at", "last_success_at",
+                              "consecutive_failures", "last_error"))  # fmt: skip
+        elif args.action == "runs":
+            async with database.untenanted() as conn:
+                rows = await q.jobs.list_job_runs(conn, job=args.job, limit=RUNS_TOLD)
+            tell(args, rows, ("claim_no", "outcome", "started_at", "ended_at", "runner", "told"))
+        else:
+            async with database.untenanted(mode=Mode.WRITE) as conn:
+                known = await q.jobs.steer_job(conn, name=args.job, action=args.action)
+            if not known:
+                raise SetupError(
+                    f"There is no job {args.job!r}: a worker makes them known when it starts.",
+                    exit_code=EXIT_USAGE,
+                )
+    return EXIT_GOOD
+
+
+def tell(args: argparse.Namespace, rows: Iterable[Any], columns: Sequence[str]) -> None:
+    """Print rows as a table or as JSON."""
+    if args.json:
+        print(json.dumps([{**row} for row in rows], default=iso, indent=2))
+        return
+    table = [[column.replace("_", " ") for column in columns]]
+    table += [[word(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for line in table:
+        print("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def word(value: Any) -> str:
+    """Write a cell."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return iso(value) if hasattr(value, "astimezone") else str(value)
