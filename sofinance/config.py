@@ -327,6 +327,12 @@ class Settings:
         False, "With ENABLE_KEY_MIRRORING: `items`, `page`, `size` and `total` of a page, too."
     )
 
+    job_heartbeat_required: bool = setting(
+        False, "Be ready (/readyz) only while a worker shows signs of life."
+    )
+    job_heartbeat_ttl_seconds: int = setting(
+        300, "How old a worker's last sign of life may be.", unit="s", low=10, high=86_400
+    )
     git_commit: str = setting(
         "", "The commit that was built, for /debug/version; the image sets it.",
         example="4cd499a",

@@ -1163,6 +1163,97 @@ class inventory:
 
     list_movements: ClassVar[_ListMovements]
 
+class jobs:
+    class _DeclareJob(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, description: str, every_s: int, offset_s: int, lease_s: int) -> int: ...
+
+    declare_job: ClassVar[_DeclareJob]
+
+    class ClaimJobRow(Row):
+        name: str
+        claim_no: int
+        lease_s: int
+
+    class _ClaimJob(Statement):
+        async def __call__(self, conn: Connection, /, *, runner: str, names: Sequence[str]) -> jobs.ClaimJobRow | None: ...
+
+    claim_job: ClassVar[_ClaimJob]
+
+    class _RenewJob(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, claim_no: int) -> bool | None: ...
+
+    renew_job: ClassVar[_RenewJob]
+
+    class _FinishJob(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, claim_no: int, outcome: str, told: str) -> bool: ...
+
+    finish_job: ClassVar[_FinishJob]
+
+    class _SteerJob(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, action: str) -> bool | None: ...
+
+    steer_job: ClassVar[_SteerJob]
+
+    class _BeatRunner(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, version: str) -> int: ...
+
+    beat_runner: ClassVar[_BeatRunner]
+
+    class _LeaveRunner(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str) -> int: ...
+
+    leave_runner: ClassVar[_LeaveRunner]
+
+    class _ForgetJobRuns(Statement):
+        async def __call__(self, conn: Connection, /, *, keep_days: int, limit: int) -> int: ...
+
+    forget_job_runs: ClassVar[_ForgetJobRuns]
+
+    class ListJobsRow(Row):
+        name: str
+        description: str
+        every_s: int
+        is_paused: bool
+        is_requested: bool
+        next_run_at: datetime
+        runner: str | None
+        is_running: bool
+        started_at: datetime | None
+        last_heartbeat_at: datetime | None
+        last_success_at: datetime | None
+        last_error_at: datetime | None
+        last_error: str | None
+        consecutive_failures: int
+        error_count: int
+
+    class _ListJobs(Statement):
+        async def __call__(self, conn: Connection, /) -> list[jobs.ListJobsRow]: ...
+
+    list_jobs: ClassVar[_ListJobs]
+
+    class GetHeartbeatRow(Row):
+        last_heartbeat_at: datetime | None
+        age_s: float | None
+        runner_count: int
+
+    class _GetHeartbeat(Statement):
+        async def __call__(self, conn: Connection, /, *, ttl_s: float) -> jobs.GetHeartbeatRow: ...
+
+    get_heartbeat: ClassVar[_GetHeartbeat]
+
+    class ListJobRunsRow(Row):
+        claim_no: int
+        runner: str
+        started_at: datetime
+        ended_at: datetime
+        outcome: str
+        told: str
+
+    class _ListJobRuns(Statement):
+        async def __call__(self, conn: Connection, /, *, job: str, limit: int) -> list[jobs.ListJobRunsRow]: ...
+
+    list_job_runs: ClassVar[_ListJobRuns]
+
 class journal:
     class PostEntryRow(Row):
         id: int | None

@@ -80,6 +80,20 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "kind": "PURCHASE", "received_on": NEW_DAY, "product_ids": "{1003,1001,1002}",
         "quantities": "{5,5,5}", "unit_costs": "{6,6,6}",
     },
+    "jobs.beat_runner": {"name": "x", "version": "1"},
+    "jobs.claim_job": {"runner": "x", "names": "{verify-books}"},
+    "jobs.declare_job": {
+        "name": "x-job", "description": "x", "every_s": "60", "offset_s": "0", "lease_s": "60",
+    },
+    "jobs.finish_job": {
+        "name": "x-job", "claim_no": "1", "outcome": "succeeded", "told": "x",
+    },
+    "jobs.forget_job_runs": {"keep_days": "90"},
+    "jobs.get_heartbeat": {"ttl_s": "300"},
+    "jobs.leave_runner": {"name": "x"},
+    "jobs.list_job_runs": {"job": "x-job"},
+    "jobs.renew_job": {"name": "x-job", "claim_no": "1"},
+    "jobs.steer_job": {"name": "x-job", "action": "pause"},
     "journal.get_entry": {"id": MANUAL_ENTRY},
     "journal.list_entry_lines": {"entry_id": MANUAL_ENTRY},
     "journal.post_entry": {

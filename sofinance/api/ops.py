@@ -145,7 +145,9 @@ async def get_metrics(call: Call) -> Any:
         given.encode(), f"Bearer {settings.metrics_token}".encode()
     ):
         raise unauthorized("The metrics need their own token: Authorization: Bearer ...")
-    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+    jobs, runner_count = await health.read_jobs(call)
+    body = metrics.render(jobs, runner_count)
+    return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 @routes.endpoint(

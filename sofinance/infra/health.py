@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from sofinance import queries as q
 from sofinance.infra.sql import SQL_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from sofinance.infra.http import Call
 
@@ -20,11 +20,12 @@ CHECK_TIMEOUT_S = 2
 HEALTHY, UNHEALTHY, TIMEOUT = "healthy", "unhealthy", "timeout"
 # What can be gone while every sale is still posted: it is told, and fails nothing.
 WARNINGS = frozenset({"redis"})
+NO_ANSWER = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 NOT_MIGRATIONS = ("post-apply.",)
 
 
-class NotMigratedError(Exception):
-    """The database lacks migrations that this release was written against."""
+class NotReadyError(Exception):
+    """The database answers, and lacks something."""
 
 
 @cache
@@ -41,6 +42,8 @@ def known_migrations() -> list[str]:
 async def check(call: Call) -> dict[str, str]:
     """Return the state of everything: healthy, unhealthy or timeout, by name."""
     checks = {"database": verdict(call.db.ping()), "migrations": verdict(check_migrations(call))}
+    if call.settings.job_heartbeat_required:
+        checks["jobs"] = verdict(check_jobs(call))
     if call.settings.redis_url:
         checks["redis"] = verdict(check_redis(call))
     return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
@@ -53,7 +56,7 @@ async def verdict(asked: Awaitable[object]) -> str:
             await asked
     except TimeoutError:
         return TIMEOUT
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, NotMigratedError):
+    except (*NO_ANSWER, NotReadyError):
         return UNHEALTHY
     return HEALTHY
 
@@ -66,7 +69,26 @@ async def check_migrations(call: Call) -> None:
     known = known_migrations()
     async with call.db.pool.lend() as conn:
         if await q.request.count_migrations(conn, ids=known) != len(known):
-            raise NotMigratedError
+            raise NotReadyError
+
+
+async def check_jobs(call: Call) -> None:
+    """Raise unless a worker showed a sign of life lately."""
+    async with call.db.untenanted() as conn:
+        heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=call.settings.job_heartbeat_ttl_seconds)
+    if not heartbeat.runner_count:
+        raise NotReadyError
+
+
+async def read_jobs(call: Call) -> tuple[Sequence[Any], int | None]:
+    """Return how all jobs are and how many workers live; nothing without the database."""
+    ttl_s = call.settings.job_heartbeat_ttl_seconds
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), call.db.untenanted() as conn:
+            heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
+            return await q.jobs.list_jobs(conn), heartbeat.runner_count
+    except NO_ANSWER:
+        return (), None
 
 
 async def check_redis(call: Call) -> None:

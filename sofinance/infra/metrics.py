@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,6 +15,9 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -129,8 +132,43 @@ def count_admission(policy: str, backend: str, outcome: str) -> None:
     found.inc()
 
 
-def render() -> bytes:
-    """Write all metrics as Prometheus reads them."""
+def render(jobs: Iterable[Any] = (), runner_count: int | None = None) -> bytes:
+    """Write all metrics as Prometheus reads them.
+
+    Jobs run in other processes; what the database says of them is told by whoever is asked.
+    """
+    registry = CollectorRegistry()
+    if runner_count is not None:
+        Gauge("job_runner_up", "Workers that live.", registry=registry).set(runner_count)
+    told = {
+        name: Gauge(name, help_text, ["job"], registry=registry)
+        for name, help_text in JOB_GAUGES.items()
+    }
+    errors = Counter("job_errors", "Runs of a job that failed.", ["job"], registry=registry)
+    for job in jobs:
+        for name, at in (
+            ("job_last_heartbeat_timestamp", job.last_heartbeat_at),
+            ("job_last_success_timestamp", job.last_success_at),
+            ("job_next_run_timestamp", job.next_run_at),
+        ):
+            if at is not None:
+                told[name].labels(job.name).set(at.timestamp())
+        told["job_consecutive_failures"].labels(job.name).set(job.consecutive_failures)
+        told["job_paused"].labels(job.name).set(job.is_paused)
+        errors.labels(job.name).inc(job.error_count)
+    return _own() + generate_latest(registry)
+
+
+JOB_GAUGES = {
+    "job_last_heartbeat_timestamp": "When a run of the job last showed a sign of life.",
+    "job_last_success_timestamp": "When a run of the job last ended well.",
+    "job_next_run_timestamp": "When the job is due.",
+    "job_consecutive_failures": "Runs that failed since the last that did not.",
+    "job_paused": "1 while nobody runs the job.",
+}
+
+
+def _own() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

@@ -23,8 +23,10 @@ async def verify_books(database: Database) -> str:
     broken = [finding for finding in findings if finding.broken]
     if broken:
         first = broken[0]
+        whose = first.organisation_id
+        where = "" if whose is None else f" of organisation {whose}"
         raise JobFailedError(
-            f"{len(broken)} checks failed: {first.check} of organisation {first.organisation_id}, "
+            f"{len(broken)} of {len(findings)} checks failed: {first.check}{where}, "
             f"{first.broken} broken; run `sofinance verify`"
         )
     return f"{len(findings)} checks over {sum(finding.checked for finding in findings)} rows"

@@ -173,7 +173,7 @@ class Worker:
                 async with self._write() as conn:
                     await q.jobs.beat_runner(conn, name=self.name, version=__version__)
             except NO_DATABASE:
-                log.warning("no sign of life was given: the database does not answer")
+                log.warning("no sign of life was given", exc_info=True)
             await asyncio.sleep(BEAT_S)
 
     def _write(self) -> Any:

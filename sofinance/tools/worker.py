@@ -20,7 +20,6 @@ from sofinance.infra.command import (
 )
 from sofinance.infra.db import Database, Mode
 from sofinance.infra.times import iso
-from sofinance.jobs import Job
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import RUNNING_COUNT_MAX, Worker
 from sofinance.tools.orgs import STATEMENT_TIMEOUT_MS, connected
@@ -28,6 +27,8 @@ from sofinance.tools.orgs import STATEMENT_TIMEOUT_MS, connected
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
+
+    from sofinance.jobs import Job
 
 # A connection for each job at work, one for claims and leases, one for signs of life.
 POOL_SIZE = RUNNING_COUNT_MAX + 2
@@ -111,7 +112,7 @@ async def steer(args: argparse.Namespace) -> int:
     async with connected(args) as database:
         if args.action == "status":
             async with database.untenanted() as conn:
-                rows = await q.jobs.list_jobs(conn)
+                rows: Sequence[Any] = await q.jobs.list_jobs(conn)
             tell(args, rows, ("name", "is_running", "is_paused", "next_run_at", "last_success_at",
                               "consecutive_failures", "last_error"))  # fmt: skip
         elif args.action == "runs":

@@ -90,11 +90,17 @@ OTHER_TABLES = {
     "sign_in_address": "asked before the organisation is known; nobody but the owner reads it",
     "permission": "the same for everybody; nobody but the owner writes it",
     "role_permission": "the same for everybody; nobody but the owner writes it",
+    "job": "of the server; functions change it",
+    "job_run": "of the server; functions change it",
+    "job_runner": "of the server; functions change it",
 }
 OTHER_TABLES_COLUMN = {
     "sign_in_address": "email",
     "permission": "name",
     "role_permission": "role",
+    "job": "name",
+    "job_run": "job",
+    "job_runner": "name",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -144,6 +150,14 @@ DEFINERS = {
     "count_role_change": "counts a change of access",
     "find_sign_in": "crosses organisations: where an address signs in",
     "list_organisation_ids": "crosses organisations: their numbers",
+    "declare_job": "writes jobs, which belong to no organisation",
+    "claim_job": "writes jobs, which belong to no organisation",
+    "renew_job": "writes jobs, which belong to no organisation",
+    "finish_job": "writes jobs, which belong to no organisation",
+    "steer_job": "writes jobs, which belong to no organisation",
+    "beat_runner": "writes workers, which belong to no organisation",
+    "leave_runner": "writes workers, which belong to no organisation",
+    "forget_job_runs": "writes runs of jobs, which belong to no organisation",
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {

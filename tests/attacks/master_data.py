@@ -606,6 +606,47 @@ MASTER_DATA = (
         "insert into role_permission (role, permission) values ('CASHIER', 'everything');\n",
         OWNER,
     ),
+    *(
+        Attack(title, rule, f"{statement};\n", OWNER)
+        for title, rule, statement in (
+            ("A job in capitals", "job_name_form", "update job set name = 'JOB'"),
+            ("A job that says nothing", "job_described", "update job set description = ''"),
+            ("A job without rest", "job_interval_in_range", "update job set every_s = 0"),
+            (
+                "A job after its time",
+                "job_offset_within_interval",
+                "update job set offset_s = every_s",
+            ),
+            ("A claim for ever", "job_lease_in_range", "update job set lease_s = 3601"),
+            (
+                "A claim of nobody",
+                "job_claimed_by_runner",
+                "update job set runner = null, lease_until = now()",
+            ),
+            ("A long story", "job_error_not_long", "update job set last_error = repeat('x', 501)"),
+            (
+                "Fewer failures than in a row",
+                "job_counts_not_negative",
+                "update job set consecutive_failures = 1, error_count = 0",
+            ),
+            ("A run of no job", "job_run_job_known", "update job_run set job = 'no-job'"),
+            (
+                "A run that ended somehow",
+                "job_run_outcome_known",
+                "update job_run set outcome = 'somehow'",
+            ),
+            (
+                "A run's long story",
+                "job_run_told_not_long",
+                "update job_run set told = repeat('x', 501)",
+            ),
+            (
+                "A worker without a name",
+                "job_runner_name_not_long",
+                "update job_runner set name = ''",
+            ),
+        )
+    ),
     of_nobody("app_user"),
     # -- branches and tills --
     row("A branch without a name", "branch_name_not_empty", "branch", name="' '"),
@@ -858,6 +899,9 @@ KEYS = {
     "customer": ("customer_pk",),
     "goods_receipt": ("goods_receipt_pk", "goods_receipt_slots"),
     "idempotency_key": ("idempotency_key_pk",),
+    "job": ("job_pk",),
+    "job_run": ("job_run_pk",),
+    "job_runner": ("job_runner_pk",),
     "journal_entry": ("journal_entry_pk", "journal_entry_slots"),
     "organisation": ("organisation_pk", "organisation_base_currency_key"),
     "password_reset": ("password_reset_pk", "password_reset_token_once"),

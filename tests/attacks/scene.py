@@ -82,6 +82,17 @@ def name_of(error: psycopg.Error) -> str:
     return error.sqlstate or str(error)
 
 
+def furnish_jobs(psql: Psql, org: Org) -> None:
+    """Let a job have run, and a worker live."""
+    psql(
+        "select declare_job('scene-job', 'Does nothing.', 86400, 0, 60);"
+        "select steer_job('scene-job', 'run'); select beat_runner('scene', '1')",
+        org=org,
+    )
+    claim = psql("select claim_no from claim_job('scene', '{scene-job}')", org=org)[0]
+    psql("select finish_job('scene-job', %s, 'succeeded', 'well')", claim, org=org)
+
+
 async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     """Give an organisation one of everything; return the ids by name."""
     shop = await open_shop(api, org)
@@ -123,6 +134,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     people = {"org": org.id, "cashier": cashier, "clerk": clerk, "user": org.admin.id}
     psql(IDENTITY.format(**people, till=shop.till_id), org=org)
     ids["credential"] = psql("select id from till_credential", org=org)[0][0]
+    furnish_jobs(psql, org)
     ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
     ids["till2"] = branch2["till_id"]
     ids["category"] = await made("/categories", {"name": "Things"})

@@ -1,3 +1,4 @@
+-- Forget jobs and their runs.
 set local lock_timeout = '4s';
 set local role sofinance_owner;
 

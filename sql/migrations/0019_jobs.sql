@@ -1,6 +1,6 @@
 -- What happens later: jobs, who runs them, and what came of each run.
 -- The application changes them through functions only; they belong to no organisation.
--- depends: 0015_audit_reading
+-- depends: 0018_sign_in
 set local lock_timeout = '4s';
 set local role sofinance_owner;
 
