@@ -18,6 +18,7 @@ QUERIES = [query for path in sorted(QUERIES_DIR.glob("*.sql")) for query in load
 BOUNDED = {
     "auth.list_permissions": "what endpoints ask for",
     "bulk.post_entries": "one row for each entry that is posted",
+    "jobs.list_jobs": "the jobs of this release and of those before",
     "integrity.list_guards": "the schema",
     "orgs.list_organisation_ids": "the organisations, for jobs that visit each",
     "receivables.age_receivables": "one row for each bucket",

@@ -121,17 +121,19 @@ grant select on job_runner to sofinance_app;
 
 create function next_due(p_every_s integer, p_offset_s integer) returns timestamptz
 language sql stable set search_path = pg_catalog
-return to_timestamp(
-    (floor((extract(epoch from now()) - p_offset_s) / p_every_s) + 1) * p_every_s + p_offset_s
-);
+begin atomic
+    select to_timestamp(
+        (floor((extract(epoch from now()) - p_offset_s) / p_every_s) + 1) * p_every_s + p_offset_s
+    );
+end;
 comment on function next_due(integer, integer) is
 'The next moment after now that is a multiple of an interval and an offset (UTC).';
 
 create function declare_job(
     p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer
 ) returns void
-language sql security definer set search_path = pg_catalog, public
-begin atomic
+language plpgsql security definer set search_path = pg_catalog, public as $$
+begin
     insert into job (name, description, every_s, offset_s, lease_s, next_run_at)
     values (
         p_name, p_description, p_every_s, p_offset_s, p_lease_s, next_due(p_every_s, p_offset_s)
@@ -147,7 +149,8 @@ begin atomic
         (job.description, job.every_s, job.offset_s, job.lease_s)
         is distinct from
         (excluded.description, excluded.every_s, excluded.offset_s, excluded.lease_s);
-end;
+end
+$$;
 comment on function declare_job(text, text, integer, integer, integer) is
 'Makes a job known, or changes when it runs.';
 grant execute on function declare_job(text, text, integer, integer, integer) to sofinance_app;
@@ -255,7 +258,7 @@ create function steer_job(p_name text, p_action text) returns boolean
 language sql security definer set search_path = pg_catalog, public
 begin atomic
     update job set
-        is_paused = case p_action when 'pause' then true when 'resume' then false else is_paused end,
+        is_paused = p_action = 'pause' or (is_paused and p_action <> 'resume'),
         is_requested = is_requested or p_action = 'run'
     where name = p_name and p_action in ('pause', 'resume', 'run')
     returning true;

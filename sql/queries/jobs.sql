@@ -67,7 +67,9 @@ order by name;
 select
     max(last_heartbeat_at) as last_heartbeat_at,
     extract(epoch from now() - max(last_heartbeat_at))::float8 as age_s,
-    count(*) filter (where last_heartbeat_at > now() - make_interval(secs => :ttl_s)) as runner_count
+    count(*) filter (
+        where last_heartbeat_at > now() - make_interval(secs => :ttl_s)
+    ) as runner_count
 from job_runner;
 
 -- name: list_job_runs :many
