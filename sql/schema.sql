@@ -79,6 +79,88 @@ ALTER FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigi
 COMMENT ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) IS 'Lets a request in under what its worker remembers of the caller; raises SF401 when the user, the
 session or the key has changed since, and the worker asks anew.';
 
+-- table: job_runner
+
+CREATE TABLE public.job_runner (
+    name text NOT NULL,
+    version text NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT job_runner_name_not_long CHECK (((length(name) >= 1) AND (length(name) <= 200)))
+);
+
+ALTER TABLE public.job_runner OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.job_runner IS 'The workers that are at work, or were until lately.';
+
+COMMENT ON COLUMN public.job_runner.name IS 'Host, process and a random part.';
+
+COMMENT ON COLUMN public.job_runner.version IS 'The release that it runs.';
+
+COMMENT ON COLUMN public.job_runner.started_at IS 'When it began (server time).';
+
+COMMENT ON COLUMN public.job_runner.last_heartbeat_at IS 'Its latest sign of life (server time).';
+
+COMMENT ON CONSTRAINT job_runner_name_not_long ON public.job_runner IS 'A worker''s name has 1 to 200 characters.';
+
+-- function: beat_runner(text, text)
+
+CREATE FUNCTION public.beat_runner(p_name text, p_version text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ INSERT INTO public.job_runner (name, version)
+   VALUES (beat_runner.p_name, beat_runner.p_version) ON CONFLICT(name) DO UPDATE SET last_heartbeat_at = now();
+END;
+
+ALTER FUNCTION public.beat_runner(p_name text, p_version text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.beat_runner(p_name text, p_version text) IS 'Shows that a worker lives.';
+
+-- function: claim_job(text, text[])
+
+CREATE FUNCTION public.claim_job(p_runner text, p_names text[]) RETURNS TABLE(name text, claim_no bigint, lease_s integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    due job;
+    why constant text := 'its worker was not heard of any more';
+begin
+    select job.* into due from job
+    where
+        job.name = any(p_names) and not job.is_paused
+        and (job.is_requested or job.next_run_at <= now())
+        and (job.lease_until is null or job.lease_until < now())
+    order by job.next_run_at, job.name
+    limit 1
+    for update skip locked;
+    if not found then
+        return;
+    end if;
+    if due.runner is not null then
+        insert into job_run (job, claim_no, runner, started_at, ended_at, outcome, told)
+        values (due.name, due.claim_no, due.runner, due.started_at, now(), 'lost', why);
+        update job set
+            last_error = why, last_error_at = now(), error_count = job.error_count + 1,
+            consecutive_failures = job.consecutive_failures + 1
+        where job.name = due.name;
+    end if;
+    return query
+    update job set
+        claim_no = job.claim_no + 1, runner = p_runner, is_requested = false,
+        started_at = now(), last_heartbeat_at = now(),
+        lease_until = now() + make_interval(secs => job.lease_s)
+    where job.name = due.name
+    returning job.name, job.claim_no, job.lease_s;
+end
+$$;
+
+ALTER FUNCTION public.claim_job(p_runner text, p_names text[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.claim_job(p_runner text, p_names text[]) IS 'Gives a worker the job that has been due longest; nothing when none is due or free. A job whose
+lease has run out is taken over, and its run written down as lost.';
+
 -- function: count_access_change()
 
 CREATE FUNCTION public.count_access_change() RETURNS trigger
@@ -263,6 +345,35 @@ $$;
 ALTER FUNCTION public.customer_credit_limit() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.customer_credit_limit() IS 'At commit: the customer is active and owes no more than the credit limit.';
+
+-- function: declare_job(text, text, integer, integer, integer)
+
+CREATE FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    insert into job (name, description, every_s, offset_s, lease_s, next_run_at)
+    values (
+        p_name, p_description, p_every_s, p_offset_s, p_lease_s, next_due(p_every_s, p_offset_s)
+    )
+    on conflict (name) do update
+    set
+        description = excluded.description,
+        every_s = excluded.every_s,
+        offset_s = excluded.offset_s,
+        lease_s = excluded.lease_s,
+        next_run_at = least(job.next_run_at, excluded.next_run_at)
+    where
+        (job.description, job.every_s, job.offset_s, job.lease_s)
+        is distinct from
+        (excluded.description, excluded.every_s, excluded.offset_s, excluded.lease_s);
+end
+$$;
+
+ALTER FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) IS 'Makes a job known, or changes when it runs.';
 
 -- table: app_user
 
@@ -497,6 +608,81 @@ END;
 ALTER FUNCTION public.find_sign_in(address text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.find_sign_in(address text) IS 'Crosses organisations: where an address signs in, and nothing else about it.';
+
+-- function: finish_job(text, bigint, text, text)
+
+CREATE FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    mine job;
+    has_failed constant boolean := p_outcome = 'failed';
+begin
+    select job.* into mine from job
+    where job.name = p_name and job.claim_no = p_claim_no and job.runner is not null
+    for update;
+    if not found then
+        return false;
+    end if;
+    insert into job_run (job, claim_no, runner, started_at, ended_at, outcome, told)
+    values (
+        mine.name, mine.claim_no, mine.runner, mine.started_at, now(), p_outcome, left(p_told, 500)
+    );
+    update job set
+        runner = null,
+        lease_until = null,
+        last_heartbeat_at = now(),
+        last_success_at = case when p_outcome = 'succeeded' then now() else job.last_success_at end,
+        last_error_at = case when has_failed then now() else job.last_error_at end,
+        last_error = case when has_failed then left(p_told, 500) else job.last_error end,
+        error_count = job.error_count + has_failed::int,
+        consecutive_failures = case p_outcome
+            when 'succeeded' then 0 else job.consecutive_failures + has_failed::int
+        end,
+        next_run_at = case p_outcome
+            when 'succeeded' then next_due(job.every_s, job.offset_s)
+            when 'stopped' then now()
+            else least(
+                next_due(job.every_s, job.offset_s),
+                now() + make_interval(secs => 30 * 2 ^ least(job.consecutive_failures, 7))
+            )
+        end
+    where job.name = p_name;
+    return true;
+end
+$$;
+
+ALTER FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) IS 'Writes down what came of a run: succeeded, failed or stopped. A failed one is tried again after 30
+seconds, doubled with each failure, at most an hour, and not later than it is due. False when the
+claim is no longer the job''s.';
+
+-- function: forget_job_runs(integer, integer)
+
+CREATE FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    gone bigint;
+begin
+    delete from job_runner where last_heartbeat_at < now() - interval '1 day';
+    delete from job_run where (job, claim_no) in (
+        select old.job, old.claim_no from job_run as old
+        where old.ended_at < now() - make_interval(days => greatest(p_keep_days, 1))
+        order by old.ended_at
+        limit p_limit
+    );
+    get diagnostics gone = row_count;
+    return gone;
+end
+$$;
+
+ALTER FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) IS 'Forgets runs that ended so many days ago, some at a time, and workers not heard of for a day.';
 
 -- function: goods_receipt_entry_matches()
 
@@ -1021,6 +1207,20 @@ ALTER FUNCTION public.keep_revoked() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.keep_revoked() IS 'Refuses to change a broken glass that was ended.';
 
+-- function: leave_runner(text)
+
+CREATE FUNCTION public.leave_runner(p_name text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ DELETE FROM public.job_runner
+   WHERE (job_runner.name = leave_runner.p_name);
+END;
+
+ALTER FUNCTION public.leave_runner(p_name text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.leave_runner(p_name text) IS 'Takes a worker off the list that ends as it should.';
+
 -- function: list_organisation_ids()
 
 CREATE FUNCTION public.list_organisation_ids() RETURNS TABLE(org_id bigint)
@@ -1104,6 +1304,19 @@ $$;
 ALTER FUNCTION public.mark_roll_up() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.mark_roll_up() IS 'Notes the highest entry number below which nothing is under way. Commit at once.';
+
+-- function: next_due(integer, integer)
+
+CREATE FUNCTION public.next_due(p_every_s integer, p_offset_s integer) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT to_timestamp(((((floor(((EXTRACT(epoch FROM now()) - (p_offset_s)::numeric) / (p_every_s)::numeric)) + (1)::numeric) * (p_every_s)::numeric) + (p_offset_s)::numeric))::double precision) AS to_timestamp;
+END;
+
+ALTER FUNCTION public.next_due(p_every_s integer, p_offset_s integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) IS 'The next moment after now that is a multiple of an interval and an offset (UTC).';
 
 -- function: open_period(bigint, date)
 
@@ -1867,6 +2080,108 @@ ALTER FUNCTION public.remember_sign_in_address() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.remember_sign_in_address() IS 'Keeps sign_in_address equal to the users'' addresses.';
 
+-- table: job
+
+CREATE TABLE public.job (
+    name text NOT NULL,
+    description text NOT NULL,
+    every_s integer NOT NULL,
+    offset_s integer NOT NULL,
+    lease_s integer NOT NULL,
+    is_paused boolean DEFAULT false NOT NULL,
+    is_requested boolean DEFAULT false NOT NULL,
+    next_run_at timestamp with time zone NOT NULL,
+    claim_no bigint DEFAULT 0 NOT NULL,
+    runner text,
+    started_at timestamp with time zone,
+    last_heartbeat_at timestamp with time zone,
+    lease_until timestamp with time zone,
+    last_success_at timestamp with time zone,
+    last_error_at timestamp with time zone,
+    last_error text,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    error_count bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT job_claimed_by_runner CHECK (((runner IS NULL) = (lease_until IS NULL))),
+    CONSTRAINT job_counts_not_negative CHECK (((claim_no >= 0) AND (consecutive_failures >= 0) AND (error_count >= consecutive_failures))),
+    CONSTRAINT job_described CHECK (((length(description) >= 1) AND (length(description) <= 200))),
+    CONSTRAINT job_error_not_long CHECK ((length(last_error) <= 500)),
+    CONSTRAINT job_interval_in_range CHECK (((every_s >= 1) AND (every_s <= 2678400))),
+    CONSTRAINT job_lease_in_range CHECK (((lease_s >= 1) AND (lease_s <= 3600))),
+    CONSTRAINT job_name_form CHECK ((name ~ '^[a-z][a-z0-9-]{1,39}$'::text)),
+    CONSTRAINT job_offset_within_interval CHECK (((offset_s >= 0) AND (offset_s <= (every_s - 1))))
+);
+
+ALTER TABLE public.job OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.job IS 'What is done regularly, by whichever worker claims it first.';
+
+COMMENT ON COLUMN public.job.name IS 'Its name: balances-roll-up.';
+
+COMMENT ON COLUMN public.job.description IS 'What it does.';
+
+COMMENT ON COLUMN public.job.every_s IS 'Seconds between the beginnings of two runs.';
+
+COMMENT ON COLUMN public.job.offset_s IS 'Seconds after a multiple of every_s (UTC): 1800 of 86400 is 00:30.';
+
+COMMENT ON COLUMN public.job.lease_s IS 'Seconds for which a claim holds without a sign of life.';
+
+COMMENT ON COLUMN public.job.is_paused IS 'True: nobody runs it.';
+
+COMMENT ON COLUMN public.job.is_requested IS 'True: it is run as soon as a worker is free.';
+
+COMMENT ON COLUMN public.job.next_run_at IS 'When it is due; runs that were missed are made up for by one.';
+
+COMMENT ON COLUMN public.job.claim_no IS 'Counts claims; only the latest may renew and finish.';
+
+COMMENT ON COLUMN public.job.runner IS 'The worker that runs it now.';
+
+COMMENT ON COLUMN public.job.started_at IS 'When the latest run began (server time).';
+
+COMMENT ON COLUMN public.job.last_heartbeat_at IS 'The latest sign of life of a run (server time).';
+
+COMMENT ON COLUMN public.job.lease_until IS 'When another worker may take it over.';
+
+COMMENT ON COLUMN public.job.last_success_at IS 'When a run last ended well (server time).';
+
+COMMENT ON COLUMN public.job.last_error_at IS 'When a run last failed (server time).';
+
+COMMENT ON COLUMN public.job.last_error IS 'Why.';
+
+COMMENT ON COLUMN public.job.consecutive_failures IS 'Runs that failed since the last that did not.';
+
+COMMENT ON COLUMN public.job.error_count IS 'Runs that ever failed.';
+
+COMMENT ON CONSTRAINT job_claimed_by_runner ON public.job IS 'A claimed job has a runner and a lease.';
+
+COMMENT ON CONSTRAINT job_counts_not_negative ON public.job IS 'A job''s counts are not negative.';
+
+COMMENT ON CONSTRAINT job_described ON public.job IS 'A job has a description of 1 to 200 characters.';
+
+COMMENT ON CONSTRAINT job_error_not_long ON public.job IS 'An error is told in at most 500 characters.';
+
+COMMENT ON CONSTRAINT job_interval_in_range ON public.job IS 'A job runs every second to every 31 days.';
+
+COMMENT ON CONSTRAINT job_lease_in_range ON public.job IS 'A lease is 1 second to 1 hour.';
+
+COMMENT ON CONSTRAINT job_name_form ON public.job IS 'A job''s name has 2 to 40 lower-case letters, digits and hyphens.';
+
+COMMENT ON CONSTRAINT job_offset_within_interval ON public.job IS 'A job''s offset is less than its interval.';
+
+-- function: renew_job(text, bigint)
+
+CREATE FUNCTION public.renew_job(p_name text, p_claim_no bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ UPDATE public.job SET last_heartbeat_at = now(), lease_until = (now() + make_interval(secs => (job.lease_s)::double precision))
+   WHERE ((job.name = renew_job.p_name) AND (job.claim_no = renew_job.p_claim_no) AND (job.runner IS NOT NULL))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.renew_job(p_name text, p_claim_no bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a sign of life; nothing when the claim is no longer the job''s.';
+
 -- function: roll_up_balances()
 
 CREATE FUNCTION public.roll_up_balances() RETURNS bigint
@@ -2311,6 +2626,21 @@ $$;
 ALTER FUNCTION public.stays_over() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.stays_over() IS 'Refuses a change under the name of its trigger, whose WHEN says which change.';
+
+-- function: steer_job(text, text)
+
+CREATE FUNCTION public.steer_job(p_name text, p_action text) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ UPDATE public.job SET is_paused = ((steer_job.p_action = 'pause'::text) OR (job.is_paused AND (steer_job.p_action <> 'resume'::text))), is_requested = (job.is_requested OR (steer_job.p_action = 'run'::text))
+   WHERE ((job.name = steer_job.p_name) AND (steer_job.p_action = ANY (ARRAY['pause'::text, 'resume'::text, 'run'::text])))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.steer_job(p_name text, p_action text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.steer_job(p_name text, p_action text) IS 'Pauses a job, resumes it, or has it run as soon as a worker is free.';
 
 -- function: stock_follows_movements()
 
@@ -3412,6 +3742,42 @@ COMMENT ON COLUMN public.idempotency_key.etag IS 'The ETag of the answer, if it 
 COMMENT ON CONSTRAINT idempotency_key_answered ON public.idempotency_key IS 'An answer has a status and a body.';
 
 COMMENT ON CONSTRAINT idempotency_key_digests ON public.idempotency_key IS 'Key and fingerprint are SHA-256 digests.';
+
+-- table: job_run
+
+CREATE TABLE public.job_run (
+    job text NOT NULL,
+    claim_no bigint NOT NULL,
+    runner text NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    outcome text NOT NULL,
+    told text NOT NULL,
+    CONSTRAINT job_run_outcome_known CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'stopped'::text, 'lost'::text]))),
+    CONSTRAINT job_run_told_not_long CHECK ((length(told) <= 500))
+);
+
+ALTER TABLE public.job_run OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.job_run IS 'What came of each run of a job.';
+
+COMMENT ON COLUMN public.job_run.job IS 'The job.';
+
+COMMENT ON COLUMN public.job_run.claim_no IS 'The claim under which it ran.';
+
+COMMENT ON COLUMN public.job_run.runner IS 'The worker that ran it.';
+
+COMMENT ON COLUMN public.job_run.started_at IS 'When it began (server time).';
+
+COMMENT ON COLUMN public.job_run.ended_at IS 'When it ended, or was found lost (server time).';
+
+COMMENT ON COLUMN public.job_run.outcome IS 'succeeded, failed, stopped with its worker, or lost: its worker was not heard of any more.';
+
+COMMENT ON COLUMN public.job_run.told IS 'What it did, or why it failed.';
+
+COMMENT ON CONSTRAINT job_run_outcome_known ON public.job_run IS 'A run has succeeded, failed, was stopped or is lost.';
+
+COMMENT ON CONSTRAINT job_run_told_not_long ON public.job_run IS 'What a run says has at most 500 characters.';
 
 -- table: journal_entry
 
@@ -4910,6 +5276,27 @@ ALTER TABLE ONLY public.idempotency_key
 
 COMMENT ON CONSTRAINT idempotency_key_pk ON public.idempotency_key IS 'This key has been used already.';
 
+-- constraint: job job_pk
+
+ALTER TABLE ONLY public.job
+    ADD CONSTRAINT job_pk PRIMARY KEY (name);
+
+COMMENT ON CONSTRAINT job_pk ON public.job IS 'A job has this name already.';
+
+-- constraint: job_run job_run_pk
+
+ALTER TABLE ONLY public.job_run
+    ADD CONSTRAINT job_run_pk PRIMARY KEY (job, claim_no);
+
+COMMENT ON CONSTRAINT job_run_pk ON public.job_run IS 'This run has ended already.';
+
+-- constraint: job_runner job_runner_pk
+
+ALTER TABLE ONLY public.job_runner
+    ADD CONSTRAINT job_runner_pk PRIMARY KEY (name);
+
+COMMENT ON CONSTRAINT job_runner_pk ON public.job_runner IS 'A worker has this name already.';
+
 -- constraint: journal_entry journal_entry_pk
 
 ALTER TABLE ONLY public.journal_entry
@@ -5272,6 +5659,12 @@ COMMENT ON INDEX public.audit_log_by_user IS 'What somebody did.';
 CREATE INDEX idempotency_key_by_expiry ON public.idempotency_key USING btree (expires_at);
 
 COMMENT ON INDEX public.idempotency_key_by_expiry IS 'What may be forgotten.';
+
+-- index: job_run_by_end
+
+CREATE INDEX job_run_by_end ON public.job_run USING btree (ended_at);
+
+COMMENT ON INDEX public.job_run_by_end IS 'Runs to be forgotten, oldest first.';
 
 -- index: journal_entry_by_date
 
@@ -5938,6 +6331,13 @@ ALTER TABLE ONLY public.goods_receipt
     ADD CONSTRAINT goods_receipt_user_known FOREIGN KEY (org_id, received_by) REFERENCES public.app_user(org_id, id);
 
 COMMENT ON CONSTRAINT goods_receipt_user_known ON public.goods_receipt IS 'There is no such user.';
+
+-- fk constraint: job_run job_run_job_known
+
+ALTER TABLE ONLY public.job_run
+    ADD CONSTRAINT job_run_job_known FOREIGN KEY (job) REFERENCES public.job(name);
+
+COMMENT ON CONSTRAINT job_run_job_known ON public.job_run IS 'There is no such job.';
 
 -- fk constraint: journal_entry journal_entry_payment_known
 
@@ -6681,6 +7081,16 @@ REVOKE ALL ON FUNCTION public.account_closes_at_zero() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) TO sofinance_app;
 
+GRANT SELECT ON TABLE public.job_runner TO sofinance_readonly;
+GRANT SELECT ON TABLE public.job_runner TO sofinance_backup;
+GRANT SELECT ON TABLE public.job_runner TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.beat_runner(p_name text, p_version text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.beat_runner(p_name text, p_version text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.count_access_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.count_role_change() FROM PUBLIC;
@@ -6691,6 +7101,9 @@ REVOKE ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency t
 GRANT ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.customer_credit_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) TO sofinance_app;
 
 GRANT SELECT ON TABLE public.app_user TO sofinance_backup;
 GRANT SELECT ON TABLE public.app_user TO sofinance_app;
@@ -6777,6 +7190,12 @@ GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 REVOKE ALL ON FUNCTION public.find_sign_in(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.find_sign_in(address text) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.goods_receipt_entry_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.goods_receipt_stock_matches() FROM PUBLIC;
@@ -6818,6 +7237,9 @@ REVOKE ALL ON FUNCTION public.keep_built_in_roles() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.keep_revoked() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.leave_runner(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.leave_runner(p_name text) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.list_organisation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_app;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_readonly;
@@ -6827,6 +7249,8 @@ GRANT ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.mark_roll_up() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.mark_roll_up() TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) TO sofinance_app;
@@ -6860,6 +7284,13 @@ REVOKE ALL ON FUNCTION public.recovery_code_used_once() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.remember_sign_in_address() FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.job TO sofinance_readonly;
+GRANT SELECT ON TABLE public.job TO sofinance_backup;
+GRANT SELECT ON TABLE public.job TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.roll_up_balances() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.roll_up_balances() TO sofinance_app;
 
@@ -6884,6 +7315,9 @@ REVOKE ALL ON FUNCTION public.sale_void_stock_matches() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stays_over() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.steer_job(p_name text, p_action text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.steer_job(p_name text, p_action text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
@@ -7162,6 +7596,10 @@ GRANT UPDATE(created_at) ON TABLE public.idempotency_key TO sofinance_app;
 GRANT UPDATE(expires_at) ON TABLE public.idempotency_key TO sofinance_app;
 
 GRANT UPDATE(etag) ON TABLE public.idempotency_key TO sofinance_app;
+
+GRANT SELECT ON TABLE public.job_run TO sofinance_readonly;
+GRANT SELECT ON TABLE public.job_run TO sofinance_backup;
+GRANT SELECT ON TABLE public.job_run TO sofinance_app;
 
 GRANT SELECT ON TABLE public.journal_entry TO sofinance_readonly;
 GRANT SELECT ON TABLE public.journal_entry TO sofinance_backup;
