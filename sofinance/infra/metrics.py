@@ -77,11 +77,11 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
 
 SIGN_INS = Counter("sign_ins_total", "Sign-ins that were tried.", ["outcome"])
 SECRET_AGES = Gauge(
-    "sofinance_secret_age_seconds", "How old a secret is, where that is known.", ["secret"],
+    "secret_age_seconds", "How old a secret is, where that is known.", ["secret"],
     multiprocess_mode="livemax",
 )  # fmt: skip
 SECRET_AGE_LIMITS = Gauge(
-    "sofinance_secret_age_limit_seconds", "How old a secret may grow.", ["secret"],
+    "secret_age_limit_seconds", "How old a secret may grow.", ["secret"],
     multiprocess_mode="livemax",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from sofinance.config import Settings
 from sofinance.infra.sql import Row
-from tests.attacks.scene import Scene, furnish
+from tests.attacks.scene import Scene, furnish, furnish_jobs
 from tests.support import Org, found, role_url
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ async def set_scene(api: Api, psql: Psql) -> Scene:
     other = await make_org(psql.superuser_url, "Other")
     ids = await furnish(api, org, psql)
     other_ids = await furnish(api, other, psql)
+    furnish_jobs(psql, org)
     return Scene(api, org, other, ids | {f"other_{name}": id_ for name, id_ in other_ids.items()})
 
 

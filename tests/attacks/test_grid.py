@@ -403,7 +403,9 @@ def test_the_application_calls_only_what_is_meant_for_it(psql: Psql) -> None:
         )
     }
     assert callable_definers == {
-        name for name, what in DEFINERS.items() if what.startswith(("crosses", "locks a sale of"))
+        name
+        for name, what in DEFINERS.items()
+        if what.startswith(("crosses", "locks a sale of"))
         or what.endswith("which belong to no organisation")
     } | {"mark_roll_up", "roll_up_balances", "rebuild_balances"}
 

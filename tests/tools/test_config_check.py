@@ -178,12 +178,12 @@ def test_ages_are_metrics(tmp_path: Path) -> None:
     environ = {"SMTP_PASSWORD_FILE": str(file), "OWNER_URL": "postgresql://a:b@c/d"}
     secret_ages.publish(environ, ring, now=datetime.now(UTC))
     lines = dict(line.rsplit(" ", 1) for line in metrics.render().decode().splitlines())
-    age_s = float(lines['sofinance_secret_age_seconds{secret="smtp_password"}'])
+    age_s = float(lines['secret_age_seconds{secret="smtp_password"}'])
     assert age_s == pytest.approx(10 * DAY_S, abs=60)
-    limits = 'sofinance_secret_age_limit_seconds{secret="%s"}'
+    limits = 'secret_age_limit_seconds{secret="%s"}'
     assert float(lines[limits % "smtp_password"]) == 180 * DAY_S
     assert float(lines[limits % "owner_url"]) == 90 * DAY_S
-    assert 'sofinance_secret_age_seconds{secret="owner_url"}' not in lines
+    assert 'secret_age_seconds{secret="owner_url"}' not in lines
 
 
 async def test_the_service_publishes_them(api_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ async def test_the_service_publishes_them(api_with: Any, monkeypatch: pytest.Mon
     monkeypatch.setenv("SECRETS_ROTATED_ON", "TURNSTILE_SECRET_KEY=2020-01-01")
     api: Api = await api_with()
     answer = await api.call("GET", "/metrics", prefix="")
-    assert 'sofinance_secret_age_seconds{secret="turnstile_secret_key"}' in answer.text
+    assert 'secret_age_seconds{secret="turnstile_secret_key"}' in answer.text
 
 
 # -- show --------------------------------------------------------------------------------------
