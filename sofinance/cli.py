@@ -35,7 +35,7 @@ TOOLS = {
     "balances": "sofinance.tools.balances",
     "import": "sofinance.tools.import_completejourney",
     "org": "sofinance.tools.orgs",
-    "user": "sofinance.tools.orgs",
+    "user": "sofinance.tools.users",
 }
 NO_DATABASE = (
     psycopg.OperationalError,

@@ -181,6 +181,85 @@ class admin:
 
     count_break_glass: ClassVar[_CountBreakGlass]
 
+class api_keys:
+    class CreateKeyRow(Row):
+        id: int
+        user_id: int
+        name: str
+        permissions: list[str]
+        branch_ids: list[int] | None
+        created_at: datetime
+        expires_at: datetime
+        last_used_on: date | None
+        revoked_at: datetime | None
+        replaces: int | None
+
+    class _CreateKey(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, name: str, secret_hash: bytes, permissions: Sequence[str], own_ids: Sequence[int] | None, expires_in_days: int, replaces: int | None) -> api_keys.CreateKeyRow: ...
+
+    create_key: ClassVar[_CreateKey]
+
+    class EndKeyRow(Row):
+        id: int
+        user_id: int
+        name: str
+        permissions: list[str]
+        branch_ids: list[int] | None
+        created_at: datetime
+        expires_at: datetime
+        last_used_on: date | None
+        revoked_at: datetime | None
+        replaces: int | None
+
+    class _EndKey(Statement):
+        async def __call__(self, conn: Connection, /, *, minutes: int, org_id: int, id: int) -> api_keys.EndKeyRow: ...
+
+    end_key: ClassVar[_EndKey]
+
+    class _NoteUse(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> int: ...
+
+    note_use: ClassVar[_NoteUse]
+
+    class GetKeyRow(Row):
+        id: int
+        user_id: int
+        name: str
+        permissions: list[str]
+        branch_ids: list[int] | None
+        created_at: datetime
+        expires_at: datetime
+        last_used_on: date | None
+        revoked_at: datetime | None
+        replaces: int | None
+
+    class _GetKey(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> api_keys.GetKeyRow: ...
+
+    get_key: ClassVar[_GetKey]
+
+    class ListKeysRow(Row):
+        id: int
+        user_id: int
+        name: str
+        permissions: list[str]
+        branch_ids: list[int] | None
+        created_at: datetime
+        expires_at: datetime
+        last_used_on: date | None
+        revoked_at: datetime | None
+        replaces: int | None
+
+    class _ListKeys(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, of_user_id: int | None, include_ended: bool, limit: int, offset: int) -> list[api_keys.ListKeysRow]: ...
+
+    list_keys: ClassVar[_ListKeys]
+
+    class _CountKeys(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, of_user_id: int | None, include_ended: bool) -> int: ...
+
+    count_keys: ClassVar[_CountKeys]
+
 class audit:
     class ListLogsRow(Row):
         id: int | None
@@ -256,23 +335,6 @@ class auth:
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> auth.GetUserRow: ...
 
     get_user: ClassVar[_GetUser]
-
-    class CreateUserRow(Row):
-        org_id: int
-        id: int
-        email: str
-        first_name: str
-        last_name: str
-        role: str
-        all_branches: bool
-        is_active: bool
-        created_at: datetime
-        updated_at: datetime
-
-    class _CreateUser(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, email: str, password_hash: str, first_name: str, last_name: str, role: str, all_branches: bool, must_change_password: bool) -> auth.CreateUserRow: ...
-
-    create_user: ClassVar[_CreateUser]
 
     class LockUserRow(Row):
         id: int
@@ -354,6 +416,7 @@ class auth:
         access_version: int
         must_change_password: bool
         expires_at: datetime
+        last_used_on: date | None
         permissions: list[str]
         branch_ids: list[int] | None
 
@@ -1761,6 +1824,126 @@ class request:
 
     count_migrations: ClassVar[_CountMigrations]
 
+class roles:
+    class CreateRoleRow(Row):
+        name: str
+        description: str
+        is_built_in: bool
+        created_at: datetime
+        updated_at: datetime
+        version: int
+
+    class _CreateRole(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, name: str, description: str) -> roles.CreateRoleRow: ...
+
+    create_role: ClassVar[_CreateRole]
+
+    class DescribeRoleRow(Row):
+        name: str
+        description: str
+        is_built_in: bool
+        created_at: datetime
+        updated_at: datetime
+        version: int
+
+    class _DescribeRole(Statement):
+        async def __call__(self, conn: Connection, /, *, description: str, org_id: int, name: str) -> roles.DescribeRoleRow: ...
+
+    describe_role: ClassVar[_DescribeRole]
+
+    class DeleteRoleRow(Row):
+        name: str
+        description: str
+        is_built_in: bool
+        created_at: datetime
+        updated_at: datetime
+        version: int
+
+    class _DeleteRole(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, name: str) -> roles.DeleteRoleRow: ...
+
+    delete_role: ClassVar[_DeleteRole]
+
+    class GetRoleRow(Row):
+        name: str
+        description: str
+        is_built_in: bool
+        created_at: datetime
+        updated_at: datetime
+        version: int
+
+    class _GetRole(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, name: str) -> roles.GetRoleRow: ...
+
+    get_role: ClassVar[_GetRole]
+
+    class ListRolesRow(Row):
+        name: str
+        description: str
+        is_built_in: bool
+        created_at: datetime
+        updated_at: datetime
+        user_count: int
+
+    class _ListRoles(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int, offset: int) -> list[roles.ListRolesRow]: ...
+
+    list_roles: ClassVar[_ListRoles]
+
+    class _CountRoles(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+
+    count_roles: ClassVar[_CountRoles]
+
+    class GetRolePermissionsRow(Row):
+        role: str
+        is_built_in: bool
+        version: int
+        permissions: list[str]
+        allowed: list[str]
+        denied: list[str]
+
+    class _GetRolePermissions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, name: str) -> roles.GetRolePermissionsRow: ...
+
+    get_role_permissions: ClassVar[_GetRolePermissions]
+
+    class _GrantToRole(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, role: str, permission: str, effect: str) -> int: ...
+
+    grant_to_role: ClassVar[_GrantToRole]
+
+    class _ResetForRole(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, role: str, permission: str) -> int: ...
+
+    reset_for_role: ClassVar[_ResetForRole]
+
+    class GetUserPermissionsRow(Row):
+        user_id: int
+        role: str
+        is_active: bool
+        all_branches: bool
+        effective: list[str]
+        role_permissions: list[str]
+        allowed: list[str]
+        denied: list[str]
+        branch_ids: list[int]
+
+    class _GetUserPermissions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> roles.GetUserPermissionsRow: ...
+
+    get_user_permissions: ClassVar[_GetUserPermissions]
+
+    class _GrantToUser(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, permission: str, effect: str) -> int: ...
+
+    grant_to_user: ClassVar[_GrantToUser]
+
+    class _ResetForUser(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, permission: str) -> int: ...
+
+    reset_for_user: ClassVar[_ResetForUser]
+
 class sales:
     class PostSaleRow(Row):
         id: int
@@ -2179,3 +2362,112 @@ class tills:
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
 
     end_till_sessions: ClassVar[_EndTillSessions]
+
+class users:
+    class CreateUserRow(Row):
+        id: int
+        email: str
+        role: str
+
+    class _CreateUser(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, email: str, password_hash: str, first_name: str, last_name: str, role: str, all_branches: bool, must_change_password: bool) -> users.CreateUserRow: ...
+
+    create_user: ClassVar[_CreateUser]
+
+    class _ChangeUser(Statement):
+        async def __call__(self, conn: Connection, /, *, email: str, first_name: str, last_name: str, role: str, all_branches: bool, org_id: int, id: int) -> int: ...
+
+    change_user: ClassVar[_ChangeUser]
+
+    class _ChangeNames(Statement):
+        async def __call__(self, conn: Connection, /, *, first_name: str, last_name: str, org_id: int, id: int) -> int: ...
+
+    change_names: ClassVar[_ChangeNames]
+
+    class _ChangeActivity(Statement):
+        async def __call__(self, conn: Connection, /, *, is_active: bool, org_id: int, id: int) -> int: ...
+
+    change_activity: ClassVar[_ChangeActivity]
+
+    class _ResetPassword(Statement):
+        async def __call__(self, conn: Connection, /, *, password_hash: str, org_id: int, id: int) -> int: ...
+
+    reset_password: ClassVar[_ResetPassword]
+
+    class _TakeBranches(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, own_ids: Sequence[int]) -> int: ...
+
+    take_branches: ClassVar[_TakeBranches]
+
+    class _GiveBranches(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, own_ids: Sequence[int]) -> int: ...
+
+    give_branches: ClassVar[_GiveBranches]
+
+    class _EndSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    end_sessions: ClassVar[_EndSessions]
+
+    class GetUserRow(Row):
+        org_id: int
+        id: int
+        email: str
+        first_name: str
+        last_name: str
+        role: str
+        is_active: bool
+        all_branches: bool
+        branch_ids: list[int]
+        must_change_password: bool
+        password_changed_at: datetime
+        created_at: datetime
+        updated_at: datetime
+        version: int
+
+    class _GetUser(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int, caller_id: int) -> users.GetUserRow: ...
+
+    get_user: ClassVar[_GetUser]
+
+    class ListUsersRow(Row):
+        org_id: int
+        id: int
+        email: str
+        first_name: str
+        last_name: str
+        role: str
+        is_active: bool
+        all_branches: bool
+        branch_ids: list[int]
+        must_change_password: bool
+        password_changed_at: datetime
+        created_at: datetime
+        updated_at: datetime
+
+    class _ListUsers(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, search: str | None, role: str | None, is_active: bool | None, caller_id: int, limit: int, offset: int) -> list[users.ListUsersRow]: ...
+
+    list_users: ClassVar[_ListUsers]
+
+    class _CountUsers(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, search: str | None, role: str | None, is_active: bool | None, caller_id: int) -> int: ...
+
+    count_users: ClassVar[_CountUsers]
+
+    class ListSessionsRow(Row):
+        id: int
+        kind: str
+        till_id: int | None
+        has_second_factor: bool
+        device: str
+        ip: str | None
+        created_at: datetime
+        last_used_at: datetime
+        idle_until: datetime
+        expires_at: datetime
+
+    class _ListSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> list[users.ListSessionsRow]: ...
+
+    list_sessions: ClassVar[_ListSessions]

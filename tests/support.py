@@ -78,18 +78,19 @@ async def found(
         "admin_last_name": "Admin",
         **changes,
     }
-    made = await q.orgs.create_organisation(conn, admin_password_hash=password_hash, **asked)
-    org_id = made.org_id
-    people = {"ADMIN": (made.admin_id, asked["admin_email"])}
     members = {}
+    # In one transaction: who founds an organisation may give what nobody has yet.
     async with conn.transaction():
+        made = await q.orgs.create_organisation(conn, admin_password_hash=password_hash, **asked)
+        org_id = made.org_id
+        people = {"ADMIN": (made.admin_id, asked["admin_email"])}
         await q.request.set_tenant(
             conn, org_id=org_id, user_id=None, branch_ids=ALL_BRANCHES,
             statement_timeout_ms=60_000, lock_timeout_ms=60_000,
         )  # fmt: skip
         for role in ROLES:
             email = f"{role.lower()}.{uuid.uuid4().hex}@example.com"
-            user = await q.auth.create_user(
+            user = await q.users.create_user(
                 conn, org_id=org_id, email=email, password_hash=password_hash, first_name="Max",
                 last_name=role.title(), role=role, all_branches=True, must_change_password=False,
             )  # fmt: skip

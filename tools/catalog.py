@@ -113,8 +113,9 @@ CONDITIONS = {
     "foreign_key_violation": "23503",
     "unique_violation": "23505",
     "no_data_found": "P0002",
+    "SF403": "SF403",
 }
-RAISED = re.compile(r"errcode\s*=\s*'(\w+)',\s*constraint\s*=\s*('(?P<name>\w+)'|tg_table_name)")
+RAISED = re.compile(r"errcode\s*=\s*'(\w+)',\s*constraint\s*=\s*('(?P<name>\w+)'|tg_\w*name)")
 
 
 @dataclass
@@ -151,10 +152,8 @@ class Rule:
         if self.kind in STATES:
             return STATES[self.kind]
         for raised in RAISED.finditer(self.source):
-            # is_final() speaks in the name of the table's own trigger.
-            if raised["name"] == self.name or (
-                raised["name"] is None and self.name.endswith("_is_final")
-            ):
+            # Some functions speak in the name of the trigger that calls them.
+            if raised["name"] in {self.name, None}:
                 return CONDITIONS.get(raised[1])
         return None
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).with_name("plan_data.sql")
 ORG_ID = 1
+# Its administrator, in a session: who changes access.
+ADMIN_ID, SESSION_ID = 11, 11100
 # Another major plans otherwise here and there: there tests/test_plans.py holds the budgets only.
 MAJOR = 18
 # Above every table's rows, so that ANALYZE reads all of them and chance has no part in it.
@@ -51,7 +53,8 @@ set local app.branch_ids = 'all'
 """
 WRITING = f"""
 begin; set local plan_cache_mode = force_generic_plan; set local app.org_id = {ORG_ID};
-set local app.branch_ids = 'all'
+set local app.branch_ids = 'all'; set local app.user_id = {ADMIN_ID};
+set local app.session_id = {SESSION_ID}
 """
 # What a file sets for its own queries, as integrity.set_audit does.
 OWN_SETTINGS = {"integrity": "set local work_mem = '128MB'"}

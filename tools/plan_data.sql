@@ -16,6 +16,7 @@ select org.id, role, true
 from org
 cross join
     unnest(array['ADMIN', 'MANAGER', 'CASHIER', 'INVENTORY_CLERK', 'ACCOUNTANT']) as role;
+insert into org_role (org_id, name) select id, 'SPARE' from org;
 
 insert into app_user (
     org_id, id, email, password_hash, first_name, last_name, role, all_branches

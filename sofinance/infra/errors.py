@@ -28,10 +28,14 @@ RULE_STATUS = {
     "23514": 422,  # check, or a rule a trigger raised as check_violation
     "23P01": 409,  # exclusion: overlaps
     "P0002": 404,  # a posting function did not find what it was asked about
+    "SF403": 403,  # a rule about who may change whose access
 }
-# Rules whose status is another than that of their kind: a well-formed request breaks the first two
-# because another one was faster, the others for want of a permission and of the right till.
+# Rules whose status is another than that of their kind: a well-formed request breaks them because
+# of how things are just now, or for want of a permission or of the right till.
 CODE_STATUS = {
+    "api_key_ends_for_good": 409,
+    "app_user_keeps_an_admin": 409,
+    "org_role_built_in_stays": 409,
     "stock_not_negative": 409,
     "customer_credit_limit": 409,
     "sale_line_price_override_allowed": 403,

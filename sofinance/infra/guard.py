@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from sofinance.infra.keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from sofinance.config import Settings
     from sofinance.infra.db import Database
@@ -121,6 +121,8 @@ class Guard:
             return None
         if known.expires_at_s <= time.time():
             del self._known[authorization]
+            if known.api_key_id is not None:
+                return None  # a key is looked up again each day
             raise unauthorized("The access token has expired.")
         self._known.move_to_end(authorization)
         return known
@@ -187,9 +189,16 @@ class Guard:
             )
         if found is None:
             raise unauthorized("The API key is not valid.")
+        today = datetime.now(UTC).date()
+        if found.last_used_on != today:
+            # In a transaction of its own, so that no posting of the key's waits for another's.
+            async with self._db.tenant(opaque.org_id) as conn:
+                await q.api_keys.note_use(conn, org_id=opaque.org_id, id=opaque.id)
+        tomorrow = datetime.combine(today + timedelta(days=1), datetime.min.time(), UTC)
         return make_principal(
             opaque.org_id, found, session_id=None, api_key_id=opaque.id, till_id=None,
-            has_second_factor=False, gate=None, expires_at_s=found.expires_at.timestamp(),
+            has_second_factor=False, gate=None,
+            expires_at_s=min(found.expires_at, tomorrow).timestamp(),
         )  # fmt: skip
 
 

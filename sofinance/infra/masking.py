@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 # What lets somebody in.
 SECRET_KEYS = frozenset({
-    "password", "new_password", "current_password", "old_password", "password_hash", "pin",
-    "pin_hash", "secret", "secret_hash", "totp_secret", "token", "token_hash", "access_token",
-    "refresh_token", "break_glass_token", "reset_token", "api_key", "key", "code", "codes",
-    "recovery_codes", "otp", "otpauth_uri", "pairing_code", "device_secret", "device_token",
-    "till_token", "till_credential", "captcha_token",
+    "password", "new_password", "current_password", "old_password", "temporary_password",
+    "password_hash", "pin", "pin_hash", "secret", "secret_hash", "totp_secret", "token",
+    "token_hash", "access_token", "refresh_token", "break_glass_token", "reset_token", "api_key",
+    "key", "code", "codes", "recovery_codes", "otp", "otpauth_uri", "pairing_code",
+    "device_secret", "device_token", "till_token", "till_credential",
+    "captcha_token",
 })  # fmt: skip
 # What tells who somebody is, or how to reach them.
 PERSONAL_KEYS = frozenset({

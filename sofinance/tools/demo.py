@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from sofinance import queries as q
-from sofinance.infra.db import Database, Mode
+from sofinance.infra.db import ALL_BRANCHES, Database, Mode
 from sofinance.infra.passwords import hash_password
 from sofinance.tools.client import Client, RefusedError, ensure, for_each
 
@@ -158,35 +158,38 @@ async def found(
     database = Database(settings)
     await database.open()
     try:
-        org_id = 0
-        for person in people:
-            async with database.untenanted() as conn:
-                known = await q.auth.find_sign_in(conn, email=person.sign_in.email)
-            if known is not None:
-                org_id = known.org_id
-                continue
-            password_hash = await hash_password(person.sign_in.password)
-            if org_id == 0:
-                async with database.untenanted(mode=Mode.WRITE) as conn:
-                    made = await q.orgs.create_organisation(
-                        conn,
-                        name=name,
-                        base_currency=CURRENCY,
-                        time_zone=time_zone,
-                        prices_include_tax=False,
-                        standard_tax_percent=tax_percent,
-                        default_credit_limit=CREDIT_LIMIT,
-                        admin_email=person.sign_in.email,
-                        admin_password_hash=password_hash,
-                        admin_first_name=person.first_name,
-                        admin_last_name=person.last_name,
-                    )
-                org_id = made.org_id
-                continue
-            async with database.tenant(org_id) as conn:
-                await q.auth.create_user(
+        admin, *others = people
+        async with database.untenanted() as conn:
+            if await q.auth.find_sign_in(conn, email=admin.sign_in.email) is not None:
+                return
+        hashes = [await hash_password(person.sign_in.password) for person in people]
+        # In one transaction: who founds an organisation may give what nobody has yet.
+        async with database.untenanted(mode=Mode.WRITE) as conn:
+            made = await q.orgs.create_organisation(
+                conn,
+                name=name,
+                base_currency=CURRENCY,
+                time_zone=time_zone,
+                prices_include_tax=False,
+                standard_tax_percent=tax_percent,
+                default_credit_limit=CREDIT_LIMIT,
+                admin_email=admin.sign_in.email,
+                admin_password_hash=hashes[0],
+                admin_first_name=admin.first_name,
+                admin_last_name=admin.last_name,
+            )
+            await q.request.set_tenant(
+                conn,
+                org_id=made.org_id,
+                user_id=None,
+                branch_ids=ALL_BRANCHES,
+                statement_timeout_ms=database.statement_timeout_ms,
+                lock_timeout_ms=database.statement_timeout_ms,
+            )
+            for person, password_hash in zip(others, hashes[1:], strict=True):
+                await q.users.create_user(
                     conn,
-                    org_id=org_id,
+                    org_id=made.org_id,
                     email=person.sign_in.email,
                     password_hash=password_hash,
                     first_name=person.first_name,

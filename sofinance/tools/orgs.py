@@ -1,4 +1,4 @@
-"""`sofinance org` and `sofinance user`: the organisations of a server, and who may sign in.
+"""`sofinance org`: the organisations of a server.
 
 Also which organisation another command is about. A password is never an argument: the process
 list and the shell's history would keep it.
@@ -73,10 +73,14 @@ def org_option(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(args: argparse.Namespace) -> AsyncGenerator[Database]:
+async def connected(
+    args: argparse.Namespace, *, as_owner: bool = False
+) -> AsyncGenerator[Database]:
     """Open the database of a command; what it refuses becomes one sentence."""
+    settings = settings_from(args, "owner_url" if as_owner else "database_url")
     settings = replace(
-        settings_from(args),
+        settings,
+        database_url=settings.owner_url if as_owner else settings.database_url,
         database_pool_size=1,
         database_statement_timeout_ms=STATEMENT_TIMEOUT_MS,
     )
@@ -174,27 +178,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--credit-limit", default="0", metavar="AMOUNT",
         help="of a customer who is created without one, in the currency (0)",
     )  # fmt: skip
-    _person(create, "admin-")
+    person_options(create, "admin-")
     create.set_defaults(run=create_organisation)
 
     listing = actions.add_parser("list", help="list the organisations of this server")
     database_options(listing)
     listing.set_defaults(run=list_organisations)
 
-    user = subparsers.add_parser("user", help="create a user")
-    actions = user.add_subparsers(title="actions", metavar="ACTION", required=True)
-    create = actions.add_parser("create", help="let somebody sign in")
-    database_options(create)
-    org_option(create, "the only one")
-    create.add_argument(
-        "--role", required=True, type=str.upper,
-        help="ADMIN, MANAGER, CASHIER, INVENTORY_CLERK or ACCOUNTANT",
-    )  # fmt: skip
-    _person(create, "")
-    create.set_defaults(run=create_user)
 
-
-def _person(parser: argparse.ArgumentParser, prefix: str) -> None:
+def person_options(parser: argparse.ArgumentParser, prefix: str) -> None:
+    """Add the options that say who somebody is and where the password comes from."""
     parser.add_argument(
         f"--{prefix}email", dest="email", required=True, help="the address to sign in with"
     )
@@ -219,7 +212,7 @@ async def create_organisation(args: argparse.Namespace) -> int:
     credit_limit = _number("--credit-limit", args.credit_limit, money.minor_units(currency))
     if credit_limit >= CREDIT_LIMIT_MAX:
         raise SetupError(f"--credit-limit is below {CREDIT_LIMIT_MAX}.", exit_code=EXIT_USAGE)
-    password = _password(args)
+    password = read_password(args)
     async with connected(args) as database:
         password_hash = await hash_password(password)
         async with database.untenanted(mode=Mode.WRITE) as conn:
@@ -245,13 +238,13 @@ async def create_organisation(args: argparse.Namespace) -> int:
                 lock_timeout_ms=STATEMENT_TIMEOUT_MS,
             )
             await _postgres_knows_the_time_zone(conn, made.org_id, args.time_zone)
-            await _audit(
+            await write_audit(
                 conn, made.org_id, b"orgs.create_organisation", b"orgs", made.org_id,
                 {"name": args.name.strip(), "base_currency": currency, "admin_id": made.admin_id},
             )  # fmt: skip
     print(f"organisation {made.org_id}")
     print(f"administrator {made.admin_id} {args.email.strip().lower()}")
-    _tell_password(args, password)
+    tell_password(args, password)
     return EXIT_GOOD
 
 
@@ -266,36 +259,10 @@ async def list_organisations(args: argparse.Namespace) -> int:
     return EXIT_GOOD
 
 
-async def create_user(args: argparse.Namespace) -> int:
-    """Let somebody sign in to an organisation."""
-    password = _password(args)
-    async with connected(args) as database:
-        org_id = await one_organisation(database, args.org)
-        password_hash = await hash_password(password)
-        async with database.tenant(org_id) as conn:
-            user = await q.auth.create_user(
-                conn,
-                org_id=org_id,
-                email=args.email.strip().lower(),
-                password_hash=password_hash,
-                first_name=args.first_name.strip(),
-                last_name=args.last_name.strip(),
-                role=args.role,
-                all_branches=True,
-                must_change_password=False,
-            )
-            await _audit(
-                conn, org_id, b"users.create_user", b"users", user.id,
-                {"email": user.email, "role": user.role},
-            )  # fmt: skip
-    print(f"user {user.id} {user.email} {user.role} of organisation {org_id}")
-    _tell_password(args, password)
-    return EXIT_GOOD
-
-
-async def _audit(
+async def write_audit(
     conn: Connection, org_id: int, action: bytes, entity: bytes, entity_id: int, after: Any
 ) -> None:
+    """Write down what a command did."""
     await q.request.write_audit(
         conn,
         org_id=org_id,
@@ -363,7 +330,8 @@ def _number(option: str, text: str, decimals_max: int) -> Decimal:
     return number
 
 
-def _password(args: argparse.Namespace) -> str:
+def read_password(args: argparse.Namespace) -> str:
+    """Return the password from where the options say, or from the terminal."""
     if args.generate_password:
         return generate_password()
     if args.password_stdin:
@@ -386,6 +354,7 @@ def _password(args: argparse.Namespace) -> str:
     return password
 
 
-def _tell_password(args: argparse.Namespace, password: str) -> None:
+def tell_password(args: argparse.Namespace, password: str) -> None:
+    """Print a password that was made up."""
     if args.generate_password:
         print(f"password {password}")

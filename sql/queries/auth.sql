@@ -48,19 +48,6 @@ select
 from app_user
 where org_id = :org_id and id = :user_id;
 
--- name: create_user :one
--- Create a user; its address is unique on the whole server.
-insert into app_user (
-    org_id, email, password_hash, first_name, last_name, role, all_branches, must_change_password
-)
-values (
-    :org_id, :email, :password_hash, :first_name, :last_name, :role, :all_branches,
-    :must_change_password
-)
-returning
-    org_id, id, email, first_name, last_name, role, all_branches, is_active, created_at,
-    updated_at;
-
 -- name: lock_user :maybe
 -- Let one sign-in, or change of what signs in, of a user at a time go on.
 -- Nothing if the user is disabled, or has another password by now than the given one.
@@ -246,6 +233,7 @@ select
     app_user.access_version,
     app_user.must_change_password,
     api_key.expires_at,
+    api_key.last_used_on,
     array(
         select may.permission
         from effective_permissions(app_user.id) as may (permission)

@@ -193,6 +193,7 @@ async def test_nobody_else_s_and_no_other_token_will_do(
     psql(
         f"insert into user_permission values"
         f" ({org.id}, {manager.id}, 'organisation:write', 'ALLOW')", org=org,
+        role="sofinance_owner",
     )  # fmt: skip
     strange = await broken(api, other_org)
     forged = [
@@ -239,7 +240,7 @@ async def test_a_machine_breaks_no_glass(api: Api, org: Org, psql: Psql) -> None
     ((key_id,),) = psql(
         "insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at) values"
         " (%s, %s, 'Key', sha256('k'), '{system:manage,organisation:write}', now() + '1 day')"
-        " returning id", [org.id, org.admin.id], org=org,
+        " returning id", [org.id, org.admin.id], org=org, role="sofinance_owner",
     )  # fmt: skip
     key = {"Authorization": f"Bearer sfk_{org.id}_{key_id}_k"}
     assert (await api.get(GLASS, headers=key)).status == 200

@@ -24,13 +24,14 @@ async def test_an_administrator_signs_in(api: Api, org: Org) -> None:
 async def test_who_does_not_prove_who_they_are_does_not_get_in(
     api: Api, org: Org, psql: Psql
 ) -> None:
-    good = {"email": org.admin.email, "password": org.admin.password}
+    cashier = org.member("CASHIER")
+    good = {"email": cashier.email, "password": cashier.password}
     wrong = await api.post("/auth/login", json={**good, "password": "wrong"})
     assert wrong.refused == (401, "invalid_credentials")
     nobody = await api.post("/auth/login", json={**good, "email": "nobody@example.com"})
     assert nobody.error == wrong.error
     assert (await api.post("/auth/login", json={"email": "x@example.com"})).status == 422
-    psql("update app_user set is_active = false", org=org)
+    psql("update app_user set is_active = false where id = %s", [cashier.id], org=org)
     assert (await api.post("/auth/login", json=good)).error == wrong.error
     assert (await api.get("/auth/me")).refused == (401, "unauthorized")
     bad = {"Authorization": "Bearer abc"}

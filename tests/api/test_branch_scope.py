@@ -27,6 +27,7 @@ async def elsewhere(shop: Shop, psql: Psql) -> dict[str, Any]:
         f"update app_user set all_branches = false where id = {manager.id};"
         f"insert into user_branch values ({shop.org.id}, {manager.id}, {other['id']})",
         org=shop.org,
+        role="sofinance_owner",
     )
     return {"who": manager, "sale": sale, "own": other, "customer_id": customer_id}
 

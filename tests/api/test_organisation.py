@@ -81,6 +81,7 @@ async def test_it_takes_the_permission_and_all_branches(api: Api, org: Org, psql
         f"insert into user_permission values"
         f" ({org.id}, {manager.id}, 'organisation:write', 'ALLOW');"
         f"update app_user set all_branches = false where id = {manager.id}", org=org,
+        role="sofinance_owner",
     )  # fmt: skip
     refused = await change(api, manager, {"name": "Mine"})
     assert refused.refused == (403, "all_branches_required")

@@ -153,6 +153,7 @@ async def test_another_branch_s_till_is_not_there(shop: Shop, psql: Psql) -> Non
         f"update app_user set all_branches = false where id = {manager.id};"
         f"insert into user_branch values ({shop.org.id}, {manager.id}, {other['id']})",
         org=shop.org,
+        role="sofinance_owner",
     )
     for method, what in (("POST", "pairing-code"), ("DELETE", "pairing")):
         answer = await shop.api.call(method, f"/tills/{shop.till_id}/{what}", manager)
@@ -236,6 +237,7 @@ async def test_a_cashier_signs_in_on_tills_of_their_branches(till: Till, psql: P
         f"update app_user set all_branches = false where id = {cashier.id};"
         f"insert into user_branch values ({shop.org.id}, {cashier.id}, {other['id']})",
         org=shop.org,
+        role="sofinance_owner",
     )
     assert (await till.sign_in()).refused == WRONG
     # What began before sees nothing any more.

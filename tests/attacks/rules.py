@@ -5,6 +5,8 @@ Each is sent as plain SQL in one transaction that commits, with the organisation
 
 from __future__ import annotations
 
+from tests.attacks.access import ACCESS
+from tests.attacks.access import VALID as VALID_ACCESS
 from tests.attacks.forgery import (
     ENTRY,
     NO_EFFECT,
@@ -50,6 +52,7 @@ VALID = {
     "a credit sale": credit_sale(),
     "a later payment": payment(),
     "a goods receipt": receipt(),
+    **VALID_ACCESS,
 }
 
 JOURNAL = (
@@ -1565,6 +1568,7 @@ BY_SLICE = {
     "Payments and debts": PAYMENTS,
     "Voids": VOIDS,
     "Stock and goods receipts": STOCK,
+    "Access": ACCESS,
     "Single rows": MASTER_DATA,
 }
 __all__ = ["BY_SLICE", "PAYMENT", "VALID"]

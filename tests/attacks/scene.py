@@ -117,9 +117,10 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     }
     cashier = ids["cashier"] = org.member("CASHIER").id
     ids["session"] = psql("select max(id) from user_session", org=org)[0][0]
-    psql("insert into org_role (org_id, name) values (%s, 'SHIFT_LEAD')", [org.id], org=org)
     psql(
-        f"insert into role_grant values ({org.id}, 'SHIFT_LEAD', 'sales:read', 'ALLOW');"
+        f"insert into org_role (org_id, name) values ({org.id}, 'SHIFT_LEAD');"
+        f"insert into role_grant values ({org.id}, 'SHIFT_LEAD', 'sales:read', 'ALLOW'),"
+        f" ({org.id}, 'SHIFT_LEAD', 'audit:read', 'DENY');"
         f"insert into user_permission values ({org.id}, {cashier}, 'tax:read', 'DENY');"
         f"insert into user_branch values ({org.id}, {cashier}, {shop.branch_id});"
         f"insert into break_glass (org_id, user_id, reason, token_hash, expires_at) values"
@@ -129,6 +130,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         f"insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
         f" values ({org.id}, {cashier}, 'Key', sha256('k'), '{{sales:read}}', now() + '1 day')",
         org=org,
+        role="sofinance_owner",
     )
     clerk = ids["clerk"] = org.member("INVENTORY_CLERK").id
     people = {"org": org.id, "cashier": cashier, "clerk": clerk, "user": org.admin.id}
@@ -136,6 +138,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     ids["credential"] = psql("select id from till_credential", org=org)[0][0]
     ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
     ids["till2"] = branch2["till_id"]
+    ids |= staff(org, psql, shop.branch_id)
     ids["category"] = await made("/categories", {"name": "Things"})
     ids["tax_code"] = psql("select id from tax_code where code = 'STD'", org=org)[0][0]
     ids["sample"] = await made(
@@ -197,6 +200,41 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
+    return ids
+
+
+def staff(org: Org, psql: Psql, branch_id: int) -> dict[str, int | str]:
+    """Make those of whom tests.attacks.access tells; return their ids and sessions."""
+    owner = "sofinance_owner"
+
+    def made(name: str, role: str, *, all_branches: bool) -> int:
+        return int(psql(
+            "insert into app_user (org_id, email, password_hash, first_name, last_name, role,"
+            " all_branches) values (%s, %s, 'none', 'Una', 'User', %s, %s) returning id",
+            [org.id, f"{name}.{org.id}@example.com", role, all_branches], role=owner, org=org,
+        )[0][0])  # fmt: skip
+
+    ids: dict[str, int | str] = {
+        "rich": (rich := made("rich", "INVENTORY_CLERK", all_branches=True)),
+        "packer": (packer := made("packer", "INVENTORY_CLERK", all_branches=False)),
+        "local": (local := made("local", "MANAGER", all_branches=False)),
+        "manager": org.member("MANAGER").id,
+    }
+    psql(
+        f"insert into user_branch values ({org.id}, {packer}, {branch_id}),"
+        f" ({org.id}, {local}, {branch_id});"
+        f"insert into user_permission values ({org.id}, {rich}, 'audit:read', 'ALLOW');"
+        f"insert into user_session (org_id, user_id, kind, idle_until, expires_at)"
+        f" select {org.id}, id, 'password', now() + '1 day', now() + '1 day'"
+        f" from unnest(array[{rich}, {local}]) as id;"
+        f"insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
+        f" values ({org.id}, {rich}, 'Key', sha256('r'), '{{audit:read}}', now() + '1 day')",
+        org=org, role=owner,
+    )  # fmt: skip
+    for name, user_id in (("manager", ids["manager"]), ("local", local), ("admin", org.admin.id)):
+        ids[f"{name}_session"] = psql(
+            f"select max(id) from user_session where user_id = {user_id}", org=org
+        )[0][0]
     return ids
 
 

@@ -224,7 +224,8 @@ async def test_who_has_some_branches_acts_in_them(api: Api, org: Org, psql: Psql
         assert (await get(branch_id)).status == 200
     psql("update app_user set all_branches = false where id = %s", [manager.id], org=org)
     assert (await get(None)).data["items"] == []
-    psql("insert into user_branch values (%s, %s, %s)", [org.id, manager.id, own], org=org)
+    psql("insert into user_branch values (%s, %s, %s)", [org.id, manager.id, own], org=org,
+         role="sofinance_owner")  # fmt: skip
     assert [row["id"] for row in (await get(None)).data["items"]] == [own]
     assert (await get(own)).status == 200
     # Whether such a branch exists makes no difference.
@@ -240,7 +241,7 @@ async def test_what_changes_for_the_caller_holds_from_the_next_request_on(
     cashier = org.member("CASHIER")
     assert (await api.post(PATH, cashier, FRUIT)).refused == (403, "forbidden")
     grant = "insert into user_permission values (%s, %s, 'categories:write', %s)"
-    psql(grant, [org.id, cashier.id, "ALLOW"], org=org)
+    psql(grant, [org.id, cashier.id, "ALLOW"], org=org, role="sofinance_owner")
     assert (await api.post(PATH, cashier, FRUIT)).status == 201
     psql("update user_permission set effect = 'DENY' where user_id = %s", [cashier.id], org=org)
     assert (await api.get(PATH, cashier)).status == 200
@@ -248,7 +249,7 @@ async def test_what_changes_for_the_caller_holds_from_the_next_request_on(
     psql("insert into role_grant values (%s, 'CASHIER', 'categories:read', 'DENY')", [org.id],
          org=org)  # fmt: skip
     assert (await api.get(PATH, cashier)).refused == (403, "forbidden")
-    psql("delete from role_grant", org=org)
+    psql("delete from role_grant", org=org, role="sofinance_owner")
     assert (await api.get(PATH, cashier)).status == 200
     psql("update user_session set revoked_at = now(), revoked_why = 'sign_out' where user_id = %s",
          [cashier.id], org=org)  # fmt: skip

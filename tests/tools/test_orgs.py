@@ -15,6 +15,7 @@ import pytest
 from sofinance import cli
 from sofinance.rules import money
 from sofinance.tools import orgs
+from tests.support import role_url
 
 if TYPE_CHECKING:
     from tests.support import Answer, Api, Org, Psql
@@ -51,12 +52,14 @@ def user_words(email: str, org_id: int, **changes: str) -> list[str]:
         "org": str(org_id), "role": "CASHIER", "email": email,
         "first-name": "Tim", "last-name": "Till", **changes,
     }  # fmt: skip
-    return ["user", "create", *(f"--{name}={text}" for name, text in options.items())]
+    words = ["user", "create", *(f"--{name}={text}" for name, text in options.items())]
+    return words if "branch" in options else [*words, "--all-branches"]
 
 
 async def run(dsn: str, *words: str) -> int:
     """Run the command in this process, beside the loop that the tests run in."""
-    return await asyncio.to_thread(cli.main, [*words, "--database-url", dsn])
+    urls = ["--database-url", dsn, "--owner-url", role_url(dsn, "sofinance_owner")]
+    return await asyncio.to_thread(cli.main, [*words, *urls])
 
 
 async def sign_in(api: Api, email: str, password: str) -> Answer:
