@@ -43,10 +43,47 @@ ALTER FUNCTION public.account_closes_at_zero() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.account_closes_at_zero() IS 'An account is closed only with a zero balance, and never while postings need it by its role.';
 
+-- function: acting_user()
+
+CREATE FUNCTION public.acting_user() RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    p_user_id constant bigint := public.acts_for();
+begin
+    if p_user_id is null then
+        return 0;
+    end if;
+    perform from public.user_session
+    where
+        org_id = current_setting('app.org_id')::bigint
+        and id = nullif(current_setting('app.session_id', true), '')::bigint
+        and user_id = p_user_id and kind <> 'till' and revoked_at is null and expires_at > now();
+    return case when found then p_user_id end;
+end
+$$;
+
+ALTER FUNCTION public.acting_user() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.acting_user() IS 'Who changes access: the user of a live session; null for a key or a PIN, which may not; 0 for the
+service itself, which is nobody and has nothing to give.';
+
+-- function: acts_for()
+
+CREATE FUNCTION public.acts_for() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    RETURN (NULLIF(current_setting('app.user_id'::text, true), ''::text))::bigint;
+
+ALTER FUNCTION public.acts_for() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.acts_for() IS 'For whom this transaction works (app.user_id); null for the service itself.';
+
 -- function: admit(bigint, bigint, bigint, bigint)
 
 CREATE FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) RETURNS void
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
     AS $$
 declare
@@ -68,6 +105,9 @@ begin
                 and revoked_at is null and expires_at > now()
         )
     ) then
+        if p_session_id is not null then
+            perform set_config('app.session_id', p_session_id::text, true);
+        end if;
         return;
     end if;
     raise exception using errcode = 'SF401', message = 'what the caller may do has changed';
@@ -78,6 +118,228 @@ ALTER FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigi
 
 COMMENT ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) IS 'Lets a request in under what its worker remembers of the caller; raises SF401 when the user, the
 session or the key has changed since, and the worker asks anew.';
+
+-- function: api_key_of_oneself()
+
+CREATE FUNCTION public.api_key_of_oneself() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if not public.is_access_free() and new.user_id is distinct from public.acting_user() then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the key is somebody else''s';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.api_key_of_oneself() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.api_key_of_oneself() IS 'Refuses to make a key that acts for somebody else.';
+
+-- function: api_key_within_own_access()
+
+CREATE FUNCTION public.api_key_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    lacking text[];
+    foreign_ids bigint[];
+begin
+    if public.is_access_free() then
+        return null;
+    end if;
+    lacking := array(
+        select unnest(new.permissions)
+        except select public.effective_permissions(new.user_id)
+        order by 1
+    );
+    foreign_ids := array(
+        select asked.id
+        from public.app_user as own, unnest(new.branch_ids) as asked (id)
+        where
+            own.org_id = new.org_id and own.id = new.user_id
+            and not exists (
+                select from public.branch
+                where
+                    org_id = new.org_id and id = asked.id
+                    and (own.all_branches or exists (
+                        select from public.user_branch
+                        where
+                            org_id = new.org_id and user_id = new.user_id
+                            and branch_id = asked.id
+                    ))
+            )
+        order by 1
+    );
+    if cardinality(lacking) > 0 or cardinality(foreign_ids) > 0 then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the key may more than its user',
+            detail = json_build_object('permissions', lacking, 'branch_ids', foreign_ids)::text;
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.api_key_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.api_key_within_own_access() IS 'Refuses a key with a permission or a branch that its user lacks.';
+
+-- function: app_user_access_not_by_oneself()
+
+CREATE FUNCTION public.app_user_access_not_by_oneself() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if new.id = public.acts_for() and not public.is_access_free() then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'it is the caller''s own';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_access_not_by_oneself() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_access_not_by_oneself() IS 'Refuses to change one''s own role, branches or whether one is active.';
+
+-- function: app_user_admin_by_admin()
+
+CREATE FUNCTION public.app_user_admin_by_admin() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if
+        'ADMIN' in (new.role, case when tg_op = 'UPDATE' then old.role end)
+        and new.id <> public.acts_for() and not public.is_access_free()
+        and not exists (
+            select from public.app_user
+            where org_id = new.org_id and id = public.acting_user() and role = 'ADMIN'
+        )
+    then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the caller is no administrator';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_admin_by_admin() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_admin_by_admin() IS 'Refuses to make or change an administrator to everybody but administrators.';
+
+-- function: app_user_changed_in_session()
+
+CREATE FUNCTION public.app_user_changed_in_session() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if
+        not public.is_access_free() and public.acting_user() is null
+        and (tg_op = 'INSERT' or new.id <> public.acts_for() or old.email <> new.email)
+    then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the caller is in no session';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_changed_in_session() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_changed_in_session() IS 'Refuses to make or change users to API keys and to who signed in by PIN.';
+
+-- function: app_user_disabled_ends()
+
+CREATE FUNCTION public.app_user_disabled_ends() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    update public.user_session set revoked_at = now(), revoked_why = 'disabled'
+    where org_id = new.org_id and user_id = new.id and revoked_at is null;
+    update public.api_key set revoked_at = now()
+    where org_id = new.org_id and user_id = new.id and revoked_at is null;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_disabled_ends() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_disabled_ends() IS 'Ends the sessions and the keys of a user who is disabled.';
+
+-- function: app_user_keeps_an_admin()
+
+CREATE FUNCTION public.app_user_keeps_an_admin() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    -- Written, not just locked: so whoever works on an older view of the table fails, too.
+    update public.org_role set updated_at = now()
+    where org_id = new.org_id and name = 'ADMIN';
+    if not exists (
+        select from public.app_user where org_id = new.org_id and role = 'ADMIN' and is_active
+    ) then
+        raise exception using
+            errcode = 'check_violation', constraint = tg_name, table = tg_table_name,
+            message = 'there would be no administrator';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_keeps_an_admin() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_keeps_an_admin() IS 'Refuses to take the last active administrator away; one such change of an organisation at a time.';
+
+-- function: app_user_within_own_access()
+
+CREATE FUNCTION public.app_user_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    actor constant bigint := public.acting_user();
+begin
+    if new.id = public.acts_for() or public.is_access_free() then
+        return null;
+    end if;
+    if
+        actor = 0 and tg_op = 'UPDATE' and new.role = old.role
+        and new.all_branches <= old.all_branches and new.is_active <= old.is_active
+        and new.email = old.email and new.password_hash = old.password_hash
+    then
+        return null;
+    end if;
+    if
+        public.is_within_access(actor, new.id, new.role, new.all_branches)
+        and (
+            tg_op = 'INSERT'
+            or public.is_within_access(actor, old.id, old.role, old.all_branches)
+        )
+    then
+        return null;
+    end if;
+    raise exception using
+        errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+        message = 'the user has more than the caller';
+end
+$$;
+
+ALTER FUNCTION public.app_user_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_within_own_access() IS 'Refuses to make or change a user who has, or had, a permission or a branch that the caller lacks.';
 
 -- table: job_runner
 
@@ -116,6 +378,26 @@ END;
 ALTER FUNCTION public.beat_runner(p_name text, p_version text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.beat_runner(p_name text, p_version text) IS 'Shows that a worker lives.';
+
+-- function: changed_in_session()
+
+CREATE FUNCTION public.changed_in_session() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if not public.is_access_free() and public.acting_user() is null then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the caller is in no session';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.changed_in_session() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.changed_in_session() IS 'Refuses a change of access to API keys and to who signed in by PIN; named after its trigger.';
 
 -- function: claim_job(text, text[])
 
@@ -575,6 +857,52 @@ ALTER FUNCTION public.end_sessions_of_till() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.end_sessions_of_till() IS 'Ends the sessions on a till when its pairing ends.';
 
+-- function: ended_within_own_access()
+
+CREATE FUNCTION public.ended_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if
+        new.user_id <> public.acts_for() and not public.is_access_free()
+        and not public.may_change_user(new.user_id)
+    then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the user has more than the caller';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.ended_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.ended_within_own_access() IS 'Refuses to end sessions and keys of users who have more than the caller; named after its trigger.';
+
+-- function: ends_for_good()
+
+CREATE FUNCTION public.ends_for_good() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    if
+        new.expires_at > old.expires_at
+        or old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at
+    then
+        raise exception using
+            errcode = 'check_violation', constraint = tg_name, table = tg_table_name,
+            message = 'its end cannot be undone';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.ends_for_good() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.ends_for_good() IS 'Refuses to prolong a session or a key, or to undo its end; named after its trigger.';
+
 -- table: sign_in_address
 
 CREATE TABLE public.sign_in_address (
@@ -824,6 +1152,25 @@ ALTER FUNCTION public.goods_receipt_total_matches_lines() OWNER TO sofinance_own
 
 COMMENT ON FUNCTION public.goods_receipt_total_matches_lines() IS 'At commit: every slot of a goods receipt is filled and its total is the sum of its lines.';
 
+-- function: is_access_free()
+
+CREATE FUNCTION public.is_access_free() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    return pg_has_role(current_user, 'sofinance_owner', 'member') or exists (
+        select from public.organisation
+        where org_id = current_setting('app.org_id')::bigint and created_at = now()
+    );
+end
+$$;
+
+ALTER FUNCTION public.is_access_free() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.is_access_free() IS 'Says whether access rules do not bind: the owner of the schema is at work, or the organisation is
+made in this very transaction.';
+
 -- function: is_branch_seen(bigint)
 
 CREATE FUNCTION public.is_branch_seen(branch_id bigint) RETURNS boolean
@@ -850,6 +1197,70 @@ $$;
 ALTER FUNCTION public.is_final() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.is_final() IS 'Refuses UPDATE, DELETE and TRUNCATE, whoever asks; the rule is named <table>_is_final.';
+
+-- function: permissions_with(bigint, text)
+
+CREATE FUNCTION public.permissions_with(p_user_id bigint, p_role text) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ SELECT known.name
+    FROM (((public.permission known
+      LEFT JOIN public.user_permission own ON (((own.org_id = (current_setting('app.org_id'::text))::bigint) AND (own.user_id = permissions_with.p_user_id) AND (known.name = own.permission))))
+      LEFT JOIN public.role_grant granted ON (((granted.org_id = (current_setting('app.org_id'::text))::bigint) AND (granted.role = permissions_with.p_role) AND (known.name = granted.permission))))
+      LEFT JOIN public.role_permission built_in ON (((built_in.role = permissions_with.p_role) AND (known.name = built_in.permission))))
+   WHERE ((permissions_with.p_role = 'ADMIN'::text) OR COALESCE((own.effect = 'ALLOW'::text), (granted.effect = 'ALLOW'::text), (built_in.role IS NOT NULL)));
+END;
+
+ALTER FUNCTION public.permissions_with(p_user_id bigint, p_role text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) IS 'What a user would be allowed in a role; without a user, what the role allows.';
+
+-- table: user_branch
+
+CREATE TABLE public.user_branch (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    branch_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.user_branch FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_branch OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_branch IS 'The branches in which a user sees and acts.';
+
+COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
+
+-- function: is_within_access(bigint, bigint, text, boolean)
+
+CREATE FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ SELECT (EXISTS ( SELECT
+            FROM public.app_user actor
+           WHERE ((actor.org_id = (current_setting('app.org_id'::text))::bigint) AND (actor.id = is_within_access.p_actor_id) AND ((actor.role = 'ADMIN'::text) OR (is_within_access.p_role <> 'ADMIN'::text)) AND (actor.all_branches OR (NOT is_within_access.p_all_branches)) AND (actor.all_branches OR (NOT (EXISTS ( SELECT theirs.branch_id
+                    FROM public.user_branch theirs
+                   WHERE ((theirs.org_id = actor.org_id) AND (theirs.user_id = is_within_access.p_user_id))
+                 EXCEPT
+                  SELECT own.branch_id
+                    FROM public.user_branch own
+                   WHERE ((own.org_id = actor.org_id) AND (own.user_id = is_within_access.p_actor_id)))))) AND (NOT (EXISTS ( SELECT theirs.permission
+                    FROM public.permissions_with(is_within_access.p_user_id, is_within_access.p_role) theirs(permission)
+                 EXCEPT
+                  SELECT own.permission
+                    FROM public.effective_permissions(is_within_access.p_actor_id) own(permission))))))) AS "exists";
+END;
+
+ALTER FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) IS 'Says whether somebody has every permission and every branch that a user has, in the role and with
+the branches given.';
 
 -- function: minor_units(character)
 
@@ -1305,6 +1716,26 @@ ALTER FUNCTION public.mark_roll_up() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.mark_roll_up() IS 'Notes the highest entry number below which nothing is under way. Commit at once.';
 
+-- function: may_change_user(bigint)
+
+CREATE FUNCTION public.may_change_user(p_user_id bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    return exists (
+        select from public.app_user
+        where
+            org_id = current_setting('app.org_id')::bigint and id = p_user_id
+            and public.is_within_access(public.acting_user(), id, role, all_branches)
+    );
+end
+$$;
+
+ALTER FUNCTION public.may_change_user(p_user_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.may_change_user(p_user_id bigint) IS 'Says whether who acts has every permission and every branch that a user has.';
+
 -- function: next_due(integer, integer)
 
 CREATE FUNCTION public.next_due(p_every_s integer, p_offset_s integer) RETURNS timestamp with time zone
@@ -1317,6 +1748,31 @@ END;
 ALTER FUNCTION public.next_due(p_every_s integer, p_offset_s integer) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) IS 'The next moment after now that is a multiple of an interval and an offset (UTC).';
+
+-- function: not_of_oneself()
+
+CREATE FUNCTION public.not_of_oneself() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if
+        not public.is_access_free() and public.acts_for() in (
+            case when tg_op <> 'INSERT' then old.user_id end,
+            case when tg_op <> 'DELETE' then new.user_id end
+        )
+    then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'it is the caller''s own';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.not_of_oneself() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.not_of_oneself() IS 'Refuses a change of the caller''s own access; named after its trigger.';
 
 -- function: open_period(bigint, date)
 
@@ -2182,6 +2638,72 @@ ALTER FUNCTION public.renew_job(p_name text, p_claim_no bigint) OWNER TO sofinan
 
 COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a sign of life; nothing when the claim is no longer the job''s.';
 
+-- function: role_grant_not_of_own_role()
+
+CREATE FUNCTION public.role_grant_not_of_own_role() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if not public.is_access_free() and exists (
+        select from public.app_user
+        where
+            org_id = current_setting('app.org_id')::bigint and id = public.acts_for()
+            and role in (
+                case when tg_op <> 'INSERT' then old.role end,
+                case when tg_op <> 'DELETE' then new.role end
+            )
+    ) then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'it is the caller''s own role';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.role_grant_not_of_own_role() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.role_grant_not_of_own_role() IS 'Refuses to change what the caller''s own role may do.';
+
+-- function: role_grant_within_own_access()
+
+CREATE FUNCTION public.role_grant_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    actor constant bigint := public.acting_user();
+    was constant text := case when tg_op <> 'INSERT' then old.effect end;
+    becomes constant text := case when tg_op <> 'DELETE' then new.effect end;
+    p_role constant text := case when tg_op = 'DELETE' then old.role else new.role end;
+    p_permission constant text := case
+        when tg_op = 'DELETE' then old.permission else new.permission
+    end;
+begin
+    if public.is_access_free() or (
+        actor = 0 and was is distinct from 'DENY' and becomes is distinct from 'ALLOW'
+    ) then
+        return null;
+    end if;
+    -- A role reaches into every branch, so who changes one has them all.
+    if
+        p_permission in (select public.effective_permissions(actor))
+        and public.is_within_access(actor, null, p_role, true)
+    then
+        return null;
+    end if;
+    raise exception using
+        errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+        message = 'the role has more than the caller',
+        detail = json_build_object('permission', p_permission, 'role', p_role)::text;
+end
+$$;
+
+ALTER FUNCTION public.role_grant_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.role_grant_within_own_access() IS 'Refuses to give a role, or take from it, what the caller lacks, and to change a role that has more.';
+
 -- function: roll_up_balances()
 
 CREATE FUNCTION public.roll_up_balances() RETURNS bigint
@@ -2809,6 +3331,85 @@ ALTER FUNCTION public.till_pairing_code_used_once() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.till_pairing_code_used_once() IS 'Refuses the second use of a pairing code.';
 
+-- function: user_branch_within_own_access()
+
+CREATE FUNCTION public.user_branch_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    actor constant bigint := public.acting_user();
+    p_user_id constant bigint := case when tg_op = 'DELETE' then old.user_id else new.user_id end;
+    p_branch_id constant bigint := case
+        when tg_op = 'DELETE' then old.branch_id else new.branch_id
+    end;
+begin
+    if public.is_access_free() or (actor = 0 and tg_op = 'DELETE') then
+        return null;
+    end if;
+    if
+        public.may_change_user(p_user_id) and exists (
+            select from public.app_user as own
+            where
+                own.org_id = current_setting('app.org_id')::bigint and own.id = actor
+                and (
+                    own.all_branches or exists (
+                        select from public.user_branch
+                        where
+                            org_id = own.org_id and user_id = actor and branch_id = p_branch_id
+                    )
+                )
+        )
+    then
+        return null;
+    end if;
+    raise exception using
+        errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+        message = 'the caller lacks the branch, or has less than the user';
+end
+$$;
+
+ALTER FUNCTION public.user_branch_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.user_branch_within_own_access() IS 'Refuses to give or take a branch that the caller lacks, and to change a user who has more.';
+
+-- function: user_permission_within_own_access()
+
+CREATE FUNCTION public.user_permission_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    actor constant bigint := public.acting_user();
+    was constant text := case when tg_op <> 'INSERT' then old.effect end;
+    becomes constant text := case when tg_op <> 'DELETE' then new.effect end;
+    p_user_id constant bigint := case when tg_op = 'DELETE' then old.user_id else new.user_id end;
+    p_permission constant text := case
+        when tg_op = 'DELETE' then old.permission else new.permission
+    end;
+begin
+    if public.is_access_free() or (
+        actor = 0 and was is distinct from 'DENY' and becomes is distinct from 'ALLOW'
+    ) then
+        return null;
+    end if;
+    if
+        p_permission in (select public.effective_permissions(actor))
+        and public.may_change_user(p_user_id)
+    then
+        return null;
+    end if;
+    raise exception using
+        errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+        message = 'the caller lacks the permission, or has less than the user',
+        detail = json_build_object('permission', p_permission)::text;
+end
+$$;
+
+ALTER FUNCTION public.user_permission_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.user_permission_within_own_access() IS 'Refuses to give or take a permission that the caller lacks, and to change a user who has more.';
+
 -- function: user_session_till_paired()
 
 CREATE FUNCTION public.user_session_till_paired() RETURNS trigger
@@ -3145,6 +3746,7 @@ CREATE TABLE public.api_key (
     expires_at timestamp with time zone NOT NULL,
     last_used_on date,
     revoked_at timestamp with time zone,
+    replaces bigint,
     CONSTRAINT api_key_branches_bounded CHECK (((cardinality(branch_ids) >= 1) AND (cardinality(branch_ids) <= 1000))),
     CONSTRAINT api_key_ends CHECK (((expires_at > created_at) AND (expires_at <= (created_at + '366 days'::interval)))),
     CONSTRAINT api_key_has_permissions CHECK (((cardinality(permissions) >= 1) AND (cardinality(permissions) <= 200))),
@@ -3179,6 +3781,8 @@ COMMENT ON COLUMN public.api_key.expires_at IS 'When it ends: at most 366 days a
 COMMENT ON COLUMN public.api_key.last_used_on IS 'The last day on which it was seen (UTC).';
 
 COMMENT ON COLUMN public.api_key.revoked_at IS 'When it was ended early (server time).';
+
+COMMENT ON COLUMN public.api_key.replaces IS 'The key in whose place it was made, when that was rotated.';
 
 COMMENT ON CONSTRAINT api_key_branches_bounded ON public.api_key IS 'A key is for all branches or for 1 to 1,000.';
 
@@ -3928,6 +4532,7 @@ CREATE TABLE public.org_role (
     is_built_in boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     CONSTRAINT org_role_built_in_is_known CHECK ((is_built_in = (name = ANY (ARRAY['ADMIN'::text, 'MANAGER'::text, 'CASHIER'::text, 'INVENTORY_CLERK'::text, 'ACCOUNTANT'::text])))),
     CONSTRAINT org_role_description_not_long CHECK ((length(description) <= 200)),
     CONSTRAINT org_role_name_form CHECK ((name ~ '^[A-Z][A-Z0-9_]{1,39}$'::text))
@@ -3950,6 +4555,8 @@ COMMENT ON COLUMN public.org_role.is_built_in IS 'True: every organisation has i
 COMMENT ON COLUMN public.org_role.created_at IS 'When it was created (server time).';
 
 COMMENT ON COLUMN public.org_role.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.org_role.version IS 'How often it was changed, from 1; in the ETag.';
 
 COMMENT ON CONSTRAINT org_role_built_in_is_known ON public.org_role IS 'ADMIN, MANAGER, CASHIER, INVENTORY_CLERK and ACCOUNTANT are built in, no other role is.';
 
@@ -4918,26 +5525,6 @@ COMMENT ON CONSTRAINT till_pairing_code_is_digest ON public.till_pairing_code IS
 
 COMMENT ON CONSTRAINT till_pairing_code_short_lived ON public.till_pairing_code IS 'A pairing code is good for ten minutes at most.';
 
--- table: user_branch
-
-CREATE TABLE public.user_branch (
-    org_id bigint NOT NULL,
-    user_id bigint NOT NULL,
-    branch_id bigint NOT NULL
-);
-
-ALTER TABLE ONLY public.user_branch FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE public.user_branch OWNER TO sofinance_owner;
-
-COMMENT ON TABLE public.user_branch IS 'The branches in which a user sees and acts.';
-
-COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
-
-COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
-
-COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
-
 -- table: user_pin
 
 CREATE TABLE public.user_pin (
@@ -5618,6 +6205,12 @@ CREATE INDEX api_key_by_user ON public.api_key USING btree (org_id, user_id, id)
 
 COMMENT ON INDEX public.api_key_by_user IS 'The keys of a user.';
 
+-- index: api_key_replaces_once
+
+CREATE UNIQUE INDEX api_key_replaces_once ON public.api_key USING btree (org_id, replaces);
+
+COMMENT ON INDEX public.api_key_replaces_once IS 'This key was rotated already.';
+
 -- index: app_user_by_role
 
 CREATE INDEX app_user_by_role ON public.app_user USING btree (org_id, role);
@@ -5826,11 +6419,47 @@ CREATE TRIGGER accounting_period_version_counted BEFORE UPDATE ON public.account
 
 COMMENT ON TRIGGER accounting_period_version_counted ON public.accounting_period IS 'Counts the version up with each change.';
 
+-- trigger: api_key api_key_changed_in_session
+
+CREATE TRIGGER api_key_changed_in_session AFTER INSERT OR UPDATE OF revoked_at, expires_at ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.changed_in_session();
+
+COMMENT ON TRIGGER api_key_changed_in_session ON public.api_key IS 'Keys are made and ended by somebody who signed in with a password, not with an API key or a PIN.';
+
+-- trigger: api_key api_key_ended_within_own_access
+
+CREATE TRIGGER api_key_ended_within_own_access AFTER UPDATE OF revoked_at, expires_at ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.ended_within_own_access();
+
+COMMENT ON TRIGGER api_key_ended_within_own_access ON public.api_key IS 'You can end keys only of users who have no permission and no branch that you lack.';
+
+-- trigger: api_key api_key_ends_for_good
+
+CREATE TRIGGER api_key_ends_for_good AFTER UPDATE OF revoked_at, expires_at ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.ends_for_good();
+
+COMMENT ON TRIGGER api_key_ends_for_good ON public.api_key IS 'A key that was revoked stays revoked, and none lasts longer than it was made for.';
+
+-- trigger: api_key api_key_of_oneself
+
+CREATE TRIGGER api_key_of_oneself AFTER INSERT ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.api_key_of_oneself();
+
+COMMENT ON TRIGGER api_key_of_oneself ON public.api_key IS 'Everybody makes keys for themselves only.';
+
+-- trigger: api_key api_key_within_own_access
+
+CREATE TRIGGER api_key_within_own_access AFTER INSERT ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.api_key_within_own_access();
+
+COMMENT ON TRIGGER api_key_within_own_access ON public.api_key IS 'A key has only permissions and branches that you have.';
+
 -- trigger: app_user app_user_access_counted
 
 CREATE TRIGGER app_user_access_counted BEFORE UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.count_user_change();
 
 COMMENT ON TRIGGER app_user_access_counted ON public.app_user IS 'Raises access_version when a user''s role, state, branches or password change.';
+
+-- trigger: app_user app_user_access_not_by_oneself
+
+CREATE TRIGGER app_user_access_not_by_oneself AFTER UPDATE OF role, all_branches, is_active ON public.app_user FOR EACH ROW WHEN ((((old.role IS DISTINCT FROM new.role) OR (old.all_branches IS DISTINCT FROM new.all_branches)) OR (old.is_active IS DISTINCT FROM new.is_active))) EXECUTE FUNCTION public.app_user_access_not_by_oneself();
+
+COMMENT ON TRIGGER app_user_access_not_by_oneself ON public.app_user IS 'Nobody changes their own role or branches, or disables themselves: somebody else does.';
 
 -- trigger: app_user app_user_address_known
 
@@ -5838,11 +6467,41 @@ CREATE TRIGGER app_user_address_known AFTER INSERT OR UPDATE OF email ON public.
 
 COMMENT ON TRIGGER app_user_address_known ON public.app_user IS 'Keeps sign_in_address equal to the users'' addresses.';
 
+-- trigger: app_user app_user_admin_by_admin
+
+CREATE TRIGGER app_user_admin_by_admin AFTER INSERT OR UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.app_user_admin_by_admin();
+
+COMMENT ON TRIGGER app_user_admin_by_admin ON public.app_user IS 'Only an administrator makes or changes an administrator.';
+
+-- trigger: app_user app_user_changed_in_session
+
+CREATE TRIGGER app_user_changed_in_session AFTER INSERT OR UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.app_user_changed_in_session();
+
+COMMENT ON TRIGGER app_user_changed_in_session ON public.app_user IS 'Users are made and changed by somebody who signed in with a password, not with an API key or PIN.';
+
+-- trigger: app_user app_user_disabled_ends
+
+CREATE TRIGGER app_user_disabled_ends AFTER UPDATE OF is_active ON public.app_user FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION public.app_user_disabled_ends();
+
+COMMENT ON TRIGGER app_user_disabled_ends ON public.app_user IS 'Ends the sessions and the keys of a user who is disabled.';
+
+-- trigger: app_user app_user_keeps_an_admin
+
+CREATE TRIGGER app_user_keeps_an_admin AFTER UPDATE OF role, is_active ON public.app_user FOR EACH ROW WHEN (((old.role = 'ADMIN'::text) AND old.is_active AND (NOT ((new.role = 'ADMIN'::text) AND new.is_active)))) EXECUTE FUNCTION public.app_user_keeps_an_admin();
+
+COMMENT ON TRIGGER app_user_keeps_an_admin ON public.app_user IS 'An organisation keeps at least one active administrator.';
+
 -- trigger: app_user app_user_version_counted
 
 CREATE TRIGGER app_user_version_counted BEFORE UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.version_counted();
 
 COMMENT ON TRIGGER app_user_version_counted ON public.app_user IS 'Counts the version up with each change.';
+
+-- trigger: app_user app_user_within_own_access
+
+CREATE TRIGGER app_user_within_own_access AFTER INSERT OR UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.app_user_within_own_access();
+
+COMMENT ON TRIGGER app_user_within_own_access ON public.app_user IS 'You can make and change users only who have no permission and no branch that you lack.';
 
 -- trigger: audit_log audit_log_is_final
 
@@ -5950,6 +6609,18 @@ CREATE TRIGGER org_role_built_in_stays BEFORE DELETE ON public.org_role FOR EACH
 
 COMMENT ON TRIGGER org_role_built_in_stays ON public.org_role IS 'A built-in role cannot be deleted.';
 
+-- trigger: org_role org_role_changed_in_session
+
+CREATE TRIGGER org_role_changed_in_session AFTER INSERT OR DELETE OR UPDATE ON public.org_role FOR EACH ROW EXECUTE FUNCTION public.changed_in_session();
+
+COMMENT ON TRIGGER org_role_changed_in_session ON public.org_role IS 'Roles are changed by somebody who signed in with a password, not with an API key or a PIN.';
+
+-- trigger: org_role org_role_version_counted
+
+CREATE TRIGGER org_role_version_counted BEFORE UPDATE ON public.org_role FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER org_role_version_counted ON public.org_role IS 'Counts the version up with each change.';
+
 -- trigger: organisation organisation_currency_is_fixed
 
 CREATE TRIGGER organisation_currency_is_fixed BEFORE UPDATE ON public.organisation FOR EACH ROW WHEN ((old.base_currency IS DISTINCT FROM new.base_currency)) EXECUTE FUNCTION public.keep_base_currency();
@@ -6018,11 +6689,29 @@ CREATE TRIGGER refresh_token_stays_used BEFORE UPDATE ON public.refresh_token FO
 
 COMMENT ON TRIGGER refresh_token_stays_used ON public.refresh_token IS 'A refresh token that was used stays used.';
 
+-- trigger: role_grant role_grant_changed_in_session
+
+CREATE TRIGGER role_grant_changed_in_session AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.changed_in_session();
+
+COMMENT ON TRIGGER role_grant_changed_in_session ON public.role_grant IS 'Roles are changed by somebody who signed in with a password, not with an API key or PIN.';
+
 -- trigger: role_grant role_grant_counted
 
 CREATE TRIGGER role_grant_counted AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.count_role_change();
 
 COMMENT ON TRIGGER role_grant_counted ON public.role_grant IS 'Raises access_version of everybody in the role whose permissions change.';
+
+-- trigger: role_grant role_grant_not_of_own_role
+
+CREATE TRIGGER role_grant_not_of_own_role AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.role_grant_not_of_own_role();
+
+COMMENT ON TRIGGER role_grant_not_of_own_role ON public.role_grant IS 'Nobody changes what their own role may do.';
+
+-- trigger: role_grant role_grant_within_own_access
+
+CREATE TRIGGER role_grant_within_own_access AFTER INSERT OR DELETE OR UPDATE ON public.role_grant FOR EACH ROW EXECUTE FUNCTION public.role_grant_within_own_access();
+
+COMMENT ON TRIGGER role_grant_within_own_access ON public.role_grant IS 'You can change only permissions that you have, of roles that have none that you lack.';
 
 -- trigger: sale sale_at_its_till
 
@@ -6138,17 +6827,65 @@ CREATE TRIGGER till_version_counted BEFORE UPDATE ON public.till FOR EACH ROW WH
 
 COMMENT ON TRIGGER till_version_counted ON public.till IS 'Counts the version up with each change.';
 
+-- trigger: user_branch user_branch_changed_in_session
+
+CREATE TRIGGER user_branch_changed_in_session AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.changed_in_session();
+
+COMMENT ON TRIGGER user_branch_changed_in_session ON public.user_branch IS 'Branches are given by somebody who signed in with a password, not with an API key or a PIN.';
+
 -- trigger: user_branch user_branch_counted
 
 CREATE TRIGGER user_branch_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
 
 COMMENT ON TRIGGER user_branch_counted ON public.user_branch IS 'Raises access_version of the user whose branches change.';
 
+-- trigger: user_branch user_branch_not_of_oneself
+
+CREATE TRIGGER user_branch_not_of_oneself AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.not_of_oneself();
+
+COMMENT ON TRIGGER user_branch_not_of_oneself ON public.user_branch IS 'Nobody changes their own branches.';
+
+-- trigger: user_branch user_branch_within_own_access
+
+CREATE TRIGGER user_branch_within_own_access AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.user_branch_within_own_access();
+
+COMMENT ON TRIGGER user_branch_within_own_access ON public.user_branch IS 'You can give and take only branches that you have, of users who have nothing that you lack.';
+
+-- trigger: user_permission user_permission_changed_in_session
+
+CREATE TRIGGER user_permission_changed_in_session AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.changed_in_session();
+
+COMMENT ON TRIGGER user_permission_changed_in_session ON public.user_permission IS 'Permissions are given by somebody who signed in with a password, not with an API key or a PIN.';
+
 -- trigger: user_permission user_permission_counted
 
 CREATE TRIGGER user_permission_counted AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.count_access_change();
 
 COMMENT ON TRIGGER user_permission_counted ON public.user_permission IS 'Raises access_version of the user whose permissions change.';
+
+-- trigger: user_permission user_permission_not_of_oneself
+
+CREATE TRIGGER user_permission_not_of_oneself AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.not_of_oneself();
+
+COMMENT ON TRIGGER user_permission_not_of_oneself ON public.user_permission IS 'Nobody changes their own permissions.';
+
+-- trigger: user_permission user_permission_within_own_access
+
+CREATE TRIGGER user_permission_within_own_access AFTER INSERT OR DELETE OR UPDATE ON public.user_permission FOR EACH ROW EXECUTE FUNCTION public.user_permission_within_own_access();
+
+COMMENT ON TRIGGER user_permission_within_own_access ON public.user_permission IS 'You can change only permissions that you have, of users who have none that you lack.';
+
+-- trigger: user_session user_session_ended_within_own_access
+
+CREATE TRIGGER user_session_ended_within_own_access AFTER UPDATE OF revoked_at ON public.user_session FOR EACH ROW WHEN ((new.revoked_why = 'administrator'::text)) EXECUTE FUNCTION public.ended_within_own_access();
+
+COMMENT ON TRIGGER user_session_ended_within_own_access ON public.user_session IS 'You can end sessions only of users who have no permission and no branch that you lack.';
+
+-- trigger: user_session user_session_ends_for_good
+
+CREATE TRIGGER user_session_ends_for_good AFTER UPDATE OF revoked_at, expires_at ON public.user_session FOR EACH ROW EXECUTE FUNCTION public.ends_for_good();
+
+COMMENT ON TRIGGER user_session_ends_for_good ON public.user_session IS 'A session that was ended stays ended, and none lasts longer than it was made for.';
 
 -- trigger: user_session user_session_is_kept
 
@@ -6226,6 +6963,13 @@ ALTER TABLE ONLY public.accounting_period
     ADD CONSTRAINT accounting_period_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
 
 COMMENT ON CONSTRAINT accounting_period_organisation_known ON public.accounting_period IS 'There is no such organisation.';
+
+-- fk constraint: api_key api_key_replaces_known
+
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_replaces_known FOREIGN KEY (org_id, replaces) REFERENCES public.api_key(org_id, id);
+
+COMMENT ON CONSTRAINT api_key_replaces_known ON public.api_key IS 'There is no such key to replace.';
 
 -- fk constraint: api_key api_key_user_known
 
@@ -7078,8 +7822,30 @@ GRANT USAGE ON SCHEMA public TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.account_closes_at_zero() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.acting_user() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.acting_user() TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.acts_for() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.acts_for() TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.api_key_of_oneself() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.api_key_within_own_access() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_access_not_by_oneself() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_admin_by_admin() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_changed_in_session() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_disabled_ends() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_keeps_an_admin() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_within_own_access() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.job_runner TO sofinance_readonly;
 GRANT SELECT ON TABLE public.job_runner TO sofinance_backup;
@@ -7087,6 +7853,8 @@ GRANT SELECT ON TABLE public.job_runner TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.beat_runner(p_name text, p_version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.beat_runner(p_name text, p_version text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.changed_in_session() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) TO sofinance_app;
@@ -7185,6 +7953,10 @@ GRANT ALL ON FUNCTION public.effective_permissions(p_user_id bigint) TO sofinanc
 
 REVOKE ALL ON FUNCTION public.end_sessions_of_till() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.ended_within_own_access() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.ends_for_good() FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.find_sign_in(address text) FROM PUBLIC;
@@ -7202,10 +7974,23 @@ REVOKE ALL ON FUNCTION public.goods_receipt_stock_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.goods_receipt_total_matches_lines() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.is_access_free() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.is_access_free() TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.is_branch_seen(branch_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.is_branch_seen(branch_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.is_final() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) TO sofinance_app;
+
+GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
+GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
+GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.minor_units(currency character) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.minor_units(currency character) TO sofinance_app;
@@ -7250,7 +8035,12 @@ GRANT ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) TO sofinance_app;
 REVOKE ALL ON FUNCTION public.mark_roll_up() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.mark_roll_up() TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.may_change_user(p_user_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.may_change_user(p_user_id bigint) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.not_of_oneself() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) TO sofinance_app;
@@ -7291,6 +8081,10 @@ GRANT SELECT ON TABLE public.job TO sofinance_app;
 REVOKE ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.role_grant_not_of_own_role() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.role_grant_within_own_access() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.roll_up_balances() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.roll_up_balances() TO sofinance_app;
 
@@ -7326,6 +8120,10 @@ REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.till_credential_revoked_stays() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.till_pairing_code_used_once() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.user_branch_within_own_access() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.user_permission_within_own_access() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.user_session_till_paired() FROM PUBLIC;
 
@@ -7398,7 +8196,7 @@ GRANT SELECT(user_id) ON TABLE public.api_key TO sofinance_readonly;
 GRANT INSERT(name) ON TABLE public.api_key TO sofinance_app;
 GRANT SELECT(name) ON TABLE public.api_key TO sofinance_readonly;
 
-GRANT INSERT(secret_hash),UPDATE(secret_hash) ON TABLE public.api_key TO sofinance_app;
+GRANT INSERT(secret_hash) ON TABLE public.api_key TO sofinance_app;
 
 GRANT INSERT(permissions) ON TABLE public.api_key TO sofinance_app;
 GRANT SELECT(permissions) ON TABLE public.api_key TO sofinance_readonly;
@@ -7416,6 +8214,9 @@ GRANT SELECT(last_used_on) ON TABLE public.api_key TO sofinance_readonly;
 
 GRANT UPDATE(revoked_at) ON TABLE public.api_key TO sofinance_app;
 GRANT SELECT(revoked_at) ON TABLE public.api_key TO sofinance_readonly;
+
+GRANT INSERT(replaces) ON TABLE public.api_key TO sofinance_app;
+GRANT SELECT(replaces) ON TABLE public.api_key TO sofinance_readonly;
 
 GRANT SELECT ON SEQUENCE public.api_key_id_seq TO sofinance_backup;
 
@@ -7962,10 +8763,6 @@ GRANT SELECT(expires_at) ON TABLE public.till_pairing_code TO sofinance_readonly
 
 GRANT UPDATE(used_at) ON TABLE public.till_pairing_code TO sofinance_app;
 GRANT SELECT(used_at) ON TABLE public.till_pairing_code TO sofinance_readonly;
-
-GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
-GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
-GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
 
 GRANT SELECT ON TABLE public.user_pin TO sofinance_backup;
 GRANT SELECT ON TABLE public.user_pin TO sofinance_app;
