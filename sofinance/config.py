@@ -165,6 +165,16 @@ class Settings:
         "`#token=...`. Without it the mail has the token alone.",
         example="https://office.example.com/new-password",
     )  # fmt: skip
+    sign_up_enabled: bool = setting(
+        False, "Let anybody found an organisation by POST /sign-up; needs DATA_ENCRYPTION_KEY."
+    )
+    sign_up_minutes: int = setting(
+        60, "How long a link to sign up is good.", unit="minutes", low=5, high=1_440
+    )
+    sign_up_url: str = setting(
+        "", "Your page on which one signs up; the link in the mail is this and `#token=...`. "
+        "Without it the mail has the token alone.", example="https://office.example.com/welcome",
+    )  # fmt: skip
     mfa_required_roles: str = setting(
         "", "Roles that must use a second factor, with commas between; until they have enrolled "
         "one they may do nothing else.", example="ADMIN,MANAGER",

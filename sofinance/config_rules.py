@@ -19,9 +19,15 @@ GUESSES = frozenset({
 
 
 def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
-    """Yield what production does not start with, because it would let others in."""
+    """Yield what is not started with, because it would not work or would let others in."""
+    if value("sign_up_enabled") and not value("data_encryption_key"):
+        yield "DATA_ENCRYPTION_KEY is missing: SIGN_UP_ENABLED seals its links with it."
     if value("environment") != PRODUCTION:
         return
+    if value("sign_up_enabled") and value("captcha_mode") == "off":
+        yield "CAPTCHA_MODE is off: with SIGN_UP_ENABLED machines would sign up."
+    if value("sign_up_enabled") and not value("smtp_host"):
+        yield "SMTP_HOST is missing: SIGN_UP_ENABLED sends its links by mail."
     yield from _open_doors(value)
     yield from _believed_proxies(value)
 

@@ -28,5 +28,7 @@ PUBLIC_ROUTES = {
     "POST /api/v1/auth/refresh": "takes a refresh token",
     "POST /api/v1/auth/till": "signs in on a till, by its credential and a PIN",
     "POST /api/v1/auth/token": "signs in, for OAuth2 tools",
+    "POST /api/v1/sign-up": "sends a mail; only with SIGN_UP_ENABLED, with a captcha, if there is",
+    "POST /api/v1/sign-up/confirm": "takes the token of a mail; only with SIGN_UP_ENABLED",
     "POST /api/v1/tills/pair": "takes the one-time code that somebody made for the till",
 }

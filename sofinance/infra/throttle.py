@@ -43,18 +43,36 @@ FAMILIAR = Policy("familiar", 30 * DAY_US, 1, is_strict=True)
 MAILS = Policy.per_minute("mails_asked_for", 1, 10, is_strict=True)
 
 
-async def mail_asked_for(limiter: Limiter, ip: str | None) -> None:
+# Mails to one address that nobody has an account with, whoever asks for them.
+MAILS_TO = Policy("mails_to", DAY_US // 6, 3, is_strict=True)
+
+
+async def mail_asked_for(limiter: Limiter, ip: str | None, *, to: str | None = None) -> None:
     """Charge a mail to the address that asks for it; raises rate_limited (429).
 
     Whether there is anybody to write to makes no difference. How many one person is sent is
-    for the database to limit.
+    for the database to limit, or, where strangers are written to, for `to`, their mail address.
     """
-    charge = Charge(f"{TAG}mails:{network_of(ip)}", MAILS)
-    if limiter.is_enabled:
-        is_allowed, (debt_us,) = await limiter.take([charge])
-        if not is_allowed:
-            metrics.count_admission(MAILS.name, "throttle", "refused")
-            raise refusal([(MAILS, debt_us)])
+    charges = [Charge(f"{TAG}mails:{network_of(ip)}", MAILS)]
+    if to is not None:
+        charges.append(Charge(f"{TAG}to:{_name_of(to)}", MAILS_TO))
+    if not limiter.is_enabled:
+        return
+    is_allowed, debts_us = await limiter.take(charges)
+    if not is_allowed:
+        violated = [
+            (charge.policy, debt_us)
+            for charge, debt_us in zip(charges, debts_us, strict=True)
+            if charge.policy.wait_us(debt_us)
+        ]
+        for policy, _ in violated:
+            metrics.count_admission(policy.name, "throttle", "refused")
+        raise refusal(violated)
+
+
+def _name_of(account: str) -> str:
+    """Return what stands for an account in keys: no address is read from them."""
+    return hashlib.sha256(account.strip().casefold().encode("utf-8", "replace")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ async def attempt(
     `everywhere` is what may be tried at it from all addresses together.
     A guess that turns out right is told by `succeeded`; one that is wrong needs nothing more.
     """
-    name = hashlib.sha256(account.strip().casefold().encode("utf-8", "replace")).hexdigest()[:32]
+    name = _name_of(account)
     place = network_of(ip)
     pair = Charge(f"{TAG}pair:{name}:{place}", ACCOUNT_AND_ADDRESS)
     account_wide = Charge(f"{TAG}account:{name}", everywhere)
