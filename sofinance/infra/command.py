@@ -17,6 +17,9 @@ EXIT_FAILED = 1  # the thing asked for did not hold: `verify` found a broken rec
 EXIT_USAGE = 2  # an argument or a setting is wrong; nothing was tried
 EXIT_CANNOT_RUN = 3  # the surroundings do not allow it: no database, port in use, no right
 
+# Work on a whole ledger takes longer than a request may.
+STATEMENT_TIMEOUT_MS = 3_600_000
+
 
 class SetupError(Exception):
     """Something a person must put right first: a clear sentence and an exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -17,6 +18,7 @@ from sofinance.infra.command import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from sofinance.config import Settings
 
@@ -53,10 +55,14 @@ def url_of(taken: socket.socket) -> str:
 
 
 async def serve(
-    settings: Settings, taken: socket.socket, ready: Callable[[], Awaitable[None]]
+    settings: Settings,
+    taken: socket.socket,
+    ready: Callable[[], Awaitable[None]],
+    beside: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
     """Answer requests until a signal; ``ready`` is awaited once the first can be answered.
 
+    What is `beside` is entered before that, and left after the signal.
     On a signal no new connection is taken, requests that have begun are answered, then the pool
     is closed. A second signal stops at once.
     """
@@ -76,8 +82,9 @@ async def serve(
         await web.SockSite(runner, taken, backlog=BACKLOG).start()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
-        await _first(ready(), stopped.wait())
-        await stopped.wait()
+        async with beside or contextlib.nullcontext():
+            await _first(ready(), stopped.wait())
+            await stopped.wait()
     finally:
         await runner.cleanup()
 

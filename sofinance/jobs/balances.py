@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from sofinance import queries as q
-from sofinance.infra.command import SetupError
+from sofinance.infra.command import STATEMENT_TIMEOUT_MS, SetupError
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
 
-# Work on a whole ledger takes longer than a request may.
-STATEMENT_TIMEOUT_MS = 3_600_000
 # Marking waits until no posting is under way, and postings that come meanwhile queue behind it: so
 # it waits for moments only, and comes back.
 MARK_LOCK_TIMEOUT_MS = 200

@@ -13,19 +13,21 @@ import logging
 import os
 import secrets
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from sofinance import __version__
 from sofinance import queries as q
-from sofinance.infra.db import Mode
+from sofinance.infra.command import STATEMENT_TIMEOUT_MS
+from sofinance.infra.db import Database, Mode
 from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from sofinance.infra.db import Database
+    from sofinance.config import Settings
     from sofinance.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,45 @@ POLL_S = 1.0
 BEAT_S = 5.0
 # Jobs that one worker runs at once: a long one does not keep the others waiting.
 RUNNING_COUNT_MAX = 4
+# A connection for each job at work, one for claims and leases, one for signs of life.
+POOL_SIZE = RUNNING_COUNT_MAX + 2
 # What runs when the worker is told to stop may end in this time; then it is broken off.
 STOP_TIMEOUT_S = 20
 # How often a lease is renewed within its length.
 RENEWALS = 3
 NO_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+@contextlib.asynccontextmanager
+async def at_work(settings: Settings, jobs: Sequence[Job]) -> AsyncGenerator[Worker]:
+    """Yield a worker with a pool of its own, whose jobs are known; it runs when it is told to."""
+    database = Database(
+        replace(
+            settings,
+            database_pool_size=POOL_SIZE,
+            database_statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        )
+    )
+    await database.open()
+    try:
+        worker = Worker(database, jobs)
+        await worker.declare()
+        yield worker
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, jobs: Sequence[Job]) -> AsyncGenerator[None]:
+    """Run jobs in this process for as long as a block runs."""
+    stopping = asyncio.Event()
+    async with at_work(settings, jobs) as worker:
+        run = asyncio.create_task(worker.run(stopping))
+        try:
+            yield
+        finally:
+            stopping.set()
+            await run
 
 
 class Worker:

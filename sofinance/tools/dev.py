@@ -14,6 +14,8 @@ from sofinance.infra import logs, migrate
 from sofinance.infra import serve as server
 from sofinance.infra.command import EXIT_GOOD, data_option
 from sofinance.infra.embedded import SUPERUSER, Server, write_private
+from sofinance.jobs import worker
+from sofinance.jobs.tasks import JOBS
 from sofinance.tools import demo
 
 if TYPE_CHECKING:
@@ -93,7 +95,14 @@ def serve(args: argparse.Namespace, ready: Ready) -> int:
                 data_encryption_key=settings.data_encryption_key or database.data_encryption_key,
             )
             url = server.url_of(taken)
-            server.run(server.serve(settings, taken, lambda: ready(settings, database, url)))
+            server.run(
+                server.serve(
+                    settings,
+                    taken,
+                    lambda: ready(settings, database, url),
+                    beside=worker.running(settings, JOBS),
+                )
+            )
         finally:
             _say(args, "Stopping PostgreSQL")
             database.stop()

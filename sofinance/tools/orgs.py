@@ -24,6 +24,7 @@ from sofinance.infra.command import (
     EXIT_CANNOT_RUN,
     EXIT_GOOD,
     EXIT_USAGE,
+    STATEMENT_TIMEOUT_MS,
     SetupError,
     database_options,
     settings_from,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from sofinance.infra.sql import Connection
 
-# Work on a whole ledger takes longer than a request may.
-STATEMENT_TIMEOUT_MS = 3_600_000
 TAX_PERCENT_MAX = 100
 TAX_DECIMALS_MAX = 4
 CREDIT_LIMIT_MAX = Decimal(10) ** 16

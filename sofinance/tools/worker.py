@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sofinance import queries as q
@@ -18,11 +17,11 @@ from sofinance.infra.command import (
     database_options,
     settings_from,
 )
-from sofinance.infra.db import Database, Mode
+from sofinance.infra.db import Mode
 from sofinance.infra.times import iso
 from sofinance.jobs.tasks import JOBS
-from sofinance.jobs.worker import RUNNING_COUNT_MAX, Worker
-from sofinance.tools.orgs import STATEMENT_TIMEOUT_MS, connected
+from sofinance.jobs.worker import at_work
+from sofinance.tools.orgs import connected
 
 if TYPE_CHECKING:
     import argparse
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from sofinance.jobs import Job
 
-# A connection for each job at work, one for claims and leases, one for signs of life.
-POOL_SIZE = RUNNING_COUNT_MAX + 2
 RUNS_TOLD = 20
 
 
@@ -68,17 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 async def work(args: argparse.Namespace) -> int:
     """Run jobs, until a signal or once."""
-    settings = replace(
-        settings_from(args),
-        database_pool_size=POOL_SIZE,
-        database_statement_timeout_ms=STATEMENT_TIMEOUT_MS,
-    )
+    settings = settings_from(args)
     logs.configure(level=settings.log_level, environment=settings.environment)
-    database = Database(settings)
-    await database.open()
-    try:
-        worker = Worker(database, chosen(args.job))
-        await worker.declare()
+    async with at_work(settings, chosen(args.job)) as worker:
         if args.once:
             return EXIT_GOOD if await worker.run_once() else EXIT_FAILED
         stopping = asyncio.Event()
@@ -86,8 +75,6 @@ async def work(args: argparse.Namespace) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stopping.set)
         await worker.run(stopping)
-    finally:
-        await database.close()
     return EXIT_GOOD
 
 

@@ -234,6 +234,7 @@ def test_dev_serves_from_nothing_and_again_from_what_it_left(dev, data):
         assert conn.execute("select current_user").fetchone() == ("sofinance_app",)
     with psycopg.connect(ready["owner_url"]) as conn:
         assert conn.execute("select current_user").fetchone() == ("sofinance_owner",)
+    assert "job_runner_up 1.0" in get(f"{ready['url']}/metrics").splitlines()
     token = sign_in(ready)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=START_TIMEOUT_S)[0] == ""
