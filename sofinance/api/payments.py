@@ -13,6 +13,14 @@ from sofinance.schemas import NewPayment, Payment
 
 routes = Routes()
 
+PAYMENT_NO_MAX = 32_767  # a smallint: nobody pays a sale in more parts
+
+
+class PaymentQuery(CursorQuery):
+    """Which payments of a sale: they are numbered, and few."""
+
+    cursor = Id(load_default=None, high=PAYMENT_NO_MAX)
+
 
 class PostedPayment(Schema):
     """A payment that has just been posted, and how far the sale is now paid."""
@@ -67,7 +75,7 @@ async def post_payment(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/sales/{id}/payments", permission="payments:read", query=CursorQuery(),
+    "GET", "/sales/{id}/payments", permission="payments:read", query=PaymentQuery(),
     returns=Payments(), report=True,
 )  # fmt: skip
 async def list_payments(call: Call) -> Any:

@@ -12,6 +12,7 @@ from sofinance import queries as q
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Exact, Id, LowerEmail, Money, PageQuery, Quantity, Timestamp
 from sofinance.infra.http import Call, Routes, paged
+from sofinance.rules import money
 from sofinance.schemas import NewPayment, Payment
 
 routes = Routes()
@@ -270,9 +271,9 @@ async def base_currency(call: Call) -> str:
     return str((await q.orgs.get_organisation(call.conn, org_id=call.org_id)).base_currency)
 
 
-def average(total: Decimal, count: int) -> Decimal:
-    """Return the mean, or zero of nothing."""
-    return total / count if count else Decimal(0)
+def average(total: Decimal, count: int, currency: str) -> Decimal:
+    """Return the mean on the currency's smallest unit, or zero of nothing."""
+    return money.quantize(total / count, currency) if count else Decimal(0)
 
 
 @routes.endpoint(
@@ -290,8 +291,7 @@ async def post_sale(call: Call) -> Any:
     branch_id = body["branch_id"] or call.branch_id
     if branch_id is None:
         raise ApiError(
-            "invalid_request", "Say which branch sells: branch_id or X-Branch-Id.", status=422,
-            fields={"branch_id": ["Missing data for required field."]},
+            "branch_required", "Say which branch sells: branch_id or X-Branch-Id.", status=422,
         )  # fmt: skip
     if body["sold_on"] is not None and not call.allows("sales:backdate"):
         raise ApiError(
@@ -367,13 +367,14 @@ async def summarise_sales(call: Call) -> Any:
     sums = await q.sales.summarise_sales(
         call.conn, org_id=call.org_id, branch_id=branch_id, start_date=first, end_date=last
     )
+    currency = await base_currency(call)
     return {
         **sums,
         "range_days": days,
         "period_start": first,
         "period_end": last,
-        "currency": await base_currency(call),
-        "average_sale_value": average(sums.gross_sales_total, sums.sales_count),
+        "currency": currency,
+        "average_sale_value": average(sums.gross_sales_total, sums.sales_count, currency),
     }
 
 
@@ -387,13 +388,14 @@ async def summarise_today(call: Call) -> Any:
     date = await q.branches.get_business_date(call.conn, org_id=call.org_id, branch_id=branch_id)
     key = {"org_id": call.org_id, "branch_id": branch_id, "start_date": date, "end_date": date}
     sums = await q.sales.summarise_sales(call.conn, **key)
+    currency = await base_currency(call)
     return {
         "date": date,
-        "currency": await base_currency(call),
+        "currency": currency,
         "total_sales": sums.sales_count,
         "total_revenue": sums.gross_sales_total,
         "total_discount": sums.discount_total,
-        "average_sale_value": average(sums.gross_sales_total, sums.sales_count),
+        "average_sale_value": average(sums.gross_sales_total, sums.sales_count, currency),
         "top_selling_products": await q.sales.list_top_products(
             call.conn, **key, limit=TOP_PRODUCTS
         ),

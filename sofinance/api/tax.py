@@ -12,13 +12,18 @@ from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
 
+UP_TO_100 = r"^(100(\.0{1,6})?|[0-9]{1,2}(\.[0-9]{1,6})?)$"
+
 
 class NewTaxCode(Schema):
     """How products are taxed; the rate is in percent."""
 
     code = fields.Str(required=True, validate=validate.Length(1, 20))
     name = fields.Str(required=True, validate=validate.Length(1, 100))
-    rate_percent = Exact(required=True, sign="not_negative", validate=validate.Range(max=100))
+    rate_percent = Exact(
+        required=True, sign="not_negative", validate=validate.Range(max=100),
+        metadata={"pattern": UP_TO_100, "minimum": 0, "maximum": 100},
+    )  # fmt: skip
     is_active = fields.Bool(load_default=True)
 
 

@@ -99,8 +99,8 @@ class Quantity(Exact):
 class Id(fields.Integer):
     """The id of a row: a JSON number."""
 
-    def __init__(self, **options: Any) -> None:
-        options["validate"] = validate.Range(1, ID_MAX)
+    def __init__(self, *, high: int = ID_MAX, **options: Any) -> None:
+        options["validate"] = validate.Range(1, high)
         super().__init__(strict=True, **options)
 
 

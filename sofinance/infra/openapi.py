@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import fields
 
 from sofinance import __version__
 from sofinance.infra.described import (
@@ -188,8 +189,8 @@ def admit_numbers(value: Any, schemas: dict[str, Any], seen: set[str]) -> None:
         largest = 10 ** int(digits[1]) - 1 if digits else 0
         is_positive = value["pattern"].startswith("^(?")
         is_signed = value["pattern"].startswith("^-")
-        value["minimum"] = -largest if is_signed else int(is_positive)
-        value["maximum"] = largest
+        value.setdefault("minimum", -largest if is_signed else int(is_positive))
+        value.setdefault("maximum", largest)
         return
     for inner in value.values():
         admit_numbers(inner, schemas, seen)
@@ -327,9 +328,9 @@ def notes(endpoint: Endpoint) -> set[str]:
 def is_versioned(endpoint: Endpoint) -> bool:
     """Say whether what an endpoint returns has a version."""
     schema = endpoint.returns
-    if schema is not None and endpoint.if_match is not None:
-        return True
-    return schema is not None and not isinstance(schema, Paged) and "version" in schema.fields
+    if schema is None or isinstance(schema, Paged) or endpoint.public:
+        return False
+    return endpoint.if_match is not None or isinstance(schema.fields.get("version"), fields.Integer)
 
 
 def is_cursored(endpoint: Endpoint) -> bool:

@@ -1,0 +1,102 @@
+"""What schemathesis needs to know beyond the document; it loads this module by its name.
+
+Requests that end the session which they are sent in are sent by somebody else, keys that name one
+request are sent once, and a check of ours looks at the codes of refusals.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from schemathesis.core.failures import Failure
+
+KEY = "Idempotency-Key"
+KEY_LENGTH_MAX = 255
+# What no schema of JSON can say, field by field: why each may be refused as invalid_request.
+BEYOND_SCHEMA = {
+    "If-Match": "a list of entity tags, whose grammar schemathesis does not always follow",
+    "bucket_days": "ascending numbers",
+    "customer_name": "not beside customer_id",
+    "end": "after start, by so many days",
+    "time_zone": "a name of the IANA database",
+}
+# A sum or a product of well-formed numbers that no column holds.
+OVERFLOW = "A value is out of range or not of its type."
+
+_numbers = itertools.count(1)
+_answers: Counter[int] = Counter()
+
+
+class ShapeRefusedError(Failure):
+    """What the document allows was refused as malformed."""
+
+
+def whole(value: Any) -> Any:
+    """Write 628.0 as 628: the same to JSON Schema, but a float to us, and refused as one."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [whole(inner) for inner in value]
+    return value
+
+
+@schemathesis.hook
+def map_body(_context: Any, body: Any) -> Any:
+    """Send no floats where whole numbers are meant."""
+    return whole(body)
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
+    """Give every request a key of its own, and spare the session that all others need."""
+    headers = case.headers
+    for name, value in (headers or {}).items():
+        if not isinstance(value, str):
+            headers[name] = str(value)  # an id that it found in an answer
+    key = None if headers is None else headers.get(KEY)
+    if isinstance(key, str) and key.isascii() and 0 < len(key) <= KEY_LENGTH_MAX:
+        number = f"{next(_numbers):08x}"
+        headers[KEY] = key[: KEY_LENGTH_MAX - len(number)] + number
+
+
+@schemathesis.hook
+def after_call(_context: Any, _case: Any, response: Any) -> None:
+    """Count the answers, for the test to see that something was really done."""
+    _answers[response.status_code] += 1
+    Path(os.environ["SOFINANCE_ANSWERS"]).write_text(json.dumps(_answers), "utf-8")
+
+
+@schemathesis.check
+def shape_is_accepted(_context: Any, response: Any, case: Any) -> None:
+    """Hold that what the document allows is never refused for its shape."""
+    is_valid = case.meta is not None and case.meta.generation.mode.is_positive
+    if not is_valid or response.status_code != 422:
+        return
+    answered = response.json()
+    error = answered.get("error", answered)
+    if error["code"] != "invalid_request" or error["message"] == OVERFLOW:
+        return
+    if not set(error["details"].get("fields", {"": ""})) <= BEYOND_SCHEMA.keys():
+        raise ShapeRefusedError(
+            operation=case.operation.label, title="Shape refused", message=response.text
+        )
+
+
+def sign_in(url: str, credentials: dict[str, str]) -> str:
+    """Return an access token."""
+    request = urllib.request.Request(  # noqa: S310 - of our own service
+        f"{url}/api/v1/auth/login",
+        data=json.dumps(credentials).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
+        return str(json.load(answer)["data"]["access_token"])
