@@ -44,7 +44,10 @@ class TokenRequest(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    grant_type = fields.Str(required=True, metadata={"description": "password or refresh_token."})
+    grant_type = fields.Str(
+        required=True, validate=validate.Length(1, 100),
+        metadata={"description": "password or refresh_token."},
+    )  # fmt: skip
     username = fields.Str(validate=ADDRESS, metadata={"description": "The address."})
     password = fields.Str(validate=PASSWORD, load_only=True)
     code = fields.Str(load_default=None, validate=CODE, load_only=True, metadata=OF_CODE)

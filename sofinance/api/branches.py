@@ -114,6 +114,7 @@ async def change_branch(call: Call) -> Any:
 )  # fmt: skip
 async def create_till(call: Call) -> Any:
     """Create a till; it begins its own series of receipt numbers."""
+    await q.branches.get_branch(call.conn, org_id=call.org_id, id=call.path["id"])
     return await q.branches.create_till(
         call.conn, org_id=call.org_id, branch_id=call.path["id"], name=call.body["name"]
     )

@@ -25,7 +25,7 @@ ROOT = HERE.parent.parent
 CASE_COUNT_MIN = 2_000
 # Of all answers: otherwise the service was only ever asked what it refuses.
 SUCCESS_SHARE_MIN = 0.2
-RUN_TIMEOUT_S = 420
+RUN_TIMEOUT_S = 600
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
 
 

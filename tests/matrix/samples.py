@@ -1,0 +1,141 @@
+"""One realistic request for each endpoint that somebody has to sign in for.
+
+`:names` stand for rows of the scene (tests/attacks/scene.py), `:unique` for a word that is new each
+time. An endpoint without its line here fails the matrix: adding an endpoint means adding a line.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Sample(NamedTuple):
+    """A request, and how it is answered when an administrator sends it.
+
+    `names` are the rows in its path, in their order. `refused` is the code of a request that is
+    refused by design, whoever sends it. `ends_session` asks for a session of its own.
+    """
+
+    names: tuple[str, ...] = ()
+    body: dict[str, Any] | None = None
+    query: dict[str, str] | None = None
+    refused: tuple[int, str] | None = None
+    ends_session: bool = False
+
+
+def one(name: str, **more: Any) -> Sample:
+    """Return a request about one row."""
+    return Sample((name,), **more)
+
+
+NEW = ":unique"
+FINAL = (409, "journal_entry_is_final")
+RECEIPT_LINE = {"product_id": ":product", "quantity": "1", "unit_cost": "6.00"}
+SALE = {
+    "branch_id": ":branch", "till_id": ":till", "customer_id": ":customer",
+    "items": [{"product_id": ":product", "quantity": "1"}],
+    "payments": [{"amount": "11.00", "account_id": ":cash"}],
+}  # fmt: skip
+ENTRY = {
+    "lines": [
+        {"account_id": ":rent", "debit": "5.00"}, {"account_id": ":cash", "credit": "5.00"},
+    ]
+}  # fmt: skip
+PRODUCT = {
+    "sku": NEW, "name": "Sample", "price": "1.00", "cost": "0.50", "category_id": ":category",
+    "tax_code_id": ":tax_code",
+}  # fmt: skip
+
+SAMPLES: dict[str, Sample] = {
+    # accounts
+    "POST /accounts": Sample(
+        body={"code": NEW, "name": "Rent", "type": "EXPENSE", "branch_id": ":branch"}
+    ),
+    "GET /accounts": Sample(query={"size": "100"}),
+    "GET /accounts/{id}": one("rent"),
+    "PATCH /accounts/{id}": one("wages", body={"code": "6100", "name": "Wages"}),
+    "POST /accounts/{id}/close": one("closed_account"),
+    "GET /accounts/{id}/entries": one("rent"),
+    # admin, audit
+    "POST /admin/break-glass": Sample(body={"reason": "A good reason for it."}),
+    "GET /admin/break-glass": Sample(),
+    "DELETE /admin/break-glass/{id}": one("break_glass"),
+    "GET /audit/logs": Sample(query={"limit": "100"}),
+    "GET /debug/database-stats": Sample(),
+    "GET /debug/version": Sample(),
+    # auth, sessions
+    "GET /auth/me": Sample(),
+    "GET /auth/sessions": Sample(),
+    "DELETE /auth/sessions/{id}": one("spare_session"),
+    "POST /auth/logout": Sample(ends_session=True),
+    "POST /auth/logout-all": Sample(ends_session=True),
+    # branches
+    "POST /branches": Sample(body={"name": NEW}),
+    "GET /branches": Sample(query={"size": "100"}),
+    "GET /branches/{id}": one("branch"),
+    "PUT /branches/{id}": one("branch", body={"name": "MARK-branch"}),
+    "POST /branches/{id}/tills": one("branch", body={"name": NEW}),
+    "GET /branches/{id}/tills": one("branch"),
+    # catalogue
+    "POST /categories": Sample(body={"name": NEW}),
+    "GET /categories": Sample(query={"size": "100"}),
+    "GET /categories/{id}": one("category"),
+    "PUT /categories/{id}": one("category", body={"name": NEW}),
+    "DELETE /categories/{id}": one("spare_category"),
+    "POST /products": Sample(body=PRODUCT),
+    "GET /products": Sample(query={"size": "100", "category_id": ":category"}),
+    "GET /products/{id}": one("product"),
+    "PUT /products/{id}": one("product3", body=PRODUCT),
+    # customers
+    "POST /customers": Sample(body={"name": "Carla"}),
+    "GET /customers": Sample(query={"size": "100"}),
+    "GET /customers/{id}": one("customer"),
+    "PUT /customers/{id}": one("blacklisted", body={"name": "Bo"}),
+    "GET /customers/{id}/balance": one("customer"),
+    "GET /customers/{id}/ar/summary": one("customer"),
+    # inventory
+    "POST /inventory/receipts": Sample(
+        body={"branch_id": ":branch", "kind": "PURCHASE", "lines": [RECEIPT_LINE]}
+    ),
+    "GET /inventory/receipts": Sample(query={"branch_id": ":branch"}),
+    "GET /inventory/receipts/{id}": one("free_receipt"),
+    "GET /inventory/stock-levels": Sample(
+        query={"branch_id": ":branch", "product_id": ":product", "size": "100"}
+    ),
+    "GET /inventory/movements": Sample(query={"branch_id": ":branch", "product_id": ":product"}),
+    # journal
+    "POST /journal/entries": Sample(body=ENTRY),
+    "GET /journal/entries": Sample(query={"size": "100"}),
+    "GET /journal/entries/{id}": one("entry"),
+    "POST /journal/entries/{id}/reverse": one("spare_entry", body={}),
+    "PUT /journal/entries/{id}": one("entry", refused=FINAL),
+    "DELETE /journal/entries/{id}": one("entry", refused=FINAL),
+    "GET /journal/trial-balance": Sample(),
+    # organisation
+    "GET /organisation": Sample(),
+    "PATCH /organisation": Sample(body={"default_credit_limit": "1000.00"}),
+    # payments, receivables
+    "POST /sales/{id}/payments": one("credit_sale", body={"amount": "0.01"}),
+    "GET /sales/{id}/payments": one("credit_sale"),
+    "GET /sales/ar/summary": Sample(),
+    "GET /sales/ar/aging": Sample(),
+    # periods
+    "POST /periods": Sample(body={"starts_on": "2019-01-01", "ends_on": "2019-01-31"}),
+    "GET /periods": Sample(query={"size": "100"}),
+    "GET /periods/{id}": one("period"),
+    "POST /periods/{id}/close": one("closed_period"),
+    "POST /periods/{id}/reopen": one("closed_period"),
+    # sales
+    "POST /sales": Sample(body=SALE),
+    "GET /sales": Sample(query={"size": "100", "branch_id": ":branch", "customer_id": ":customer"}),
+    "GET /sales/summary": Sample(query={"branch_id": ":branch"}),
+    "GET /sales/today/summary": Sample(query={"branch_id": ":branch"}),
+    "GET /sales/{id}": one("sale"),
+    "GET /sales/{id}/receipt": one("sale"),
+    "POST /sales/{id}/void": one("spare_sale", body={"reason": "A mistake."}),
+    # tax codes
+    "POST /tax-codes": Sample(body={"code": NEW, "name": "Reduced", "rate_percent": "5"}),
+    "GET /tax-codes": Sample(query={"size": "100"}),
+    "GET /tax-codes/{id}": one("tax_code"),
+    "PUT /tax-codes/{id}": one("tax_code", body={"code": "STD", "name": "S", "rate_percent": "10"}),
+}
