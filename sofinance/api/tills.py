@@ -116,7 +116,7 @@ async def end_pairing(call: Call) -> None:
 
 @routes.endpoint(
     "POST", "/tills/pair", public=True, body=Pairing(), returns=PairedTill(), status=201,
-    idempotent=False, limit="sign_in",
+    idempotent=False, limit="sign_in", refuses=(401,),
 )  # fmt: skip
 async def pair(call: Call) -> Any:
     """Make this device a till, with a pairing code; a device that was the till is it no more.
@@ -172,7 +172,7 @@ async def set_pin(call: Call) -> Any:
 
 @routes.endpoint(
     "POST", "/auth/till", public=True, body=TillSignIn(), returns=TillSession(),
-    idempotent=False, limit="sign_in",
+    idempotent=False, limit="sign_in", refuses=(401,),
 )  # fmt: skip
 async def sign_in_on_till(call: Call) -> Any:
     """Sign in on a paired till with a PIN; the session sells at that till only.

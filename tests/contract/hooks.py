@@ -24,6 +24,8 @@ BEYOND_SCHEMA = {
     "If-Match": "a list of entity tags, whose grammar schemathesis does not always follow",
     "bucket_days": "ascending numbers",
     "customer_name": "not beside customer_id",
+    "new_password": "not one of the known ones, nor the address",
+    "password": "the same",
     "_schema": "a change of nothing",
     "end": "after start, by so many days",
     "time_zone": "a name of the IANA database",

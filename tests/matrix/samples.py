@@ -31,6 +31,10 @@ def one(name: str, **more: Any) -> Sample:
 NEW = ":unique"
 FINAL = (409, "journal_entry_is_final")
 RECEIPT_LINE = {"product_id": ":product", "quantity": "1", "unit_cost": "6.00"}
+WRONG = (401, "invalid_credentials")
+WRONG_CODE = (401, "invalid_code")
+NONE_YET = (409, "second_factor_not_begun")
+NOT_FOUND = (404, "not_found")
 SALE = {
     "branch_id": ":branch", "till_id": ":till", "customer_id": ":customer",
     "items": [{"product_id": ":product", "quantity": "1"}],
@@ -69,6 +73,23 @@ SAMPLES: dict[str, Sample] = {
     "DELETE /auth/sessions/{id}": one("spare_session"),
     "POST /auth/logout": Sample(ends_session=True),
     "POST /auth/logout-all": Sample(ends_session=True),
+    # passwords, second factors; nobody here has a password
+    "POST /auth/change-password": Sample(
+        body={"current_password": "a guess of mine", "new_password": "another guess of mine"},
+        refused=WRONG,
+    ),
+    "GET /auth/2fa": Sample(),
+    "POST /auth/2fa/enroll": Sample(body={"password": "a guess of mine"}, refused=WRONG),
+    "POST /auth/2fa/verify": Sample(body={"code": "123456"}, refused=NONE_YET),
+    "POST /auth/2fa/recovery-codes": Sample(body={"code": "123456"}, refused=WRONG_CODE),
+    "POST /auth/2fa/disable": Sample(
+        body={"code": "123456", "password": "a guess of mine"}, refused=WRONG
+    ),
+    "DELETE /users/{id}/second-factor": one("cashier", refused=NOT_FOUND),
+    # tills
+    "POST /auth/pin": Sample(body={"password": "a guess of mine", "pin": "4711"}, refused=WRONG),
+    "POST /tills/{id}/pairing-code": one("till"),
+    "DELETE /tills/{id}/pairing": one("till"),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),
