@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import second_factor, totp
+from sofinance.infra import audit, second_factor, totp
 from sofinance.infra.errors import ApiError, not_found
 from sofinance.infra.fields import Timestamp
 from sofinance.infra.guard import forbidden
 from sofinance.infra.http import Call, Routes
 from sofinance.infra.own_account import confirm_password, own_session
 
+if TYPE_CHECKING:
+    from sofinance.infra.sql import Connection
+
 routes = Routes()
 # The name under which an app lists us.
 ISSUER = "SOFinance"
 CODE = validate.Length(1, second_factor.CODE_LENGTH_MAX)
 PASSWORD = validate.Length(1, 128)
+REMOVED_SUBJECT = "Your second factor was taken away"
+REMOVED = """\
+The second factor of {email} was taken away just now: from here on the password
+is enough to sign in, and whoever was signed in elsewhere is signed out.
+
+If it was not you, change your password at once, and tell your administrator.
+"""
 
 
 class Enrolment(Schema):
@@ -69,20 +79,20 @@ class SecondFactor(Schema):
 @routes.endpoint("GET", "/auth/2fa", any_user=True, gate_free=True, returns=SecondFactor())
 async def get_factor(call: Call) -> Any:
     """Say whether the caller has a second factor."""
-    key = {"org_id": call.org_id, "user_id": call.user_id}
-    factor = await q.second_factor.find_factor(call.conn, **key)
+    factor = await q.second_factor.find_factor(call.conn, **caller(call))
+    left_count = await q.second_factor.count_recovery_codes(call.conn, **caller(call))
     return {
         "is_enrolled": factor is not None and factor.is_confirmed,
         "confirmed_at": factor and factor.confirmed_at,
-        "recovery_codes_left": await q.second_factor.count_recovery_codes(call.conn, **key),
+        "recovery_codes_left": left_count,
         "is_required": call.role in call.settings.second_factor_roles,
         "is_shown": call.principal.has_second_factor,
     }
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/enroll", any_user=True, gate_free=True, body=Enrolment(),
-    returns=Authenticator(), idempotent=False, limit="sign_in",
+    "POST", "/auth/2fa/enroll", any_user=True, gate_free=True, own_transactions=True,
+    body=Enrolment(), returns=Authenticator(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def enroll(call: Call) -> Any:
     """Begin with an authenticator app: its secret, shown this once; a code of it is to follow.
@@ -91,20 +101,22 @@ async def enroll(call: Call) -> Any:
     service has no key to keep the secret with.
     """
     own_session(call)
-    email = await confirm_password(call, call.body["password"])
-    key = {"org_id": call.org_id, "user_id": call.user_id}
+    confirmed = await confirm_password(call, call.body["password"])
     secret = totp.new_secret()
-    sealed = call.secret_box.seal(secret, purpose=second_factor.PURPOSE, **key)
-    await q.second_factor.begin_factor(call.conn, **key, secret=sealed)
+    sealed = call.secret_box.seal(secret, purpose=second_factor.PURPOSE, **caller(call))
+    async with call.transaction() as conn:
+        await confirmed.lock(call, conn)
+        await q.second_factor.begin_factor(conn, **caller(call), secret=sealed)
+        await note(call, conn, "enroll")
     return {
         "secret": totp.written(secret),
-        "otpauth_uri": totp.provisioning_uri(secret, issuer=ISSUER, account=email),
+        "otpauth_uri": totp.provisioning_uri(secret, issuer=ISSUER, account=confirmed.email),
     }
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/verify", any_user=True, gate_free=True, body=Code(),
-    returns=RecoveryCodes(), idempotent=False, limit="sign_in",
+    "POST", "/auth/2fa/verify", any_user=True, gate_free=True, own_transactions=True,
+    body=Code(), returns=RecoveryCodes(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def verify(call: Call) -> Any:
     """Put the app to use with a first code; all other sessions of the caller end.
@@ -112,43 +124,58 @@ async def verify(call: Call) -> Any:
     401 `invalid_code`; 409 `second_factor_not_begun` before `/auth/2fa/enroll`.
     """
     session_id = own_session(call)
-    key = {"org_id": call.org_id, "user_id": call.user_id}
-    factor = await q.second_factor.find_factor(call.conn, **key)
-    if factor is None:
-        raise ApiError("second_factor_not_begun", "Enrol a second factor first.", status=409)
-    attempt = await second_factor.guess(call, **key)
-    secret = second_factor.unseal(call.secret_box, factor.secret, **key)
-    step = totp.accept(secret, call.body["code"], last_step=None, now=call.now)
-    if step is None:
-        raise second_factor.invalid_code()
-    await q.second_factor.confirm_factor(call.conn, **key, last_step=step)
-    await change_sessions(call, session_id, has_second_factor=True)
+    attempt = await second_factor.guess(call, **caller(call))
+    async with call.transaction() as conn:
+        factor = await q.second_factor.find_factor(conn, **caller(call))
+        if factor is None:
+            raise ApiError("second_factor_not_begun", "Enrol a second factor first.", status=409)
+        secret = second_factor.unseal(call.secret_box, factor.secret, **caller(call))
+        step = totp.accept(secret, call.body["code"], last_step=None, now=call.now)
+        if step is None:
+            raise second_factor.invalid_code()
+        await q.second_factor.confirm_factor(conn, **caller(call), last_step=step)
+        await change_sessions(call, conn, session_id, has_second_factor=True)
+        codes = await make_recovery_codes(call, conn)
+        await note(call, conn, "verify")
     await attempt.succeeded()
-    return {"recovery_codes": await make_recovery_codes(call)}
+    return {"recovery_codes": codes}
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/recovery-codes", any_user=True, gate_free=True, body=Code(),
-    returns=RecoveryCodes(), idempotent=False, limit="sign_in",
+    "POST", "/auth/2fa/recovery-codes", any_user=True, gate_free=True, own_transactions=True,
+    body=Code(), returns=RecoveryCodes(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def renew_recovery_codes(call: Call) -> Any:
     """Make ten new recovery codes; the ones before are worthless. Needs a code."""
     own_session(call)
-    await second_factor.demand(call, call.body["code"])
-    return {"recovery_codes": await make_recovery_codes(call)}
+    attempt = await second_factor.guess(call, **caller(call))
+    async with call.transaction() as conn:
+        await second_factor.demand(call, conn, call.body["code"])
+        codes = await make_recovery_codes(call, conn)
+        await note(call, conn, "renew_recovery_codes")
+    await attempt.succeeded()
+    return {"recovery_codes": codes}
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/disable", any_user=True, gate_free=True, body=Removal(),
-    idempotent=False, limit="sign_in",
+    "POST", "/auth/2fa/disable", any_user=True, gate_free=True, own_transactions=True,
+    body=Removal(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def disable(call: Call) -> None:
     """Take one's second factor away, with password and code; all other sessions end."""
     session_id = own_session(call)
-    await confirm_password(call, call.body["password"])
-    await second_factor.demand(call, call.body["code"])
-    await q.second_factor.delete_factor(call.conn, org_id=call.org_id, user_id=call.user_id)
-    await change_sessions(call, session_id, has_second_factor=False)
+    confirmed = await confirm_password(call, call.body["password"])
+    attempt = await second_factor.guess(call, **caller(call))
+    async with call.transaction() as conn:
+        await second_factor.demand(call, conn, call.body["code"])
+        await confirmed.lock(call, conn)
+        await q.second_factor.delete_factor(conn, **caller(call))
+        await change_sessions(call, conn, session_id, has_second_factor=False)
+        await note(call, conn, "disable")
+    await attempt.succeeded()
+    call.mailer.send(
+        to=confirmed.email, subject=REMOVED_SUBJECT, text=REMOVED.format(email=confirmed.email)
+    )
 
 
 @routes.endpoint("DELETE", "/users/{id}/second-factor", permission="users:write", entity="users")
@@ -174,22 +201,34 @@ async def reset_factor(call: Call) -> None:
     await q.second_factor.end_other_sessions(call.conn, **key, session_id=None)
 
 
-async def change_sessions(call: Call, session_id: int, *, has_second_factor: bool) -> None:
+async def change_sessions(
+    call: Call, conn: Connection, session_id: int, *, has_second_factor: bool
+) -> None:
     """End the caller's other sessions, and say of this one whether it has a second factor."""
-    org_id = call.org_id
-    await q.second_factor.end_other_sessions(
-        call.conn, org_id=org_id, user_id=call.user_id, session_id=session_id
-    )
+    await q.second_factor.end_other_sessions(conn, **caller(call), session_id=session_id)
     await q.second_factor.mark_session(
-        call.conn, org_id=org_id, session_id=session_id, has_second_factor=has_second_factor
+        conn, org_id=call.org_id, session_id=session_id, has_second_factor=has_second_factor
     )
 
 
-async def make_recovery_codes(call: Call) -> list[str]:
+async def make_recovery_codes(call: Call, conn: Connection) -> list[str]:
     """Make ten recovery codes in the place of all before; only their digests are kept."""
-    key = {"org_id": call.org_id, "user_id": call.user_id}
     codes = totp.new_recovery_codes()
     digests = [digest for digest in map(totp.recovery_digest, codes) if digest is not None]
-    await q.second_factor.delete_recovery_codes(call.conn, **key)
-    await q.second_factor.create_recovery_codes(call.conn, **key, code_hashes=digests)
+    await q.second_factor.delete_recovery_codes(conn, **caller(call))
+    await q.second_factor.create_recovery_codes(conn, **caller(call), code_hashes=digests)
     return codes
+
+
+async def note(call: Call, conn: Connection, what: str) -> None:
+    """Write down what the caller did to their second factor."""
+    await audit.write(
+        call, conn, org_id=call.org_id, user_id=call.user_id, entity="users",
+        session_id=call.principal.session_id, entity_id=call.user_id,
+        action=f"second_factor.{what}",
+    )  # fmt: skip
+
+
+def caller(call: Call) -> dict[str, int]:
+    """Return whose second factor it is."""
+    return {"org_id": call.org_id, "user_id": call.user_id}

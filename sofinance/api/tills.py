@@ -10,7 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
 from sofinance.infra import audit, passwords, sessions, throttle, totp
-from sofinance.infra.errors import ApiError, not_found
+from sofinance.infra.errors import ApiError, invalid_request, not_found
 from sofinance.infra.fields import ID_MAX, Id, Timestamp
 from sofinance.infra.guard import Opaque, make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes
@@ -151,28 +151,34 @@ async def pair(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/auth/pin", any_user=True, body=NewPin(), returns=Pin(), idempotent=False,
-    limit="sign_in",
+    "POST", "/auth/pin", any_user=True, own_transactions=True, body=NewPin(), returns=Pin(),
+    idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def set_pin(call: Call) -> Any:
     """Choose the PIN with which one signs in on tills; one's sessions on tills end.
 
-    422 `weak_pin` says what is wrong with it.
+    422 `invalid_request` says what is wrong with one that will not do.
     """
-    own_session(call)
-    await confirm_password(call, call.body["password"])
+    session_id = own_session(call)
+    confirmed = await confirm_password(call, call.body["password"])
     problems = passwords.pin_problems(call.body["pin"])
     if problems:
-        raise ApiError("weak_pin", "Choose another PIN.", status=422, problems=problems)
+        raise invalid_request({"pin": list(problems.values())})
     pin_hash = await passwords.hash_password(call.body["pin"])
     key = {"org_id": call.org_id, "user_id": call.user_id}
-    await q.tills.end_till_sessions(call.conn, **key)
-    return await q.tills.set_pin(call.conn, **key, pin_hash=pin_hash)
+    async with call.transaction() as conn:
+        await confirmed.lock(call, conn)
+        await q.tills.end_till_sessions(conn, **key)
+        await audit.write(
+            call, conn, org_id=call.org_id, user_id=call.user_id, session_id=session_id,
+            action="tills.set_pin", entity="users", entity_id=call.user_id,
+        )  # fmt: skip
+        return await q.tills.set_pin(conn, **key, pin_hash=pin_hash)
 
 
 @routes.endpoint(
     "POST", "/auth/till", public=True, body=TillSignIn(), returns=TillSession(),
-    idempotent=False, limit="sign_in", refuses=(401,),
+    idempotent=False, limit="sign_in", refuses=(401, 409),
 )  # fmt: skip
 async def sign_in_on_till(call: Call) -> Any:
     """Sign in on a paired till with a PIN; the session sells at that till only.

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sofinance import queries as q
-from sofinance.infra import passwords, throttle
+from sofinance.infra import passwords, sessions, throttle
+from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError
 from sofinance.infra.guard import forbidden
 
 if TYPE_CHECKING:
     from sofinance.infra.http import Call
+    from sofinance.infra.sql import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Somebody who has just shown their password."""
+
+    email: str
+    password_hash: str
+
+    async def lock(self, call: Call, conn: Connection) -> None:
+        """Hold the caller's row, if the password is still the one that was shown."""
+        locked = await q.auth.lock_user(
+            conn, org_id=call.org_id, user_id=call.user_id, password_hash=self.password_hash
+        )
+        if locked is None:
+            raise wrong_password()
 
 
 def own_session(call: Call) -> int:
     """Return the session of a person; raises forbidden (403) for a key, and on a till."""
-    principal = call.principal
-    if principal.session_id is None or principal.till_id is not None:
+    session_id = sessions.current(call)
+    if call.principal.till_id is not None:
         raise forbidden("Sign in with your password to do this.")
-    return principal.session_id
+    return session_id
 
 
-async def confirm_password(call: Call, password: str) -> str:
-    """Check the caller's own password; returns their address.
+async def confirm_password(call: Call, password: str) -> Confirmed:
+    """Check the caller's own password, in an endpoint with own_transactions.
 
     Raises invalid_credentials (401), and rate_limited (429) like a sign-in.
     """
-    user = await q.auth.get_credentials(call.conn, org_id=call.org_id, user_id=call.user_id)
+    async with call.transaction(mode=Mode.READ) as conn:
+        user = await q.auth.get_credentials(conn, org_id=call.org_id, user_id=call.user_id)
     attempt = await throttle.attempt(call.limiter, user.email, call.ip)
     if not await passwords.verify_password(password, user.password_hash):
-        raise ApiError("invalid_credentials", "The password is wrong.", status=401)
+        raise wrong_password()
     await attempt.succeeded()
-    return user.email
+    return Confirmed(user.email, user.password_hash)
+
+
+def wrong_password() -> ApiError:
+    """Say that it is not the caller's password."""
+    return ApiError("invalid_credentials", "The password is wrong.", status=401)

@@ -51,12 +51,10 @@ async def prove(call: Call, *, org_id: int, user_id: int, code: str | None) -> b
     return True
 
 
-async def demand(call: Call, code: str) -> None:
-    """Ask the caller, who is signed in, for a code; raises what `prove` raises."""
-    attempt = await guess(call, org_id=call.org_id, user_id=call.user_id)
-    if not await check(call.conn, call.secret_box, call.org_id, call.user_id, code):
+async def demand(call: Call, conn: Connection, code: str) -> None:
+    """Use up a code of the caller's; raises invalid_code (401)."""
+    if not await check(conn, call.secret_box, call.org_id, call.user_id, code):
         raise invalid_code()
-    await attempt.succeeded()
 
 
 async def guess(call: Call, *, org_id: int, user_id: int) -> throttle.Attempt:

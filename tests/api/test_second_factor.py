@@ -203,12 +203,94 @@ async def test_recovery_codes_are_replaced(api: Api, org: Org) -> None:
 async def test_guesses_are_throttled(api_with: MakeApi, org: Org) -> None:
     api = await api_with(rate_limit_enabled=True)
     app, _ = await enrol(api, org.admin)
+    await api.get("/auth/2fa", org.admin)  # the worker reads anew what enrolling changed
     guesses = [
         await api.post("/auth/2fa/recovery-codes", org.admin, {"code": "000000"}) for _ in range(11)
     ]
     assert [guess.status for guess in guesses] == [401] * 10 + [429]
     answer = await api.post("/auth/2fa/recovery-codes", org.admin, {"code": app.code()})
     assert answer.refused == (429, "rate_limited")
+
+
+# -- signing in --------------------------------------------------------------------------------
+
+
+def login(who: User, **changes: Any) -> dict[str, Any]:
+    """Return what signs somebody in."""
+    return {"email": who.email, "password": who.password, **changes}
+
+
+async def test_who_has_a_second_factor_signs_in_with_it(api: Api, org: Org, psql: Psql) -> None:
+    who = org.admin
+    app, codes = await enrol(api, who)
+    path, code = "/auth/login", app.code()
+    # First the password: without it nobody learns that there is a second factor.
+    for wrong in ({"password": "wrong"}, {"password": "wrong", "code": code}):
+        answer = await api.post(path, json=login(who, **wrong))
+        assert answer.refused == (401, "invalid_credentials")
+    asked = await api.post(path, json=login(who))
+    assert asked.refused == (401, "second_factor_required")
+    assert (await api.post(path, json=login(who, code=None))).error == asked.error
+    wrong = await api.post(path, json=login(who, code="000000"))
+    assert wrong.refused == (401, "invalid_code")
+    for good in (code, codes[0]):
+        signed_in = await api.post(path, json=login(who, code=good))
+        token = replace(who, token=signed_in.data["access_token"])
+        assert (await api.get("/auth/2fa", token)).data["is_shown"]
+        assert (await api.get("/categories", token)).status == 200
+        replayed = await api.post(path, json=login(who, code=good))
+        assert replayed.refused == (401, "invalid_code")
+    failures = psql(
+        "select after->>'refused', count(*) from audit_log where severity = 'WARNING' group by 1",
+        org=org,
+    )
+    assert dict(failures) == {"invalid_credentials": 2, "invalid_code": 3}
+
+
+async def test_of_many_sign_ins_with_one_code_one_succeeds(api: Api, org: Org) -> None:
+    app, codes = await enrol(api, org.admin)
+    for code in (app.code(), codes[0]):
+        answers = await asyncio.gather(
+            *(api.post("/auth/login", json=login(org.admin, code=code)) for _ in range(RACERS))
+        )
+        outcomes = Counter((a.status, None if a.status == 200 else a.code) for a in answers)
+        assert outcomes == {(200, None): 1, (401, "invalid_code"): RACERS - 1}
+
+
+async def test_a_tool_signs_in_with_a_code(api: Api, org: Org) -> None:
+    who = org.admin
+    app, _ = await enrol(api, who)
+    form = {"grant_type": "password", "username": who.email, "password": who.password}
+    url = f"{api.base_url}/api/v1/auth/token"
+    async with api.session.post(url, data=form) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (400, "second_factor_required")
+    async with api.session.post(url, data={**form, "code": "000000"}) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (400, "invalid_code")
+    async with api.session.post(url, data={**form, "code": app.code()}) as answer:
+        token = (await answer.json())["access_token"]
+    assert (await api.get("/auth/2fa", replace(who, token=token))).data["is_shown"]
+
+
+async def test_guesses_at_codes_are_throttled_apart_from_passwords(
+    api_with: MakeApi, org: Org
+) -> None:
+    api, who = await api_with(rate_limit_enabled=True), org.admin
+    app, _ = await enrol(api, who)
+    # Asking what is missing costs nothing: a shop signs in behind one address every morning.
+    asked = {(await api.post("/auth/login", json=login(who))).refused for _ in range(12)}
+    assert asked == {(401, "second_factor_required")}
+    guesses = [await api.post("/auth/login", json=login(who, code="000000")) for _ in range(11)]
+    assert [guess.status for guess in guesses] == [401] * 10 + [429]
+    assert (await api.post("/auth/login", json=login(who, code=app.code()))).status == 429
+
+
+async def test_a_session_that_is_renewed_has_shown_it_still(api: Api, org: Org) -> None:
+    who = org.admin
+    app, _ = await enrol(api, who)
+    first = (await api.post("/auth/login", json=login(who, code=app.code()))).data
+    renewed = await api.post("/auth/refresh", json={"refresh_token": first["refresh_token"]})
+    token = replace(who, token=renewed.data["access_token"])
+    assert (await api.get("/categories", token)).status == 200
 
 
 # -- taking it away ----------------------------------------------------------------------------
@@ -321,4 +403,5 @@ async def test_a_key_or_a_till_changes_nobody_s_second_factor(
         ("enroll", {"password": key.password}), ("verify", {"code": "000000"}),
         ("recovery-codes", {"code": "000000"}), ("disable", body),
     ):  # fmt: skip
-        assert (await api.post(f"/auth/2fa/{path}", key, sent)).refused == (403, "forbidden")
+        answer = await api.post(f"/auth/2fa/{path}", key, sent)
+        assert answer.refused == (403, "session_required")
