@@ -2,7 +2,7 @@
 -- They ask who acts: the user of a live session (app.user_id and app.session_id, which admit sets).
 -- Where nobody does, the service itself is at work, which may take access away and give none. Free
 -- are the owner of the schema, and the transaction that founds an organisation.
--- depends: 0017_second_factor_and_tills
+-- depends: 0019_jobs
 set local lock_timeout = '4s';
 set local role sofinance_owner;
 
