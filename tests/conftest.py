@@ -192,9 +192,9 @@ def psql(request: pytest.FixtureRequest, superuser_dsn: str) -> Iterator[Psql]:
 
 
 @pytest.fixture
-def settings(dsn: str) -> Settings:
+def settings(dsn: str, tmp_path: Path) -> Settings:
     """The settings of the test's application."""
-    return Settings.for_tests(database_url=dsn)
+    return Settings.for_tests(database_url=dsn, mail_folder=str(tmp_path / "mail"))
 
 
 @asynccontextmanager
@@ -209,9 +209,12 @@ async def _serving(settings: Settings) -> AsyncIterator[Api]:
 
 
 @pytest.fixture(scope="session")
-async def _worker_api(_worker_dsn: str) -> AsyncIterator[Api]:
+async def _worker_api(
+    _worker_dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Api]:
     url = role_url(_worker_dsn, "sofinance_app")
-    async with _serving(Settings.for_tests(database_url=url)) as api:
+    folder = str(tmp_path_factory.mktemp("mail"))
+    async with _serving(Settings.for_tests(database_url=url, mail_folder=folder)) as api:
         yield api
 
 

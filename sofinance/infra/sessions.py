@@ -11,7 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any, Literal
 
 from sofinance import queries as q
-from sofinance.infra import audit
+from sofinance.infra import audit, metrics
 from sofinance.infra.errors import ApiError
 from sofinance.infra.guard import make_secret, read_opaque, unauthorized, write_opaque
 
@@ -97,6 +97,7 @@ async def renew(call: Call, refresh_token: str) -> dict[str, Any]:
             )
     # Raised here, since what is raised inside undoes what ended the session.
     if found.is_used:
+        metrics.SIGN_INS.labels("refresh_token_reused").inc()
         raise ApiError(
             "refresh_token_reused",
             "This refresh token was used before, so its session has ended. Sign in again.",

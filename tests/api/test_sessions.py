@@ -208,6 +208,29 @@ async def test_nobody_ends_somebody_elses_session(
         assert (await api.get("/auth/me", owner)).status == 200
 
 
+async def test_sessions_that_were_over_a_month_ago_are_forgotten_at_a_sign_in(
+    api: Api, org: Org, psql: Psql
+) -> None:
+    cashier = org.member("CASHIER")
+    for _ in range(2):
+        await tokens(api, cashier)
+    gone, kept, _ = live_sessions(psql, org, cashier)
+    for session_id, days in ((gone, 31), (kept, 29)):
+        psql(
+            "update user_session set created_at = now() - interval '60 days',"
+            f" idle_until = now() - interval '{days} days',"
+            f" expires_at = now() - interval '{days} days' where org_id = %s and id = %s",
+            [org.id, session_id], role="superuser",
+        )  # fmt: skip
+    await tokens(api, cashier)
+    left = psql("select id from user_session where user_id = %s", [cashier.id], org=org)
+    assert (gone,) not in left
+    assert (kept,) in left
+    of_gone = "select count(*) from refresh_token where session_id = %s"
+    assert psql(of_gone, [gone], org=org) == [(0,)]
+    assert psql(of_gone, [kept], org=org) == [(1,)]
+
+
 async def test_an_api_key_has_no_session(api: Api, org: Org, psql: Psql) -> None:
     made = psql(
         "insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
