@@ -74,8 +74,8 @@ class KeyQuery(PageQuery):
 
 
 @routes.endpoint(
-    "POST", "/api-keys", permission="api_keys:write", body=NewKey(), returns=CreatedKey(),
-    status=201, location="/api-keys/{id}", idempotent=False,
+    "POST", "/api-keys", permission="api_keys:write", admin=True, body=NewKey(),
+    returns=CreatedKey(), status=201, location="/api-keys/{id}", idempotent=False,
 )  # fmt: skip
 async def create_key(call: Call) -> Any:
     """Make a key that acts for you, with permissions and branches that you have."""
@@ -106,7 +106,7 @@ async def get_key(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/api-keys/{id}/rotate", permission="api_keys:write", body=Rotation(),
+    "POST", "/api-keys/{id}/rotate", permission="api_keys:write", admin=True, body=Rotation(),
     returns=CreatedKey(), status=201, location="/api-keys/{id}", idempotent=False,
 )  # fmt: skip
 async def rotate_key(call: Call) -> Any:

@@ -69,8 +69,8 @@ async def close_period(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/periods/{id}/reopen", permission="periods:write", org_wide=True, returns=Period(),
-    if_match="optional",
+    "POST", "/periods/{id}/reopen", permission="periods:write", admin=True, org_wide=True,
+    returns=Period(), if_match="optional",
 )  # fmt: skip
 async def reopen_period(call: Call) -> Any:
     """Open a closed period again."""

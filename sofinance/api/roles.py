@@ -118,8 +118,8 @@ async def list_roles(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/roles", permission="roles:write", org_wide=True, body=NewRole(), returns=Role(),
-    status=201, location="/roles/{name}",
+    "POST", "/roles", permission="roles:write", admin=True, org_wide=True, body=NewRole(),
+    returns=Role(), status=201, location="/roles/{name}",
 )  # fmt: skip
 async def create_role(call: Call) -> Any:
     """Create a role, which may do nothing until permissions are given to it."""
@@ -133,7 +133,7 @@ async def get_role(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/roles/{name}", permission="roles:write", org_wide=True, body=RoleChange(),
+    "PUT", "/roles/{name}", permission="roles:write", admin=True, org_wide=True, body=RoleChange(),
     returns=Role(), if_match="optional",
 )  # fmt: skip
 async def describe_role(call: Call) -> Any:
@@ -144,7 +144,12 @@ async def describe_role(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "DELETE", "/roles/{name}", permission="roles:write", org_wide=True, if_match="optional"
+    "DELETE",
+    "/roles/{name}",
+    permission="roles:write",
+    admin=True,
+    org_wide=True,
+    if_match="optional",
 )
 async def delete_role(call: Call) -> Any:
     """Delete a role that nobody has; the built-in ones stay."""
@@ -162,8 +167,8 @@ async def get_role_permissions(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/permissions/roles/{role}/{permission}", permission="roles:write", org_wide=True,
-    body=RoleEffect(), returns=RolePermissions(),
+    "PUT", "/permissions/roles/{role}/{permission}", permission="roles:write", admin=True,
+    org_wide=True, body=RoleEffect(), returns=RolePermissions(),
 )  # fmt: skip
 async def grant_to_role(call: Call) -> Any:
     """Let a role do something (ALLOW) or keep it from that (DENY).
@@ -176,7 +181,11 @@ async def grant_to_role(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "DELETE", "/permissions/roles/{role}/{permission}", permission="roles:write", org_wide=True
+    "DELETE",
+    "/permissions/roles/{role}/{permission}",
+    permission="roles:write",
+    admin=True,
+    org_wide=True,
 )
 async def reset_for_role(call: Call) -> None:
     """Undo what was changed of a role's permission."""
@@ -199,7 +208,7 @@ async def get_user_permissions(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/permissions/users/{user_id}/{permission}", permission="roles:write",
+    "PUT", "/permissions/users/{user_id}/{permission}", permission="roles:write", admin=True,
     body=UserEffect(), returns=UserPermissions(),
 )  # fmt: skip
 async def grant_to_user(call: Call) -> Any:
@@ -215,7 +224,9 @@ async def grant_to_user(call: Call) -> Any:
     return await get_user_permissions(call)
 
 
-@routes.endpoint("DELETE", "/permissions/users/{user_id}/{permission}", permission="roles:write")
+@routes.endpoint(
+    "DELETE", "/permissions/users/{user_id}/{permission}", permission="roles:write", admin=True
+)
 async def reset_for_user(call: Call) -> None:
     """Let the role alone decide about a user's permission again."""
     call.before(await get_user_permissions(call))

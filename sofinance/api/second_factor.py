@@ -178,7 +178,9 @@ async def disable(call: Call) -> None:
     )
 
 
-@routes.endpoint("DELETE", "/users/{id}/second-factor", permission="users:write", entity="users")
+@routes.endpoint(
+    "DELETE", "/users/{id}/second-factor", permission="users:write", admin=True, entity="users"
+)
 async def reset_factor(call: Call) -> None:
     """Take away the second factor of somebody who lost it; all of their sessions end.
 

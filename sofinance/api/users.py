@@ -133,7 +133,7 @@ async def hashed(password: str, *about: str) -> str:
 
 
 @routes.endpoint(
-    "POST", "/users", permission="users:write", body=NewUser(), returns=CreatedUser(),
+    "POST", "/users", permission="users:write", admin=True, body=NewUser(), returns=CreatedUser(),
     status=201, location="/users/{id}", idempotent=False,
 )  # fmt: skip
 async def create_user(call: Call) -> Any:
@@ -189,8 +189,8 @@ async def get_user(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "PUT", "/users/{id}", permission="users:write", body=UserChange(), returns=Employee(),
-    if_match="optional",
+    "PUT", "/users/{id}", permission="users:write", admin=True, body=UserChange(),
+    returns=Employee(), if_match="optional",
 )  # fmt: skip
 async def change_user(call: Call) -> Any:
     """Replace a user's address, names, role and branches.
@@ -209,8 +209,8 @@ async def change_user(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/users/{id}/disable", permission="users:write", returns=Employee(),
-    if_match="optional",
+    "POST", "/users/{id}/disable", permission="users:write", admin=True, in_read_only=True,
+    returns=Employee(), if_match="optional",
 )  # fmt: skip
 async def disable_user(call: Call) -> Any:
     """Disable a user: sessions and API keys end at once, and for good."""
@@ -218,7 +218,7 @@ async def disable_user(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/users/{id}/enable", permission="users:write", returns=Employee(),
+    "POST", "/users/{id}/enable", permission="users:write", admin=True, returns=Employee(),
     if_match="optional",
 )  # fmt: skip
 async def enable_user(call: Call) -> Any:
@@ -235,7 +235,7 @@ async def set_activity(call: Call, *, is_active: bool) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/users/{id}/reset-password", permission="users:write", body=NewPassword(),
+    "POST", "/users/{id}/reset-password", permission="users:write", admin=True, body=NewPassword(),
     returns=TemporaryPassword(), idempotent=False,
 )  # fmt: skip
 async def reset_password(call: Call) -> Any:
@@ -265,7 +265,9 @@ async def list_sessions(call: Call) -> Any:
     return {"items": await q.users.list_sessions(call.conn, org_id=call.org_id, user_id=user.id)}
 
 
-@routes.endpoint("DELETE", "/users/{id}/sessions", permission="users:write")
+@routes.endpoint(
+    "DELETE", "/users/{id}/sessions", permission="users:write", admin=True, in_read_only=True
+)
 async def end_sessions(call: Call) -> None:
     """Sign a user out everywhere."""
     user = await find(call, call.path["id"])

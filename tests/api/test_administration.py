@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sofinance.app import find_endpoints
 from sofinance.config import Settings, SettingsError, load
 from sofinance.infra.administration import Administration
+from sofinance.infra.http import Routes
 from sofinance.infra.proxies import Proxies
 
 if TYPE_CHECKING:
@@ -111,6 +113,54 @@ async def test_read_only_stops_administrative_changes_and_nothing_else(
     assert (await api.get("/organisation", org)).data["name"] == "Test"
     assert (await api.get("/audit/logs", org)).status == 200
     assert (await api.post("/categories", org, {"name": "Fruit"})).status == 201
+
+
+async def test_in_the_read_only_mode_somebody_can_still_be_kept_out(
+    api_with: MakeApi, org: Org
+) -> None:
+    api = await api_with(admin_read_only=True)
+    cashier = org.member("CASHIER")
+    path = f"/users/{cashier.id}"
+    assert (await api.post(f"{path}/disable", org)).status == 200
+    assert (await api.get("/auth/me", cashier)).refused == (401, "unauthorized")
+    assert (await api.post(f"{path}/enable", org)).refused == (409, "admin_read_only")
+    token = (await broken(api, org))["token"]
+    headers = {"X-Break-Glass-Token": token}
+    assert (await api.post(f"{path}/enable", org, headers=headers)).status == 200
+
+
+async def test_glass_is_used_where_a_handler_opens_its_own_transactions(
+    api_with: MakeApi, org: Org, psql: Psql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoints, routes = find_endpoints(), Routes()
+
+    @routes.endpoint(
+        "POST", "/slow", permission="system:manage", admin=True, own_transactions=True,
+        idempotent=False,
+    )  # fmt: skip
+    async def take_long(_: Any) -> None:
+        """Take long."""
+
+    monkeypatch.setattr("sofinance.app.find_endpoints", lambda: [*endpoints, *routes])
+    api = await api_with(admin_read_only=True)
+    assert (await api.post("/slow", org)).refused == (409, "admin_read_only")
+    token = (await broken(api, org))["token"]
+    headers = {"X-Break-Glass-Token": token}
+    assert (await api.post("/slow", org, headers=headers)).status == 204
+    used = "select after ->> 'path' from audit_log where action = 'admin.use_break_glass'"
+    assert psql(used, org=org) == [("/api/v1/slow",)]
+    bad = await api.post("/slow", org, headers={"X-Break-Glass-Token": token + "x"})
+    assert bad.refused == INVALID
+
+
+def test_who_changes_what_others_may_do_is_administration() -> None:
+    administrative = ("users:write", "roles:write", "api_keys:write", "organisation:write")
+    missed = [
+        endpoint.name for endpoint in find_endpoints()
+        if endpoint.method != "GET" and endpoint.permission in administrative
+        and not endpoint.admin
+    ]  # fmt: skip
+    assert missed == []
 
 
 async def test_a_broken_glass_lets_its_owner_change_things(
