@@ -487,7 +487,7 @@ declare
     end;
 begin
     if public.is_access_free() or (actor = 0 and tg_op = 'DELETE') then
-        return null;
+        return coalesce(new, old);
     end if;
     if
         public.may_change_user(p_user_id) and exists (
@@ -503,7 +503,7 @@ begin
                 )
         )
     then
-        return null;
+        return coalesce(new, old);
     end if;
     raise exception using
         errcode = 'SF403', constraint = tg_name, table = tg_table_name,
@@ -512,7 +512,8 @@ end
 $$;
 comment on function user_branch_within_own_access() is
 'Refuses to give or take a branch that the caller lacks, and to change a user who has more.';
-create trigger user_branch_within_own_access after insert or update or delete on user_branch
+-- Before the row is there, so that a branch that one lacks and one that there is not are the same.
+create trigger user_branch_within_own_access before insert or update or delete on user_branch
 for each row execute function user_branch_within_own_access();
 comment on trigger user_branch_within_own_access on user_branch is
 'You can give and take only branches that you have, of users who have nothing that you lack.';

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 class Sample(NamedTuple):
     """A request, and how it is answered when an administrator sends it.
 
-    `names` are the rows in its path, in their order. `refused` is the code of a request that is
-    refused by design, whoever sends it. `ends_session` asks for a session of its own.
+    `names` are the rows in its path, in their order; one with a `=` stands for itself. `refused` is
+    the code of a request that is refused by design, whoever sends it; `denied` that of one that
+    asks for more than its endpoint demands. `ends_session` asks for a session of its own.
     """
 
     names: tuple[str, ...] = ()
     body: dict[str, Any] | None = None
     query: dict[str, str] | None = None
     refused: tuple[int, str] | None = None
+    denied: tuple[int, str] | None = None
     ends_session: bool = False
 
 
@@ -29,6 +31,9 @@ def one(name: str, **more: Any) -> Sample:
 
 
 NEW = ":unique"
+USER = {
+    "first_name": "Sam", "last_name": "Sample", "email": ":unique_email", "role": "CASHIER",
+}  # fmt: skip
 FINAL = (409, "journal_entry_is_final")
 RECEIPT_LINE = {"product_id": ":product", "quantity": "1", "unit_cost": "6.00"}
 WRONG = (401, "invalid_credentials")
@@ -90,6 +95,47 @@ SAMPLES: dict[str, Sample] = {
     "POST /auth/pin": Sample(body={"password": "a guess of mine", "pin": "4711"}, refused=WRONG),
     "POST /tills/{id}/pairing-code": one("till"),
     "DELETE /tills/{id}/pairing": one("till"),
+    # access: users, roles, permissions, API keys
+    "POST /users": Sample(body={**USER, "branch_ids": [":branch"]}),
+    "GET /users": Sample(query={"size": "100"}),
+    "GET /users/profile": Sample(),
+    "PUT /users/profile": Sample(body={"first_name": "Ada", "last_name": "Admin"}),
+    "GET /users/{id}": one("spare_user"),
+    "PUT /users/{id}": one("spare_user", body={**USER, "all_branches": True}),
+    "POST /users/{id}/disable": one("spare_user"),
+    "POST /users/{id}/enable": one("spare_user"),
+    "POST /users/{id}/reset-password": one("spare_user", body={}),
+    "GET /users/{id}/sessions": one("spare_user"),
+    "DELETE /users/{id}/sessions": one("spare_user"),
+    "GET /roles": Sample(query={"size": "100"}),
+    "POST /roles": Sample(body={"name": ":unique_role"}),
+    "GET /roles/{name}": one("role"),
+    "PUT /roles/{name}": one("role", body={"description": "Of the matrix."}),
+    "DELETE /roles/{name}": one("spare_role"),
+    "GET /permissions": Sample(),
+    "GET /permissions/mine": Sample(),
+    "GET /permissions/roles/{role}": one("role"),
+    "PUT /permissions/roles/{role}/{permission}": Sample(
+        ("role", "=tax:read"), body={"effect": "ALLOW"}
+    ),
+    "DELETE /permissions/roles/{role}/{permission}": Sample(("role", "=tax:read")),
+    "GET /permissions/users/{user_id}": one("spare_user"),
+    "PUT /permissions/users/{user_id}/{permission}": Sample(
+        ("spare_user", "=tax:read"), body={"type": "ALLOW"}
+    ),
+    "DELETE /permissions/users/{user_id}/{permission}": Sample(("spare_user", "=tax:read")),
+    "POST /api-keys": Sample(
+        body={"name": NEW, "permissions": ["products:read"], "branch_ids": [":branch"]}
+    ),
+    "GET /api-keys": Sample(
+        query={"everyone": "true", "user_id": ":spare_user"}, denied=(403, "forbidden")
+    ),
+    "GET /api-keys/{id}": one("own_key"),
+    "POST /api-keys/{id}/rotate": one("own_key", body={}),
+    "DELETE /api-keys/{id}": one("spare_key"),
+    # jobs
+    "GET /v1/admin/jobs/status": Sample(),
+    "GET /admin/jobs/status": Sample(),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),

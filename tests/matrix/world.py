@@ -71,9 +71,16 @@ class World:
     ) -> Reply:
         """Send an endpoint's sample as somebody, with some of its rows swapped for others."""
         sample = SAMPLES[name_of(endpoint)]
-        ids = {**self.ids, **(swap or {}), "unique": f"U{next(self.unique)}"}
+        word = f"U{next(self.unique)}"
+        ids = {
+            **self.ids,
+            **(swap or {}),
+            "unique": word,
+            "unique_role": f"ROLE_{word}",
+            "unique_email": f"{word}.{self.org.id}@example.com",
+        }
         names = iter(sample.names)
-        path = re.sub(r"\{\w+\}", lambda _: str(ids[next(names)]), endpoint.path)
+        path = re.sub(r"\{\w+\}", lambda _: placed(next(names), ids), endpoint.path)
         query = filled(sample.query or {}, ids)
         if query:
             path += "?" + "&".join(f"{name}={value}" for name, value in query.items())
@@ -86,7 +93,7 @@ class World:
         )
         if sample.ends_session and who != "API_KEY":
             self.who[who] = replace(user, token=await self.new_token(user))
-        asked = frozenset(ids[name] for name in names_in(sample))
+        asked = frozenset(ids.get(name) for name in names_in(sample))
         return Reply(answer.status, answer.text, asked)
 
     async def new_token(self, user: User) -> str:
@@ -157,6 +164,11 @@ def filled(value: Any, ids: dict[str, Any]) -> Any:
     return value
 
 
+def placed(name: str, ids: dict[str, Any]) -> str:
+    """Return what stands in a path for a name."""
+    return name[1:] if name.startswith("=") else str(ids[name])
+
+
 def names_in(sample: Sample) -> list[str]:
     """Return the rows that a sample names, in path, query and body."""
     text = json.dumps([sample.query, sample.body])
@@ -185,6 +197,13 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
         " now() + '1 day') returning id",
         org=org,
     )[0][0]
+    ids["role"], ids["spare_role"] = f"ROLE_{org.id}_A", f"ROLE_{org.id}_B"
+    for role in (ids["role"], ids["spare_role"]):
+        await api.post("/roles", org, {"name": role})
+    person = {"first_name": "Sam", "last_name": "Spare", "role": "CASHIER", "all_branches": True}
+    ids["spare_user"] = await made("/users", {**person, "email": f"spare.{org.id}@example.com"})
+    for name in ("own_key", "spare_key"):
+        ids[name] = await made("/api-keys", {"name": name, "permissions": ["sales:read"]})
     # Nobody's second factor is to stand in the way; the scene's is no real one.
     psql(
         f"delete from recovery_code where org_id = {org.id};"
@@ -197,6 +216,7 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
             f"update {table} set {column} = '{MARK}-{table}-{org.id}-' ||"
             f" left({column}, 20) where org_id = {org.id}",
             role="superuser",
+            org=org,
         )
     return ids
 
@@ -210,15 +230,21 @@ async def callers(org: Org, psql: Psql, settings: Settings, branch_id: int) -> d
         psql(
             f"insert into org_role (org_id, name) values ({org.id}, 'FLOOR');"
             f"insert into role_grant select {org.id}, 'FLOOR', name, 'ALLOW' from permission",
+            role="superuser",
             org=org,
         )
         user_id = psql(
             "insert into app_user (org_id, email, password_hash, first_name, last_name, role,"
             f" all_branches) values ({org.id}, 'one.branch.{org.id}@example.com', 'none', 'One',"
             " 'Branch', 'FLOOR', false) returning id",
+            role="superuser",
             org=org,
         )[0][0]
-        psql(f"insert into user_branch values ({org.id}, {user_id}, {branch_id})", org=org)
+        psql(
+            f"insert into user_branch values ({org.id}, {user_id}, {branch_id})",
+            role="superuser",
+            org=org,
+        )
         async with conn.transaction():
             await conn.execute(
                 f"select set_config('app.org_id', '{org.id}', true),"
@@ -233,6 +259,7 @@ async def callers(org: Org, psql: Psql, settings: Settings, branch_id: int) -> d
         "insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"
         f" values ({org.id}, {org.admin.id}, 'Matrix', %s, %s, now() + '1 day') returning id",
         [hashlib.sha256(secret.encode()).digest(), [KEY_PERMISSION]],
+        role="superuser",
         org=org,
     )[0][0]
     who["API_KEY"] = User(org.id, org.admin.id, "", "", "", f"sfk_{org.id}_{key_id}_{secret}")
