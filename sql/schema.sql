@@ -3345,7 +3345,7 @@ declare
     end;
 begin
     if public.is_access_free() or (actor = 0 and tg_op = 'DELETE') then
-        return null;
+        return coalesce(new, old);
     end if;
     if
         public.may_change_user(p_user_id) and exists (
@@ -3361,7 +3361,7 @@ begin
                 )
         )
     then
-        return null;
+        return coalesce(new, old);
     end if;
     raise exception using
         errcode = 'SF403', constraint = tg_name, table = tg_table_name,
@@ -6847,7 +6847,7 @@ COMMENT ON TRIGGER user_branch_not_of_oneself ON public.user_branch IS 'Nobody c
 
 -- trigger: user_branch user_branch_within_own_access
 
-CREATE TRIGGER user_branch_within_own_access AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.user_branch_within_own_access();
+CREATE TRIGGER user_branch_within_own_access BEFORE INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.user_branch_within_own_access();
 
 COMMENT ON TRIGGER user_branch_within_own_access ON public.user_branch IS 'You can give and take only branches that you have, of users who have nothing that you lack.';
 
