@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-PRODUCTION = "production"
+DEVELOPMENT, PRODUCTION = "development", "production"
 TOKEN_LENGTH_MIN = 24
 # Passwords that somebody tries first.
 GUESSES = frozenset({
@@ -20,7 +20,9 @@ GUESSES = frozenset({
 
 def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
     """Yield what is not started with, because it would not work or would let others in."""
-    if value("sign_up_enabled") and not value("data_encryption_key"):
+    # In development `sofinance dev` brings a key of its own, later.
+    is_tried_out = value("environment") == DEVELOPMENT
+    if value("sign_up_enabled") and not value("data_encryption_key") and not is_tried_out:
         yield "DATA_ENCRYPTION_KEY is missing: SIGN_UP_ENABLED seals its links with it."
     if value("environment") != PRODUCTION:
         return

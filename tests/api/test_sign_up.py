@@ -205,7 +205,7 @@ def test_it_is_not_switched_on_where_it_could_not_work() -> None:
         "SIGN_UP_ENABLED": "true",
     }  # fmt: skip
     with pytest.raises(SettingsError, match="DATA_ENCRYPTION_KEY is missing"):
-        load(good)
+        load({**good, "ENVIRONMENT": "staging"})
     keyed = {**good, "DATA_ENCRYPTION_KEY": "5a" * 32}
     assert load(keyed).sign_up_enabled
     with pytest.raises(SettingsError) as caught:
