@@ -106,6 +106,9 @@ class Settings:
         10, "Connections per worker process; all workers' together stay below max_connections.",
         unit="connections", low=1, high=200,
     )  # fmt: skip
+    database_prepared_statements: bool = setting(
+        True, "Keep statements prepared; false behind a PgBouncer before 1.21 in transaction mode."
+    )
     database_acquire_timeout_s: int = setting(
         5, "How long a request waits for a free connection before it answers 503.",
         unit="s", low=1, high=60,

@@ -5,7 +5,8 @@ test has an organisation of its own, which proves isolation by the way.
 
 The server is the embedded one. ``TEST_POSTGRES=15`` takes Debian's of that major instead, and
 ``TEST_SERVER=postgresql://superuser:password@host:port`` one that runs already and is for tests
-only: the passwords of the four roles are changed.
+only: the passwords of the four roles are changed. ``TEST_PGBOUNCER=1`` puts a PgBouncer in
+transaction mode between the application and it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sofinance.infra import embedded, logs, migrate
 from sofinance.infra.command import SetupError
 from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
+from tests.pgbouncer_server import PgBouncer
 from tests.support import ROLE_PASSWORD, Api, Org, Psql, found, role_url
 
 if TYPE_CHECKING:
@@ -191,10 +193,26 @@ def psql(request: pytest.FixtureRequest, superuser_dsn: str) -> Iterator[Psql]:
 # -- the application ---------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def pgbouncer() -> Iterator[PgBouncer | None]:
+    """What is between the application and PostgreSQL, if anything is to be."""
+    if "TEST_PGBOUNCER" not in os.environ:
+        yield None
+        return
+    bouncer = PgBouncer(os.environ["TEST_SERVER"])
+    yield bouncer
+    bouncer.close()
+
+
 @pytest.fixture
-def settings(dsn: str, tmp_path: Path) -> Settings:
+def settings(dsn: str, tmp_path: Path, pgbouncer: PgBouncer | None) -> Settings:
     """The settings of the test's application."""
-    return Settings.for_tests(database_url=dsn, mail_folder=str(tmp_path / "mail"))
+    settings = Settings.for_tests(database_url=dsn, mail_folder=str(tmp_path / "mail"))
+    if pgbouncer is None:
+        return settings
+    return replace(
+        settings, database_url=pgbouncer.through(dsn), database_prepared_statements=False
+    )
 
 
 @asynccontextmanager

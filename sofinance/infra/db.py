@@ -143,7 +143,9 @@ class Database:
         conn = await asyncpg.connect(
             self._settings.database_url,
             record_class=Row,
-            statement_cache_size=STATEMENT_COUNT_MAX,
+            statement_cache_size=(
+                STATEMENT_COUNT_MAX if self._settings.database_prepared_statements else 0
+            ),
             max_cached_statement_lifetime=0,
             timeout=self._settings.database_acquire_timeout_s,
             command_timeout=self.statement_timeout_ms / 1000 + ANSWER_SLACK_S,
