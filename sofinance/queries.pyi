@@ -1534,11 +1534,6 @@ class passwords:
 
     use_reset: ClassVar[_UseReset]
 
-    class _CloseResets(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
-
-    close_resets: ClassVar[_CloseResets]
-
     class _SetPassword(Statement):
         async def __call__(self, conn: Connection, /, *, password_hash: str, org_id: int, user_id: int) -> int: ...
 

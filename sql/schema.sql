@@ -259,6 +259,23 @@ ALTER FUNCTION public.app_user_changed_in_session() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.app_user_changed_in_session() IS 'Refuses to make or change users to API keys and to who signed in by PIN.';
 
+-- function: app_user_closes_resets()
+
+CREATE FUNCTION public.app_user_closes_resets() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    update public.password_reset set used_at = now()
+    where org_id = new.org_id and user_id = new.id and used_at is null;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.app_user_closes_resets() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.app_user_closes_resets() IS 'Closes the links for a new password of a user whose address, password or state changes.';
+
 -- function: app_user_disabled_ends()
 
 CREATE FUNCTION public.app_user_disabled_ends() RETURNS trigger
@@ -6479,6 +6496,12 @@ CREATE TRIGGER app_user_changed_in_session AFTER INSERT OR UPDATE ON public.app_
 
 COMMENT ON TRIGGER app_user_changed_in_session ON public.app_user IS 'Users are made and changed by somebody who signed in with a password, not with an API key or PIN.';
 
+-- trigger: app_user app_user_closes_resets
+
+CREATE TRIGGER app_user_closes_resets AFTER UPDATE OF email, password_hash, is_active ON public.app_user FOR EACH ROW WHEN ((((old.email IS DISTINCT FROM new.email) OR (old.password_hash IS DISTINCT FROM new.password_hash)) OR (old.is_active IS DISTINCT FROM new.is_active))) EXECUTE FUNCTION public.app_user_closes_resets();
+
+COMMENT ON TRIGGER app_user_closes_resets ON public.app_user IS 'Closes the links for a new password of a user whose address, password or state changes.';
+
 -- trigger: app_user app_user_disabled_ends
 
 CREATE TRIGGER app_user_disabled_ends AFTER UPDATE OF is_active ON public.app_user FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION public.app_user_disabled_ends();
@@ -6893,11 +6916,11 @@ CREATE TRIGGER user_session_is_kept BEFORE DELETE ON public.user_session FOR EAC
 
 COMMENT ON TRIGGER user_session_is_kept ON public.user_session IS 'A session is kept for 30 days after its end.';
 
--- trigger: user_session user_session_stays_ended
+-- trigger: user_session user_session_reason_stays
 
-CREATE TRIGGER user_session_stays_ended BEFORE UPDATE ON public.user_session FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND ((old.revoked_at IS DISTINCT FROM new.revoked_at) OR (old.revoked_why IS DISTINCT FROM new.revoked_why)))) EXECUTE FUNCTION public.stays_over();
+CREATE TRIGGER user_session_reason_stays BEFORE UPDATE ON public.user_session FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND (new.revoked_at IS NOT NULL) AND (old.revoked_why IS DISTINCT FROM new.revoked_why))) EXECUTE FUNCTION public.stays_over();
 
-COMMENT ON TRIGGER user_session_stays_ended ON public.user_session IS 'A session that has ended does not begin again.';
+COMMENT ON TRIGGER user_session_reason_stays ON public.user_session IS 'Why a session has ended is not told otherwise.';
 
 -- trigger: user_session user_session_till_paired
 
@@ -7840,6 +7863,8 @@ REVOKE ALL ON FUNCTION public.app_user_access_not_by_oneself() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.app_user_admin_by_admin() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.app_user_changed_in_session() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.app_user_closes_resets() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.app_user_disabled_ends() FROM PUBLIC;
 

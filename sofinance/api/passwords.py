@@ -191,10 +191,9 @@ async def open_reset(call: Call, org_id: int, user_id: int, minutes: int) -> Non
 async def set_password(
     conn: Connection, org_id: int, user_id: int, password_hash: str, *, except_id: int | None
 ) -> None:
-    """Set a password that its user has chosen, end the sessions of the old one and every link."""
+    """Set a password that its user has chosen, and end the sessions of the old one."""
     owner = {"org_id": org_id, "user_id": user_id}
     await q.passwords.set_password(conn, **owner, password_hash=password_hash)
-    await q.passwords.close_resets(conn, **owner)
     await q.sessions.end_sessions(conn, **owner, except_id=except_id, revoked_why="password")
 
 

@@ -50,14 +50,9 @@ where
     org_id = :org_id and token_hash = :token_hash and user_id = :user_id
     and used_at is null and expires_at > now();
 
--- name: close_resets :exec
--- Close the links of a user whose password has changed.
-update password_reset
-set used_at = now()
-where org_id = :org_id and user_id = :user_id and used_at is null;
-
 -- name: set_password :exec
--- Set the password that a user has chosen. The user's row is locked by then.
+-- Set the password that a user has chosen; closes the links for a new one (app_user_closes_resets).
+-- The user's row is locked by then.
 update app_user
 set
     password_hash = :password_hash,

@@ -309,12 +309,41 @@ async def test_a_link_that_is_over_or_forged_is_refused(
     assert live_sessions(psql, org, user) == []  # they ended with the user
 
 
-async def test_changing_the_password_closes_the_links(api_with: MakeApi, org: Org) -> None:
+async def test_a_link_dies_with_what_it_was_sent_for(
+    api_with: MakeApi, org: Org, psql: Psql
+) -> None:
+    """The mailbox of before, the password of before, the user of before."""
+    admin, clerk = org.admin, org.member("INVENTORY_CLERK")
     async with mailing(api_with) as (api, next_mail):
-        await ask(api, org.admin.email)
-        token = token_of(await next_mail())
-        assert (await change(api, org.admin)).status == 204
+
+        async def link(user: User) -> str:
+            await ask(api, user.email)
+            return token_of(await next_mail())
+
+        token = await link(admin)
+        assert (await change(api, admin)).status == 204
+        assert "changed" in (await next_mail())["content"]
         assert (await reset(api, token, OTHER)).refused == NO_LINK
+
+        token = await link(clerk)
+        given = {"password": "Grey kettle 9 rests"}
+        changed = await api.post(f"/users/{clerk.id}/reset-password", admin, given)
+        assert changed.status == 200, changed.text
+        assert (await reset(api, token)).refused == NO_LINK
+
+        token = await link(clerk)
+        body = {
+            "email": f"new.{clerk.email}", "first_name": "Max", "last_name": "Clerk",
+            "role": clerk.role, "all_branches": True, "branch_ids": [],
+        }  # fmt: skip
+        moved = await api.put(f"/users/{clerk.id}", admin, body)
+        assert moved.status == 200, moved.text
+        assert (await reset(api, token)).refused == NO_LINK
+
+        token = await link(replace(clerk, email=body["email"]))
+        for action in ("disable", "enable"):
+            assert (await api.post(f"/users/{clerk.id}/{action}", admin)).status == 200
+        assert (await reset(api, token)).refused == NO_LINK
 
 
 async def test_a_captcha_comes_before_anything_else(
