@@ -1176,7 +1176,10 @@ CREATE FUNCTION public.is_access_free() RETURNS boolean
     SET search_path TO 'pg_catalog', 'public'
     AS $$
 begin
-    return pg_has_role(current_user, 'sofinance_owner', 'member') or exists (
+    if pg_has_role(current_user, 'sofinance_owner', 'member') then
+        return true;
+    end if;
+    return exists (
         select from public.organisation
         where org_id = current_setting('app.org_id')::bigint and created_at = now()
     );
@@ -3362,7 +3365,7 @@ declare
     end;
 begin
     if public.is_access_free() or (actor = 0 and tg_op = 'DELETE') then
-        return coalesce(new, old);
+        return null;
     end if;
     if
         public.may_change_user(p_user_id) and exists (
@@ -3378,7 +3381,7 @@ begin
                 )
         )
     then
-        return coalesce(new, old);
+        return null;
     end if;
     raise exception using
         errcode = 'SF403', constraint = tg_name, table = tg_table_name,
@@ -6870,7 +6873,7 @@ COMMENT ON TRIGGER user_branch_not_of_oneself ON public.user_branch IS 'Nobody c
 
 -- trigger: user_branch user_branch_within_own_access
 
-CREATE TRIGGER user_branch_within_own_access BEFORE INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.user_branch_within_own_access();
+CREATE TRIGGER user_branch_within_own_access AFTER INSERT OR DELETE OR UPDATE ON public.user_branch FOR EACH ROW EXECUTE FUNCTION public.user_branch_within_own_access();
 
 COMMENT ON TRIGGER user_branch_within_own_access ON public.user_branch IS 'You can give and take only branches that you have, of users who have nothing that you lack.';
 

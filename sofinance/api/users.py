@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from sofinance import queries as q
-from sofinance.infra import errors, passwords
+from sofinance.infra import audit, passwords
+from sofinance.infra.db import Mode
 from sofinance.infra.fields import Id, LowerEmail, PageQuery, Timestamp
 from sofinance.infra.guard import forbidden
 from sofinance.infra.http import Call, Routes, paged
+
+if TYPE_CHECKING:
+    from sofinance.infra.sql import Connection
 
 routes = Routes()
 
@@ -119,22 +123,41 @@ class Sessions(Schema):
     items = fields.List(fields.Nested(Session), required=True)
 
 
-async def find(call: Call, user_id: int) -> Any:
+CREATED = Employee()
+
+
+async def find(call: Call, user_id: int, conn: Connection | None = None) -> Any:
     """Return a user; not_found (404) for one whom the caller may not see."""
-    return await q.users.get_user(call.conn, org_id=call.org_id, id=user_id, caller_id=call.user_id)
+    return await q.users.get_user(
+        conn or call.conn, org_id=call.org_id, id=user_id, caller_id=call.user_id
+    )
+
+
+def check_own(call: Call, branch_ids: list[int]) -> None:
+    """Refuse (403) branches that the caller does not have, whether there are any such or not."""
+    own = call.principal.branch_ids
+    if own is not None and not own.issuperset(branch_ids):
+        raise forbidden("You do not have this branch.")
 
 
 async def hashed(password: str, *about: str) -> str:
     """Return the hash of a password; invalid_request (422) for one that will not do."""
-    problems = passwords.password_problems(password, about=about)
-    if problems:
-        raise errors.invalid_request({"password": list(problems.values())})
+    passwords.demand_good(password, field="password", about=about)
     return await passwords.hash_password(password)
 
 
+async def note(call: Call, conn: Connection, action: str, user_id: int, after: Any) -> None:
+    """Write down what was done to a user, in an endpoint that opens its own transactions."""
+    await audit.write(
+        call, conn, org_id=call.org_id, user_id=call.user_id,
+        session_id=call.principal.session_id, action=f"users.{action}", entity="users",
+        entity_id=user_id, after=after,
+    )  # fmt: skip
+
+
 @routes.endpoint(
-    "POST", "/users", permission="users:write", admin=True, body=NewUser(), returns=CreatedUser(),
-    status=201, location="/users/{id}", idempotent=False,
+    "POST", "/users", permission="users:write", own_transactions=True, body=NewUser(),
+    returns=CreatedUser(), status=201, location="/users/{id}", idempotent=False,
 )  # fmt: skip
 async def create_user(call: Call) -> Any:
     """Create a user with no permission and no branch that you lack.
@@ -145,13 +168,16 @@ async def create_user(call: Call) -> Any:
     """
     body = dict(call.body)
     given, branch_ids = body.pop("password"), body.pop("branch_ids")
+    check_own(call, branch_ids)
     password = given or passwords.generate_password()
     password_hash = await hashed(password, body["email"], body["first_name"], body["last_name"])
-    made = await q.users.create_user(
-        call.conn, org_id=call.org_id, password_hash=password_hash, **body
-    )
-    await q.users.give_branches(call.conn, org_id=call.org_id, user_id=made.id, own_ids=branch_ids)
-    user = await find(call, made.id)
+    async with call.transaction() as conn:
+        made = await q.users.create_user(
+            conn, org_id=call.org_id, password_hash=password_hash, **body
+        )
+        await q.users.give_branches(conn, org_id=call.org_id, user_id=made.id, own_ids=branch_ids)
+        user = dict(await find(call, made.id, conn))
+        await note(call, conn, "create_user", made.id, CREATED.dump(user))
     return {**user, "temporary_password": None if given else password}
 
 
@@ -200,6 +226,7 @@ async def change_user(call: Call) -> Any:
     """
     body, user_id = dict(call.body), call.path["id"]
     branch_ids = body.pop("branch_ids")
+    check_own(call, branch_ids)
     call.before(await find(call, user_id))
     await q.users.change_user(call.conn, org_id=call.org_id, id=user_id, **body)
     key = {"org_id": call.org_id, "user_id": user_id, "own_ids": branch_ids}
@@ -235,26 +262,27 @@ async def set_activity(call: Call, *, is_active: bool) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/users/{id}/reset-password", permission="users:write", admin=True, body=NewPassword(),
-    returns=TemporaryPassword(), idempotent=False,
+    "POST", "/users/{id}/reset-password", permission="users:write", own_transactions=True,
+    body=NewPassword(), returns=TemporaryPassword(), idempotent=False,
 )  # fmt: skip
 async def reset_password(call: Call) -> Any:
     """Give a user another password, which must be changed at the next sign-in; sessions end.
 
     403 for one's own, which is changed with the old one.
     """
-    user = await find(call, call.path["id"])
+    async with call.transaction(mode=Mode.READ) as conn:
+        user = await find(call, call.path["id"], conn)
     if user.id == call.user_id:
         raise forbidden("Your own password is changed with your old one.")
     given = call.body["password"]
     password = given or passwords.generate_password()
-    await q.users.reset_password(
-        call.conn,
-        org_id=call.org_id,
-        id=user.id,
-        password_hash=await hashed(password, user.email, user.first_name, user.last_name),
-    )
-    await q.users.end_sessions(call.conn, org_id=call.org_id, user_id=user.id)
+    password_hash = await hashed(password, user.email, user.first_name, user.last_name)
+    async with call.transaction() as conn:
+        await q.users.reset_password(
+            conn, org_id=call.org_id, id=user.id, password_hash=password_hash
+        )
+        await q.users.end_sessions(conn, org_id=call.org_id, user_id=user.id)
+        await note(call, conn, "reset_password", user.id, None)
     return {"id": user.id, "temporary_password": None if given else password}
 
 

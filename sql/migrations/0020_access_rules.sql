@@ -71,7 +71,10 @@ grant execute on function acting_user() to sofinance_app;
 create function is_access_free() returns boolean
 language plpgsql stable set search_path = pg_catalog, public as $$
 begin
-    return pg_has_role(current_user, 'sofinance_owner', 'member') or exists (
+    if pg_has_role(current_user, 'sofinance_owner', 'member') then
+        return true;
+    end if;
+    return exists (
         select from public.organisation
         where org_id = current_setting('app.org_id')::bigint and created_at = now()
     );
@@ -487,7 +490,7 @@ declare
     end;
 begin
     if public.is_access_free() or (actor = 0 and tg_op = 'DELETE') then
-        return coalesce(new, old);
+        return null;
     end if;
     if
         public.may_change_user(p_user_id) and exists (
@@ -503,7 +506,7 @@ begin
                 )
         )
     then
-        return coalesce(new, old);
+        return null;
     end if;
     raise exception using
         errcode = 'SF403', constraint = tg_name, table = tg_table_name,
@@ -512,8 +515,7 @@ end
 $$;
 comment on function user_branch_within_own_access() is
 'Refuses to give or take a branch that the caller lacks, and to change a user who has more.';
--- Before the row is there, so that a branch that one lacks and one that there is not are the same.
-create trigger user_branch_within_own_access before insert or update or delete on user_branch
+create trigger user_branch_within_own_access after insert or update or delete on user_branch
 for each row execute function user_branch_within_own_access();
 comment on trigger user_branch_within_own_access on user_branch is
 'You can give and take only branches that you have, of users who have nothing that you lack.';
