@@ -119,6 +119,29 @@ ALTER FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigi
 COMMENT ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) IS 'Lets a request in under what its worker remembers of the caller; raises SF401 when the user, the
 session or the key has changed since, and the worker asks anew.';
 
+-- function: api_key_ends_for_good()
+
+CREATE FUNCTION public.api_key_ends_for_good() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+begin
+    if
+        new.expires_at > old.expires_at
+        or old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at
+    then
+        raise exception using
+            errcode = 'check_violation', constraint = tg_name, table = tg_table_name,
+            message = 'its end cannot be undone';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.api_key_ends_for_good() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.api_key_ends_for_good() IS 'Refuses to prolong a key, or to undo its end.';
+
 -- function: api_key_of_oneself()
 
 CREATE FUNCTION public.api_key_of_oneself() RETURNS trigger
@@ -896,29 +919,6 @@ $$;
 ALTER FUNCTION public.ended_within_own_access() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.ended_within_own_access() IS 'Refuses to end sessions and keys of users who have more than the caller; named after its trigger.';
-
--- function: ends_for_good()
-
-CREATE FUNCTION public.ends_for_good() RETURNS trigger
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
-    AS $$
-begin
-    if
-        new.expires_at > old.expires_at
-        or old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at
-    then
-        raise exception using
-            errcode = 'check_violation', constraint = tg_name, table = tg_table_name,
-            message = 'its end cannot be undone';
-    end if;
-    return null;
-end
-$$;
-
-ALTER FUNCTION public.ends_for_good() OWNER TO sofinance_owner;
-
-COMMENT ON FUNCTION public.ends_for_good() IS 'Refuses to prolong a session or a key, or to undo its end; named after its trigger.';
 
 -- table: sign_in_address
 
@@ -6453,7 +6453,7 @@ COMMENT ON TRIGGER api_key_ended_within_own_access ON public.api_key IS 'You can
 
 -- trigger: api_key api_key_ends_for_good
 
-CREATE TRIGGER api_key_ends_for_good AFTER UPDATE OF revoked_at, expires_at ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.ends_for_good();
+CREATE TRIGGER api_key_ends_for_good AFTER UPDATE OF revoked_at, expires_at ON public.api_key FOR EACH ROW EXECUTE FUNCTION public.api_key_ends_for_good();
 
 COMMENT ON TRIGGER api_key_ends_for_good ON public.api_key IS 'A key that was revoked stays revoked, and none lasts longer than it was made for.';
 
@@ -6906,12 +6906,6 @@ COMMENT ON TRIGGER user_permission_within_own_access ON public.user_permission I
 CREATE TRIGGER user_session_ended_within_own_access AFTER UPDATE OF revoked_at ON public.user_session FOR EACH ROW WHEN ((new.revoked_why = 'administrator'::text)) EXECUTE FUNCTION public.ended_within_own_access();
 
 COMMENT ON TRIGGER user_session_ended_within_own_access ON public.user_session IS 'You can end sessions only of users who have no permission and no branch that you lack.';
-
--- trigger: user_session user_session_ends_for_good
-
-CREATE TRIGGER user_session_ends_for_good AFTER UPDATE OF revoked_at, expires_at ON public.user_session FOR EACH ROW EXECUTE FUNCTION public.ends_for_good();
-
-COMMENT ON TRIGGER user_session_ends_for_good ON public.user_session IS 'A session that was ended stays ended, and none lasts longer than it was made for.';
 
 -- trigger: user_session user_session_is_kept
 
@@ -7857,6 +7851,8 @@ GRANT ALL ON FUNCTION public.acts_for() TO sofinance_app;
 REVOKE ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.api_key_ends_for_good() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.api_key_of_oneself() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.api_key_within_own_access() FROM PUBLIC;
@@ -7982,8 +7978,6 @@ GRANT ALL ON FUNCTION public.effective_permissions(p_user_id bigint) TO sofinanc
 REVOKE ALL ON FUNCTION public.end_sessions_of_till() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.ended_within_own_access() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION public.ends_for_good() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 

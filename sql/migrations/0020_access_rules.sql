@@ -522,7 +522,7 @@ comment on trigger user_branch_within_own_access on user_branch is
 
 -- -- sessions and keys -------------------------------------------------------------------------
 
-create function ends_for_good() returns trigger
+create function api_key_ends_for_good() returns trigger
 language plpgsql set search_path = pg_catalog as $$
 begin
     if
@@ -536,14 +536,10 @@ begin
     return null;
 end
 $$;
-comment on function ends_for_good() is
-'Refuses to prolong a session or a key, or to undo its end; named after its trigger.';
-create trigger user_session_ends_for_good after update of revoked_at, expires_at on user_session
-for each row execute function ends_for_good();
-comment on trigger user_session_ends_for_good on user_session is
-'A session that was ended stays ended, and none lasts longer than it was made for.';
+comment on function api_key_ends_for_good() is
+'Refuses to prolong a key, or to undo its end.';
 create trigger api_key_ends_for_good after update of revoked_at, expires_at on api_key
-for each row execute function ends_for_good();
+for each row execute function api_key_ends_for_good();
 comment on trigger api_key_ends_for_good on api_key is
 'A key that was revoked stays revoked, and none lasts longer than it was made for.';
 

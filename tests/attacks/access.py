@@ -224,11 +224,6 @@ ACCESS = (
         ("A key prolonged", "update api_key set expires_at = expires_at + interval '1 day';\n"),
         ("A key that was ended brought back", ENDED + "update api_key set revoked_at = null;\n"),
     ),
-    *cases(
-        "user_session_ends_for_good",
-        ("A session that was ended brought back", EXPIRED + "update user_session set"
-         " revoked_at = null, revoked_why = null where id = :manager_session;\n"),
-    ),
     *cases("privilege", ("Another secret for a key", "update api_key set secret_hash = 'x';\n")),
     *cases(
         "api_key_replaces_known",
