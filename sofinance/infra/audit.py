@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from sofinance import queries as q
 from sofinance.infra.envelope import dumps
 from sofinance.infra.http import Paged
-from sofinance.infra.masking import MISSING, mask, needs_mask
+from sofinance.infra.masking import MISSING, compile_mask, mask
 
 if TYPE_CHECKING:
     from aiohttp import web
+    from marshmallow import Schema
 
     from sofinance.infra.answer import Answer, Dump
     from sofinance.infra.errors import ApiError
     from sofinance.infra.guard import Principal
     from sofinance.infra.http import Call, Endpoint
     from sofinance.infra.logs import Trace
+    from sofinance.infra.masking import Masker
     from sofinance.infra.sql import Connection
 
 Severity = Literal["INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -76,9 +78,8 @@ class Auditor:
         self._kind = endpoint.entity
         returns = endpoint.returns
         self._shape = None if isinstance(returns, Paged) else dump
-        schema = returns.schema if isinstance(returns, Paged) else returns
         # Where nothing is to be masked the answer is kept as it was written, byte for byte.
-        self._masks = schema is not None and needs_mask(schema, self._kind)
+        self._mask = self._masker(returns)
 
     def of_change(self, request: web.Request, call: Call, answer: Answer) -> str:
         """Return the statement that writes down what a handler did."""
@@ -90,7 +91,7 @@ class Auditor:
         before = self._shaped(notes["before"]) if "before" in notes else MISSING
         after: bytes | None = None
         if data is not None:
-            after = dumps(mask(data, before, kind=self._kind)) if self._masks else answer.json
+            after = answer.json if self._mask is None else dumps(self._mask(data, before))
         return self._row(
             request, call.principal, call.request_id, call.ip, entity_id=entity_id,
             before=None if before is MISSING else dumps(mask(before, kind=self._kind)),
@@ -135,6 +136,11 @@ class Auditor:
             user_agent=user_agent(request).encode("utf-8", "replace"),
             severity=severity.encode(),
         )
+
+    def _masker(self, returns: Schema | Paged | None) -> Masker | None:
+        if isinstance(returns, Paged) or (returns is not None and returns.many):
+            return lambda data, before: mask(data, before, kind=self._kind)
+        return None if returns is None else compile_mask(returns, self._kind)
 
     def _shaped(self, before: Any) -> Any:
         """Write how it was like the answer writes how it is, where it has all of its fields."""

@@ -1,0 +1,104 @@
+"""Masking: what a compiled mask does is what the plain one does, and nothing personal is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from marshmallow import Schema, fields
+
+from sofinance.infra.masking import MISSING, compile_mask, mask
+
+
+class Person(Schema):
+    """Somebody."""
+
+    name = fields.Str()
+    city = fields.Str()
+
+
+class Line(Schema):
+    """A line of nobody's."""
+
+    sku = fields.Str()
+    price = fields.Str()
+
+
+class Thing(Schema):
+    """One of everything."""
+
+    id = fields.Int()
+    name = fields.Str()
+    email = fields.Str()
+    token = fields.Str(data_key="access_token")
+    customer = fields.Nested(Person)
+    customers = fields.List(fields.Nested(Person))
+    users = fields.Nested(Person, many=True)
+    lines = fields.List(fields.Nested(Line))
+    extra = fields.Dict()
+    tags = fields.List(fields.Str())
+
+
+class Plain(Schema):
+    """Nothing to mask."""
+
+    id = fields.Int()
+    lines = fields.List(fields.Nested(Line))
+
+
+def thing(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": 1, "name": "Thing", "email": "a@b.example", "access_token": "x",
+        "customer": {"name": "Carla", "city": "Kisumu"},
+        "customers": [{"name": "Carla", "city": "Kisumu"}, {"name": "Bo", "city": "Ulm"}],
+        "users": [{"name": "Ada", "city": "Ulm"}],
+        "lines": [{"sku": "A", "price": "1.00"}],
+        "extra": {"phone": "1", "deep": [{"password": "x", "n": 1}]},
+        "tags": ["new"],
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        MISSING, None, thing(), thing(email="other@b.example"), thing(customer=None),
+        thing(customers=[{"name": "Xu", "city": "Ulm"}]), {"id": 1}, {},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["things", "users"])
+def test_the_compiled_mask_does_what_the_plain_one_does(before: Any, kind: str) -> None:
+    compiled = compile_mask(Thing(), kind)
+    assert compiled is not None
+    for data in (thing(), thing(customer=None, users=[], email=None)):
+        assert compiled(data, before) == mask(data, before, kind=kind)
+
+
+def test_what_is_masked_and_what_is_left() -> None:
+    assert mask(thing(), thing(email="old@b.example"), kind="things") == {
+        "id": 1, "name": "Thing", "email": "[personal, changed]", "access_token": "[secret]",
+        "customer": {"name": "[personal]", "city": "Kisumu"},
+        "customers": [
+            {"name": "[personal]", "city": "Kisumu"}, {"name": "[personal]", "city": "Ulm"},
+        ],
+        "users": [{"name": "[personal]", "city": "Ulm"}],
+        "lines": [{"sku": "A", "price": "1.00"}],
+        "extra": {"phone": "[personal]", "deep": [{"password": "[secret]", "n": 1}]},
+        "tags": ["new"],
+    }  # fmt: skip
+    assert mask(thing(), kind="users")["name"] == "[personal]"
+
+
+def test_masking_twice_is_masking_once() -> None:
+    before, after = thing(email="old@b.example"), thing()
+    once = mask(after, before, kind="users")
+    assert mask(once, mask(before, kind="users"), kind="users") == once
+
+
+def test_where_nothing_is_masked_nothing_is_done() -> None:
+    assert compile_mask(Plain(), "things") is None
+
+
+def test_a_code_is_a_secret_but_for_accounts_and_taxes() -> None:
+    assert mask({"code": "1000"}, kind="accounts") == {"code": "1000"}
+    assert mask({"code": "1000"}, kind="tills") == {"code": "[secret]"}
