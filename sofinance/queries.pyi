@@ -2163,17 +2163,6 @@ class second_factor:
 
     end_other_sessions: ClassVar[_EndOtherSessions]
 
-    class FindResetRow(Row):
-        id: int
-        email: str
-        role: str
-        is_within_reach: bool
-
-    class _FindReset(Statement):
-        async def __call__(self, conn: Connection, /, *, permissions: Sequence[str], org_id: int, user_id: int, id: int) -> second_factor.FindResetRow | None: ...
-
-    find_reset: ClassVar[_FindReset]
-
 class sessions:
     class _EndSession(Statement):
         async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, id: int, user_id: int) -> int: ...

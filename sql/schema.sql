@@ -1794,6 +1794,26 @@ ALTER FUNCTION public.not_of_oneself() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.not_of_oneself() IS 'Refuses a change of the caller''s own access; named after its trigger.';
 
+-- function: of_oneself()
+
+CREATE FUNCTION public.of_oneself() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if not public.is_access_free() and new.user_id is distinct from public.acting_user() then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'it is somebody else''s';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.of_oneself() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.of_oneself() IS 'Refuses to choose for somebody else, and to keys and PINs; named after its trigger.';
+
 -- function: open_period(bigint, date)
 
 CREATE FUNCTION public.open_period(p_org_id bigint, p_date date) RETURNS bigint
@@ -3316,6 +3336,29 @@ $$;
 ALTER FUNCTION public.stock_movement_is_its_documents() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has the branch, product, quantity and (coming in) value that its document says.';
+
+-- function: taken_within_own_access()
+
+CREATE FUNCTION public.taken_within_own_access() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if
+        old.user_id is distinct from public.acting_user() and not public.is_access_free()
+        and not public.may_change_user(old.user_id)
+    then
+        raise exception using
+            errcode = 'SF403', constraint = tg_name, table = tg_table_name,
+            message = 'the user has more than the caller';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.taken_within_own_access() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.taken_within_own_access() IS 'Refuses to take away what protects a user who has more than the caller; named after its trigger.';
 
 -- function: till_credential_revoked_stays()
 
@@ -6703,6 +6746,12 @@ CREATE TRIGGER receivable_follows AFTER INSERT ON public.sale_void FOR EACH ROW 
 
 COMMENT ON TRIGGER receivable_follows ON public.sale_void IS 'Cancels what is left of the receivable.';
 
+-- trigger: recovery_code recovery_code_of_oneself
+
+CREATE TRIGGER recovery_code_of_oneself AFTER INSERT ON public.recovery_code FOR EACH ROW EXECUTE FUNCTION public.of_oneself();
+
+COMMENT ON TRIGGER recovery_code_of_oneself ON public.recovery_code IS 'Everybody makes their own recovery codes, signed in with a password.';
+
 -- trigger: recovery_code recovery_code_used_once
 
 CREATE TRIGGER recovery_code_used_once BEFORE UPDATE ON public.recovery_code FOR EACH ROW WHEN ((old.used_at IS NOT NULL)) EXECUTE FUNCTION public.recovery_code_used_once();
@@ -6901,6 +6950,12 @@ CREATE TRIGGER user_permission_within_own_access AFTER INSERT OR DELETE OR UPDAT
 
 COMMENT ON TRIGGER user_permission_within_own_access ON public.user_permission IS 'You can change only permissions that you have, of users who have none that you lack.';
 
+-- trigger: user_pin user_pin_of_oneself
+
+CREATE TRIGGER user_pin_of_oneself AFTER INSERT OR UPDATE OF pin_hash ON public.user_pin FOR EACH ROW EXECUTE FUNCTION public.of_oneself();
+
+COMMENT ON TRIGGER user_pin_of_oneself ON public.user_pin IS 'Everybody chooses their own PIN, signed in with a password.';
+
 -- trigger: user_session user_session_ended_within_own_access
 
 CREATE TRIGGER user_session_ended_within_own_access AFTER UPDATE OF revoked_at ON public.user_session FOR EACH ROW WHEN ((new.revoked_why = 'administrator'::text)) EXECUTE FUNCTION public.ended_within_own_access();
@@ -6943,11 +6998,23 @@ CREATE TRIGGER user_totp_counted AFTER INSERT OR DELETE ON public.user_totp FOR 
 
 COMMENT ON TRIGGER user_totp_counted ON public.user_totp IS 'Raises access_version of the user whose second factor goes.';
 
+-- trigger: user_totp user_totp_of_oneself
+
+CREATE TRIGGER user_totp_of_oneself AFTER INSERT OR UPDATE OF begun_at, confirmed_at ON public.user_totp FOR EACH ROW EXECUTE FUNCTION public.of_oneself();
+
+COMMENT ON TRIGGER user_totp_of_oneself ON public.user_totp IS 'Everybody enrols their own second factor, signed in with a password.';
+
 -- trigger: user_totp user_totp_step_advances
 
 CREATE TRIGGER user_totp_step_advances BEFORE UPDATE OF last_step ON public.user_totp FOR EACH ROW WHEN (((old.last_step IS NOT NULL) AND ((new.last_step IS NULL) OR (new.last_step <= old.last_step)))) EXECUTE FUNCTION public.user_totp_step_advances();
 
 COMMENT ON TRIGGER user_totp_step_advances ON public.user_totp IS 'This code was used already.';
+
+-- trigger: user_totp user_totp_taken_within_own_access
+
+CREATE TRIGGER user_totp_taken_within_own_access AFTER DELETE ON public.user_totp FOR EACH ROW EXECUTE FUNCTION public.taken_within_own_access();
+
+COMMENT ON TRIGGER user_totp_taken_within_own_access ON public.user_totp IS 'You can reset second factors only of users who have no permission and no branch that you lack.';
 
 -- fk constraint: account account_branch_known
 
@@ -8064,6 +8131,8 @@ REVOKE ALL ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) FR
 
 REVOKE ALL ON FUNCTION public.not_of_oneself() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.of_oneself() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) TO sofinance_app;
 
@@ -8138,6 +8207,8 @@ GRANT ALL ON FUNCTION public.steer_job(p_name text, p_action text) TO sofinance_
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.taken_within_own_access() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.till_credential_revoked_stays() FROM PUBLIC;
 

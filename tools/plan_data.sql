@@ -72,11 +72,11 @@ overriding system value
 select org_id, branch.id * 10 + n, branch.id, 'T' || n
 from branch cross join generate_series(1, 3) as n;
 
--- Everybody but the last of each organisation uses an authenticator; two tills of three are paired.
+-- Everybody but the first of each organisation uses an authenticator; two tills of three are paired.
 insert into user_totp (org_id, user_id, secret, begun_at, confirmed_at, last_step)
 select org_id, id, '\x01'::bytea || decode(repeat('00', 52), 'hex'), '2025-12-01 00:00Z',
-    case when id % 10 < 5 then timestamptz '2025-12-01 00:01Z' end,
-    case when id % 10 < 5 then 58817000 end
+    case when id % 10 > 1 then timestamptz '2025-12-01 00:01Z' end,
+    case when id % 10 > 1 then 58817000 end
 from app_user;
 
 insert into recovery_code (org_id, user_id, code_no, code_hash)

@@ -184,19 +184,15 @@ async def disable(call: Call) -> None:
 async def reset_factor(call: Call) -> None:
     """Take away the second factor of somebody who lost it; all of their sessions end.
 
-    403 `forbidden` for one's own, and for somebody who may more than oneself or in other branches.
+    403 `forbidden` for one's own; 403 `user_totp_taken_within_own_access` for somebody who may more
+    than oneself, or in other branches.
     """
     key = {"org_id": call.org_id, "user_id": call.path["id"]}
     if key["user_id"] == call.user_id:
         raise forbidden("Take your own second factor away with a code of it: /auth/2fa/disable.")
-    other = await q.second_factor.find_reset(
-        call.conn, org_id=call.org_id, user_id=call.user_id, id=key["user_id"],
-        permissions=sorted(call.permissions),
-    )  # fmt: skip
-    if other is None:
-        raise not_found()
-    if not other.is_within_reach:
-        raise forbidden("This user may do what you may not.")
+    other = await q.users.get_user(
+        call.conn, org_id=call.org_id, id=key["user_id"], caller_id=call.user_id
+    )
     if not await q.second_factor.delete_factor(call.conn, **key):
         raise not_found()
     call.before({"email": other.email, "role": other.role, "second_factor": True})

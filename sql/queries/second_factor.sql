@@ -66,6 +66,7 @@ where org_id = :org_id and user_id = :user_id and used_at is null;
 
 -- name: delete_factor :exec
 -- Take a user's second factor away, with its recovery codes; 1 if there was one.
+-- Refused by user_totp_taken_within_own_access for who may more than the caller.
 delete from user_totp
 where org_id = :org_id and user_id = :user_id;
 
@@ -83,37 +84,3 @@ set revoked_at = now(), revoked_why = 'second_factor'
 where
     org_id = :org_id and user_id = :user_id and revoked_at is null
     and id is distinct from :session_id::bigint;
-
--- name: find_reset :maybe
--- Find whose second factor is to be taken away, and whether that is within the caller's reach:
--- the other may nothing that the caller may not, in no branch that the caller does not have.
--- not null: is_within_reach
-select
-    other.id,
-    other.email,
-    other.role,
-    not exists (
-        select their_permission.name
-        from effective_permissions(other.id) as their_permission (name)
-        where their_permission.name <> all(:permissions::text[])
-    ) and (
-        caller.all_branches or (
-            not other.all_branches and not exists (
-                select user_branch.branch_id
-                from user_branch
-                where
-                    user_branch.org_id = :org_id and user_branch.user_id = other.id
-                    and not exists (
-                        select own.branch_id
-                        from user_branch as own
-                        where
-                            own.org_id = :org_id and own.user_id = :user_id
-                            and own.branch_id = user_branch.branch_id
-                    )
-            )
-        )
-    ) as is_within_reach
-from app_user as other
-inner join app_user as caller
-    on other.org_id = caller.org_id and caller.id = :user_id
-where other.org_id = :org_id and other.id = :id;

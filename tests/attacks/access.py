@@ -55,6 +55,9 @@ VALID = {
     "a permission given to a user by a manager": MANAGER + ALLOW,
     "a branch given by a manager": MANAGER + BRANCH,
     "a key made by a manager": MANAGER + KEY,
+    "a second factor begun by its owner": MANAGER + row("user_totp", user_id=":manager"),
+    "a PIN chosen by its owner": MANAGER + row("user_pin", user_id=":manager"),
+    "a second factor taken away by a manager": MANAGER + "delete from user_totp;\n",
     "a user disabled by the service itself": DISABLED,
 }
 
@@ -96,6 +99,31 @@ ACCESS = (
     ),
     *cases("user_branch_within_own_access", ("A branch given by nobody", BRANCH)),
     *cases("api_key_of_oneself", ("A key made by nobody", KEY)),
+    # -- second factors and PINs, which are everybody's own --
+    *cases(
+        "user_totp_of_oneself",
+        ("A second factor enrolled by nobody", row("user_totp")),
+        ("A second factor for somebody else", MANAGER + row("user_totp", user_id=":packer")),
+        ("A second factor enrolled by a key", MACHINE + row("user_totp", user_id=":manager")),
+    ),
+    *cases(
+        "recovery_code_of_oneself",
+        ("Recovery codes made by nobody", row("recovery_code")),
+        ("Recovery codes to somebody else's account", MANAGER + row("recovery_code")),
+    ),
+    *cases(
+        "user_pin_of_oneself",
+        ("A PIN chosen by nobody", row("user_pin")),
+        ("A PIN for somebody else", MANAGER + row("user_pin", user_id=":packer")),
+        ("A cashier's PIN changed", MANAGER + "update user_pin set pin_hash = '$argon2id$';\n"),
+        ("A PIN chosen by a key", MACHINE + row("user_pin", user_id=":manager")),
+    ),
+    *cases(
+        "user_totp_taken_within_own_access",
+        ("A second factor taken away by nobody", "delete from user_totp;\n"),
+        ("A second factor taken away by a key", MACHINE + "delete from user_totp;\n"),
+        ("One of somebody in more branches", LOCAL + "delete from user_totp;\n"),
+    ),
     # -- by a key, or somebody else's or an ended session --
     *(
         Attack(f"{what} {how}", rule, who + sql)

@@ -441,6 +441,7 @@ MASTER_DATA = (
         "user_totp_confirmed_by_code",
         "insert into user_totp (org_id, user_id, secret) select org_id, :user, secret"
         " from user_totp; update user_totp set confirmed_at = now() where user_id = :user",
+        OWNER,
     ),
     change(
         "A code used again",

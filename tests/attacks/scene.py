@@ -134,7 +134,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     clerk = ids["clerk"] = org.member("INVENTORY_CLERK").id
     people = {"org": org.id, "cashier": cashier, "clerk": clerk, "user": org.admin.id}
-    psql(IDENTITY.format(**people, till=shop.till_id), org=org)
+    psql(IDENTITY.format(**people, till=shop.till_id), role="sofinance_owner", org=org)
     ids["credential"] = psql("select id from till_credential", org=org)[0][0]
     ids["branch2"] = (branch2 := (await api.post("/branches", org, {"name": "Side"})).data)["id"]
     ids["till2"] = branch2["till_id"]
