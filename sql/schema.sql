@@ -6968,11 +6968,11 @@ CREATE TRIGGER user_session_is_kept BEFORE DELETE ON public.user_session FOR EAC
 
 COMMENT ON TRIGGER user_session_is_kept ON public.user_session IS 'A session is kept for 30 days after its end.';
 
--- trigger: user_session user_session_reason_stays
+-- trigger: user_session user_session_stays_ended
 
-CREATE TRIGGER user_session_reason_stays BEFORE UPDATE ON public.user_session FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND (new.revoked_at IS NOT NULL) AND (old.revoked_why IS DISTINCT FROM new.revoked_why))) EXECUTE FUNCTION public.stays_over();
+CREATE TRIGGER user_session_stays_ended BEFORE UPDATE ON public.user_session FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND ((old.revoked_at IS DISTINCT FROM new.revoked_at) OR (old.revoked_why IS DISTINCT FROM new.revoked_why)))) EXECUTE FUNCTION public.stays_over();
 
-COMMENT ON TRIGGER user_session_reason_stays ON public.user_session IS 'Why a session has ended is not told otherwise.';
+COMMENT ON TRIGGER user_session_stays_ended ON public.user_session IS 'A session that has ended does not begin again.';
 
 -- trigger: user_session user_session_till_paired
 

@@ -14,14 +14,14 @@ $$;
 comment on function stays_over() is
 'Refuses a change under the name of its trigger, whose WHEN says which change.';
 
-create trigger user_session_reason_stays before update on user_session
+create trigger user_session_stays_ended before update on user_session
 for each row
 when (
-    old.revoked_at is not null and new.revoked_at is not null
-    and old.revoked_why is distinct from new.revoked_why
+    old.revoked_at is not null
+    and (old.revoked_at, old.revoked_why) is distinct from (new.revoked_at, new.revoked_why)
 ) execute function stays_over();
-comment on trigger user_session_reason_stays on user_session is
-'Why a session has ended is not told otherwise.';
+comment on trigger user_session_stays_ended on user_session is
+'A session that has ended does not begin again.';
 
 create trigger refresh_token_stays_used before update on refresh_token
 for each row

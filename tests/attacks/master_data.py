@@ -369,8 +369,14 @@ MASTER_DATA = (
         "update break_glass set revoked_at = null, revoked_by = null",
     ),
     change(
+        "A session that has ended begun again",
+        "user_session_stays_ended",
+        "update user_session set revoked_at = now(), revoked_why = 'sign_out' where id = :session;"
+        "update user_session set revoked_at = null, revoked_why = null where id = :session",
+    ),
+    change(
         "The end of a session told otherwise",
-        "user_session_reason_stays",
+        "user_session_stays_ended",
         "update user_session set revoked_at = now(), revoked_why = 'reuse' where id = :session;"
         "update user_session set revoked_why = 'sign_out' where id = :session",
     ),
