@@ -356,6 +356,14 @@ async def test_nobody_resets_who_may_more(api: Api, org: Org, other_org: Org, ps
     assert (await api.delete(path, manager)).status == 204
 
 
+async def test_an_operator_helps_the_only_administrator(api: Api, org: Org, psql: Psql) -> None:
+    await enrol(api, org.admin)
+    taken = f"delete from user_totp where user_id = {org.admin.id}"
+    assert psql.refusal(taken, org=org) == "user_totp_taken_within_own_access"
+    psql(taken, role="sofinance_owner", org=org)
+    assert (await api.post("/auth/login", json=login(org.admin))).status == 200
+
+
 # -- gates -------------------------------------------------------------------------------------
 
 
