@@ -27,6 +27,7 @@ TOOLS = {
     "migrate": "sofinance.tools.migrate",
     "worker": "sofinance.tools.worker",
     "jobs": "sofinance.tools.worker",
+    "cleanup": "sofinance.tools.cleanup",
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",
     "routes": "sofinance.tools.routes",

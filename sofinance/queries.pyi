@@ -1272,6 +1272,16 @@ class jobs:
 
     forget_job_runs: ClassVar[_ForgetJobRuns]
 
+    class _ForgetExpiredKeys(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+
+    forget_expired_keys: ClassVar[_ForgetExpiredKeys]
+
+    class _ForgetSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+
+    forget_sessions: ClassVar[_ForgetSessions]
+
     class ListJobsRow(Row):
         name: str
         description: str

@@ -6312,7 +6312,7 @@ COMMENT ON INDEX public.audit_log_by_user IS 'What somebody did.';
 
 -- index: idempotency_key_by_expiry
 
-CREATE INDEX idempotency_key_by_expiry ON public.idempotency_key USING btree (expires_at);
+CREATE INDEX idempotency_key_by_expiry ON public.idempotency_key USING btree (org_id, expires_at);
 
 COMMENT ON INDEX public.idempotency_key_by_expiry IS 'What may be forgotten.';
 

@@ -95,6 +95,8 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "jobs.finish_job": {
         "name": "x-job", "claim_no": "1", "outcome": "succeeded", "told": "x",
     },
+    "jobs.forget_expired_keys": {"limit": "1000"},
+    "jobs.forget_sessions": {"limit": "1000"},
     "jobs.forget_job_runs": {"keep_days": "90"},
     "jobs.get_heartbeat": {"ttl_s": "300"},
     "jobs.leave_runner": {"name": "x"},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.infra.db import Mode
-from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances
+from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances, forgetting
 from sofinance.tools import verify
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ JOBS = (
         verify_books,
         every_s=DAY_S,
         offset_s=2 * HOUR_S,
+    ),
+    Job(
+        "forget-expired",
+        "Forgets idempotency keys past their hours, and sessions a month after their end.",
+        forgetting.forget_everywhere,
+        every_s=HOUR_S,
     ),
     Job(
         "forget-job-runs",

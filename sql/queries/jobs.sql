@@ -39,6 +39,33 @@ select leave_runner(:name);
 -- not null: count
 select forget_job_runs(:keep_days, :limit) as count;
 
+-- name: forget_expired_keys :exec
+-- Forget idempotency keys whose answers are not kept any more, at most so many; another that does
+-- the same at the same time takes others.
+delete from idempotency_key
+where
+    org_id = :org_id and key_hash in (
+        select old.key_hash
+        from idempotency_key as old
+        where old.org_id = :org_id and old.expires_at < now()
+        order by old.expires_at
+        limit :limit
+        for update skip locked
+    );
+
+-- name: forget_sessions :exec
+-- Forget sessions that were over a month ago, and their refresh tokens, at most so many.
+delete from user_session
+where
+    org_id = :org_id and id in (
+        select old.id
+        from user_session as old
+        where old.org_id = :org_id and old.expires_at < now() - interval '30 days'
+        order by old.id
+        limit :limit
+        for update skip locked
+    );
+
 -- name: list_jobs :many
 -- List every job and how it is: a handful, which the release declares.
 -- not null: is_running

@@ -16,7 +16,7 @@ import pytest
 from sofinance import cli
 from sofinance import queries as q
 from sofinance.infra.db import Database, Mode
-from sofinance.jobs import Job, JobFailedError, worker
+from sofinance.jobs import Job, JobFailedError, forgetting, worker
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import Worker
 from sofinance.tools import verify
@@ -364,3 +364,37 @@ async def test_old_runs_are_forgotten(database: Database, psql: Psql) -> None:
         assert await q.jobs.forget_job_runs(conn, keep_days=90, limit=10) == 1
         assert await q.jobs.forget_job_runs(conn, keep_days=90, limit=10) == 0
     assert [claim_no for claim_no, _, _ in runs(psql)] == [3]
+
+
+async def test_what_has_expired_is_forgotten_by_many_at_once(
+    database: Database, dsn: str, org: Org, psql: Psql, capsys: pytest.CaptureFixture[str]
+) -> None:
+    psql(
+        "insert into idempotency_key (org_id, key_hash, fingerprint, expires_at)"
+        " select %(org)s, sha256(n::text::bytea), sha256('x'),"
+        " now() + case when n <= 2500 then interval '-1 s' else '1 hour' end"
+        " from generate_series(1, 2600) as n",
+        {"org": org.id},
+        org=org,
+    )
+    psql(
+        "update user_session set created_at = now() - interval '100 days',"
+        " idle_until = now() - interval '31 days', expires_at = now() - interval '31 days'"
+        " where id = (select min(id) from user_session)",
+        role="superuser",
+    )
+    sessions = psql("select count(*) from user_session", role="superuser")[0][0]
+    told = await asyncio.gather(*(forgetting.forget_expired(database) for _ in range(4)))
+    assert sum(gone["idempotency_keys"] for gone in told) == 2500
+    assert sum(gone["sessions"] for gone in told) == 1
+    kept = psql("select count(*), bool_and(expires_at > now()) from idempotency_key", org=org)
+    assert kept == [(100, True)]
+    assert psql("select count(*) from user_session", role="superuser")[0][0] == sessions - 1
+    psql("update idempotency_key set expires_at = now() - interval '1 s'", role="superuser")
+    words = ["cleanup", "--json", "--database-url", dsn]
+    assert await asyncio.to_thread(cli.main, words) == 0
+    assert json.loads(capsys.readouterr().out) == {"idempotency_keys": 100, "sessions": 0}
+    assert await asyncio.to_thread(cli.main, ["cleanup", "--database-url", dsn]) == 0
+    assert capsys.readouterr().out.split() == [
+        "idempotency", "keys", "0", "forgotten", "sessions", "0", "forgotten",
+    ]  # fmt: skip
