@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import audit, passwords, sealed_links, throttle
+from sofinance.infra import audit, metrics, passwords, sealed_links, throttle
 from sofinance.infra.db import ALL_BRANCHES, LOCK_TIMEOUT_MS, Mode
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Exact, Id, LowerEmail, Money
@@ -160,6 +160,7 @@ async def sign_up(call: Call) -> Any:
             entity="organisation", entity_id=org_id,
             after={"name": asked["name"], "currency": asked["currency"], "email": email},
         )  # fmt: skip
+    metrics.SIGN_UPS.inc()
     return {"org_id": org_id, "user_id": user_id, "email": email}
 
 

@@ -75,6 +75,7 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 
+SIGN_UPS = Counter("sign_ups_total", "Organisations that signed up by themselves.")
 SIGN_INS = Counter("sign_ins_total", "Sign-ins that were tried.", ["outcome"])
 SECRET_AGES = Gauge(
     "secret_age_seconds", "How old a secret is, where that is known.", ["secret"],

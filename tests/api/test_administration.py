@@ -280,6 +280,30 @@ async def test_of_many_who_end_it_at_once_one_does(api: Api, org: Org) -> None:
     assert sorted(answer.status for answer in answers) == [204] + [404] * 19
 
 
+async def test_nothing_is_done_with_it_after_it_was_ended(
+    api_with: MakeApi, org: Org, psql: Psql
+) -> None:
+    api = await api_with(admin_read_only=True)
+    glass = await broken(api, org)
+
+    async def end() -> Answer:
+        await asyncio.sleep(0.03)
+        return await api.delete(f"{GLASS}/{glass['id']}", org)
+
+    uses = [rename(api, org, glass["token"], name=f"Name {n}") for n in range(25)]
+    *answers, ended = await asyncio.gather(*uses, end())
+    assert ended.status == 204
+    done = [answer for answer in answers if answer.status == 200]
+    assert {answer.refused for answer in answers if answer.status != 200} <= {INVALID}
+    used, last_used, ended_at = psql(
+        "select count(*) filter (where action = 'admin.use_break_glass'),"
+        " max(id) filter (where action = 'admin.use_break_glass'),"
+        " max(id) filter (where action = 'admin.revoke_break_glass') from audit_log", org=org,
+    )[0]  # fmt: skip
+    assert used == len(done)
+    assert last_used is None or last_used < ended_at
+
+
 async def test_only_who_may_manage_the_system_breaks_it(api: Api, org: Org) -> None:
     for role in ("MANAGER", "CASHIER", "ACCOUNTANT", "INVENTORY_CLERK"):
         assert (await api.post(GLASS, org.member(role), WHY)).refused == (403, "forbidden")
