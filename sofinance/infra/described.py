@@ -165,7 +165,7 @@ def make_envelope(schema: Schema, *, many: bool, is_page: bool) -> type[Schema]:
         data = fields.Nested(page)
         name += ".Page"
     elif many:
-        data = fields.List(data)
+        data = fields.List(fields.Nested(type(schema)))
         name += ".List"
     data.required = True
     members = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -24,12 +25,15 @@ BEYOND_SCHEMA = {
     "If-Match": "a list of entity tags, whose grammar schemathesis does not always follow",
     "bucket_days": "ascending numbers",
     "customer_name": "not beside customer_id",
+    "branch_ids": "some, or else all_branches",
     "new_password": "not one of the known ones, nor the address",
     "password": "the same",
     "_schema": "a change of nothing",
     "end": "after start, by so many days",
     "time_zone": "a name of the IANA database",
 }
+IS_USER = re.compile(r"/users/\{(user_)?id\}")
+NOBODY = 999_999
 # What signs out whoever asks it: asked by somebody else, in a session of its own.
 ENDS_SESSION = frozenset(
     {
@@ -73,6 +77,12 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     for name, value in (headers or {}).items():
         if not isinstance(value, str):
             headers[name] = str(value)  # an id that it found in an answer
+    kept = {str(number) for number in json.loads(os.environ["SOFINANCE_KEPT"])}
+    places = case.path_parameters or {}
+    for name in ("id", "user_id"):
+        is_user = IS_USER.search(case.operation.path) and str(places.get(name)) in kept
+        if case.method.upper() != "GET" and is_user:
+            places[name] = NOBODY
     is_ours = (headers or {}).get("Authorization") == f"Bearer {os.environ['SOFINANCE_TOKEN']}"
     if case.operation.label in ENDS_SESSION and is_ours:
         spare = json.loads(os.environ["SOFINANCE_SPARE"])
@@ -104,6 +114,15 @@ def shape_is_accepted(_context: Any, response: Any, case: Any) -> None:
         raise ShapeRefusedError(
             operation=case.operation.label, title="Shape refused", message=response.text
         )
+
+
+def whoami(url: str, token: str) -> int:
+    """Return the id of who has a token."""
+    request = urllib.request.Request(  # noqa: S310 - of our own service
+        f"{url}/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the same
+        return int(json.load(answer)["data"]["id"])
 
 
 def sign_in(url: str, credentials: dict[str, str]) -> str:

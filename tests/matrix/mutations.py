@@ -113,8 +113,12 @@ async def uses(world: World, cell: Cell) -> dict[str, list[Endpoint]]:
     return found
 
 
-async def is_missed(world: World, cell: Cell, needed: list[Endpoint]) -> bool:
-    """Say whether one of these endpoints' cells fails now."""
+async def is_missed(
+    world: World, cell: Cell, needed: list[Endpoint], shown: dict[str, Any]
+) -> bool:
+    """Say whether one of these endpoints' cells fails now, or a report has become another."""
+    if shown and await world.answers(needed) != shown:
+        return True
     for endpoint in needed:
         if await cell(world, endpoint):
             return True

@@ -90,7 +90,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /auth/2fa/disable": Sample(
         body={"code": "123456", "password": "a guess of mine"}, refused=WRONG
     ),
-    "DELETE /users/{id}/second-factor": one("cashier", refused=NOT_FOUND),
+    "DELETE /users/{id}/second-factor": one("spare_user", refused=NOT_FOUND),
     # tills
     "POST /auth/pin": Sample(body={"password": "a guess of mine", "pin": "4711"}, refused=WRONG),
     "POST /tills/{id}/pairing-code": one("till"),

@@ -16,6 +16,11 @@ def test_every_endpoint_has_its_sample() -> None:
     assert sorted(SAMPLES) == sorted(name_of(endpoint) for endpoint in endpoints())
 
 
+async def test_another_organisation_changes_no_answer(world: World) -> None:
+    # All that can be read was read before the other one had anything, and after.
+    assert not world.interference, "\n".join(world.interference)
+
+
 async def test_another_organisations_rows_are_like_none(world: World) -> None:
     wrong = [
         f"{name_of(e)}: {told}" for e in endpoints() for told in await cells.organisations(world, e)

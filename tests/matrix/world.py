@@ -46,6 +46,10 @@ ID_OF = {
     "sale_id": ("sale", "credit_sale"), "user_id": ("user",), "cashier_id": ("user",),
     "account_id": ("rent", "wages", "cash", "revenue"), "entry_id": ("entry", "sale_entry"),
 }  # fmt: skip
+# What is about the server, not about an organisation.
+OF_THE_SERVER = frozenset(
+    {"/debug/database-stats", "/v1/admin/jobs/status", "/api/v1/admin/jobs/status"}
+)
 # What differs between two answers to the same question.
 VOLATILE = re.compile(
     r'"(timestamp|now|last_used_at|idle_until|correlation_id)":"[^"]*"'
@@ -65,11 +69,36 @@ class World:
     ids: dict[str, Any]
     who: dict[str, User]
     unique: Any = field(default_factory=lambda: itertools.count(1))
+    interference: list[str] = field(default_factory=list)
+
+    async def everything(self) -> dict[str, Any]:
+        """Return all that an administrator can read."""
+        return await self.answers(endpoints())
+
+    async def answers(self, asked: list[Endpoint]) -> dict[str, Any]:
+        """Return what an administrator reads at some endpoints, filtered and not."""
+        return {
+            f"{name_of(endpoint)} {'all' if bare else 'filtered'}": (
+                await self.ask(endpoint, "ADMIN", bare=bare)
+            ).like()
+            for endpoint in asked
+            for bare in (False, True)
+            if endpoint.method == "GET" and endpoint.path not in OF_THE_SERVER
+        }
 
     async def ask(
-        self, endpoint: Endpoint, who: str, *, swap: dict[str, Any] | None = None, **more: Any
+        self,
+        endpoint: Endpoint,
+        who: str,
+        *,
+        swap: dict[str, Any] | None = None,
+        bare: bool = False,
+        **more: Any,
     ) -> Reply:
-        """Send an endpoint's sample as somebody, with some of its rows swapped for others."""
+        """Send an endpoint's sample as somebody, with some of its rows swapped for others.
+
+        A bare one asks for all rows, whatever their branch, customer or product.
+        """
         sample = SAMPLES[name_of(endpoint)]
         word = f"U{next(self.unique)}"
         ids = {
@@ -82,6 +111,8 @@ class World:
         names = iter(sample.names)
         path = re.sub(r"\{\w+\}", lambda _: placed(next(names), ids), endpoint.path)
         query = filled(sample.query or {}, ids)
+        if bare:
+            query = {k: v for k, v in query.items() if not (sample.query or {})[k].startswith(":")}
         if query:
             path += "?" + "&".join(f"{name}={value}" for name, value in query.items())
         user = self.who[who]
@@ -273,12 +304,28 @@ async def make_world(api: Api, superuser_url: str) -> AsyncIterator[World]:
     settings = Settings.for_tests(database_url=role_url(superuser_url, "sofinance_app"))
     try:
         conn: Any = await asyncpg.connect(settings.database_url, record_class=Row)
-        org, other = [await found(conn, settings, "none", "", name=n) for n in ("Ours", "Theirs")]
+        # The other one is the first: where nothing says which, its rows come first.
+        other, org = [await found(conn, settings, "none", "", name=n) for n in ("Theirs", "Ours")]
         await conn.close()
         ids = await furnish_more(api, org, psql)
-        other_ids = await furnish_more(api, other, psql)
         who = await callers(org, psql, settings, ids["branch2"])
-        ids |= {f"other_{name}": value for name, value in other_ids.items()}
-        yield World(api, psql, settings, org, other, ids, who)
+        made = World(api, psql, settings, org, other, ids, who)
+        alone = await made.everything()
+        other_ids = await furnish_more(api, other, psql)
+        made.interference = [
+            f"{name}: {before} became {after}"
+            for (name, before), after in zip(
+                alone.items(), (await made.everything()).values(), strict=True
+            )
+            if before != after
+        ]
+        # The last row that was written comes last where nothing says which: ours.
+        psql(
+            f"update organisation set name = name where org_id = {org.id}",
+            role="superuser",
+            org=org,
+        )
+        made.ids = ids | {f"other_{name}": value for name, value in other_ids.items()}
+        yield made
     finally:
         psql.close()
