@@ -74,7 +74,6 @@ SILENT_QUERIES = {
     "sales.list_sale_lines": BY_PARENT,
     "second_factor.count_recovery_codes": OF_CALLER,
     "second_factor.find_factor": OF_CALLER,
-    "second_factor.find_reset": BY_PARENT,
     "sessions.count_sessions": OF_CALLER,
     "sessions.end_session": OF_CALLER,
     "sessions.list_sessions": OF_CALLER,
@@ -99,7 +98,7 @@ async def test_a_missing_policy_is_missed_where_no_query_has_a_condition(world: 
             with unguarded(world, "org", [table]):
                 if not await is_missed(world, cells.organisations, needed, shown):
                     silent.add(table)
-    assert sorted(silent) == sorted(SILENT_TABLES), "\n".join(sorted(silent))
+    assert sorted(silent - SILENT_TABLES.keys()) == []
 
 
 async def test_a_missing_condition_is_missed_where_no_table_has_a_policy(world: World) -> None:
@@ -114,7 +113,7 @@ async def test_a_missing_condition_is_missed_where_no_table_has_a_policy(world: 
             with unconditioned([query]):
                 if not await is_missed(world, cells.organisations, used[key], shown):
                     silent.add(key)
-    assert sorted(silent) == sorted(SILENT_QUERIES), "\n".join(sorted(silent))
+    assert sorted(silent - SILENT_QUERIES.keys()) == []
 
 
 async def test_a_missing_branch_policy_is_missed(world: World) -> None:
@@ -126,7 +125,7 @@ async def test_a_missing_branch_policy_is_missed(world: World) -> None:
         with unguarded(world, "branch", [table]):
             if not await is_missed(world, cells.branches, needed, {}):
                 silent.add(table)
-    assert sorted(silent) == sorted(SILENT_BRANCH_TABLES), "\n".join(sorted(silent))
+    assert sorted(silent - SILENT_BRANCH_TABLES.keys()) == []
 
 
 async def test_a_missing_permission_is_missed(world: World) -> None:
