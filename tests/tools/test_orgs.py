@@ -174,6 +174,49 @@ async def test_a_user_is_made_in_one_organisation(
     assert "There is no organisation 999999999; there " in capsys.readouterr().err
 
 
+async def test_a_user_is_made_in_branches(
+    api: Api, org: Org, other_org: Org, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    branches = [
+        (await api.post("/branches", who, {"name": "Main Street"})).data["id"]
+        for who in (org, other_org)
+    ]
+    email = new_email()
+    words = user_words(email, org.id, branch=str(branches[0]))
+    assert await run(dsn, *words, "--generate-password", "--temporary") == 0
+    password = capsys.readouterr().out.splitlines()[1].removeprefix("password ")
+    signed_in = (await sign_in(api, email, password)).data
+    assert signed_in["must_change_password"]
+    user = (await api.get(f"/users/{signed_in['user']['id']}", org)).data
+    assert (user["all_branches"], user["branch_ids"]) == (False, [branches[0]])
+
+    words = user_words(new_email(), org.id, branch=str(branches[-1]))
+    assert await run(dsn, *words, "--generate-password") == 2
+    told = "sofinance: There is no such branch. (user_branch_branch_known)\n"
+    assert capsys.readouterr().err == told
+    nowhere = [word for word in user_words(email, org.id) if word != "--all-branches"]
+    assert await run(dsn, *nowhere, "--generate-password") == 2
+    assert "--branch ID for each branch, or --all-branches." in capsys.readouterr().err
+    words = user_words(new_email(), org.id, role="admin", branch=str(branches[0]))
+    assert await run(dsn, *words, "--generate-password") == 2
+    assert "An ADMIN has all branches" in capsys.readouterr().err
+    words = user_words(new_email(), org.id, role="admin")
+    assert await run(dsn, *words, "--generate-password") == 0
+
+
+async def test_users_are_made_by_the_owner_alone(
+    org: Org, dsn: str, psql: Psql, capsys: pytest.CaptureFixture[str]
+) -> None:
+    email = new_email()
+    words = [*user_words(email, org.id), "--generate-password"]
+    app = ["--database-url", dsn, "--owner-url", dsn]
+    assert await asyncio.to_thread(cli.main, [*words, *app]) == 2
+    assert "(app_user_within_own_access)" in capsys.readouterr().err
+    assert await asyncio.to_thread(cli.main, [*words, "--database-url", dsn]) == 2
+    assert "OWNER_URL" in capsys.readouterr().err
+    assert psql("select org_id from find_sign_in(%s)", [email]) == []
+
+
 @pytest.mark.empty_database
 async def test_the_only_organisation_need_not_be_named(
     api: Api, dsn: str, capsys: pytest.CaptureFixture[str]
