@@ -94,6 +94,12 @@ DEPRECATED_CALLS = Counter(
 )  # fmt: skip
 LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
+# Alerts wake somebody at the first of these: a series must be 0 before it is 1, or Prometheus sees
+# no increase.
+SIGN_INS.labels("refresh_token_reused")
+for _outcome in ("failed", "dropped"):
+    MAILS.labels(_outcome)
+
 # labels() costs more than counting: the children are looked up once per route.
 _children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 _queries: dict[str, tuple[Any, Any]] = {}
@@ -154,6 +160,7 @@ def render(jobs: Iterable[Any] = (), runner_count: int | None = None) -> bytes:
         ):
             if at is not None:
                 told[name].labels(job.name).set(at.timestamp())
+        told["job_interval_seconds"].labels(job.name).set(job.every_s)
         told["job_consecutive_failures"].labels(job.name).set(job.consecutive_failures)
         told["job_paused"].labels(job.name).set(job.is_paused)
         errors.labels(job.name).inc(job.error_count)
@@ -164,6 +171,7 @@ JOB_GAUGES = {
     "job_last_heartbeat_timestamp": "When a run of the job last showed a sign of life.",
     "job_last_success_timestamp": "When a run of the job last ended well.",
     "job_next_run_timestamp": "When the job is due.",
+    "job_interval_seconds": "How often the job is due.",
     "job_consecutive_failures": "Runs that failed since the last that did not.",
     "job_paused": "1 while nobody runs the job.",
 }
