@@ -9,12 +9,13 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import audit, passwords, sessions, throttle, totp
+from sofinance.infra import audit, metrics, passwords, sessions, throttle, totp
 from sofinance.infra.errors import ApiError, invalid_request, not_found
 from sofinance.infra.fields import ID_MAX, Id, Timestamp
 from sofinance.infra.guard import Opaque, make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes
 from sofinance.infra.own_account import confirm_password, own_session
+from sofinance.infra.pace import Beat
 
 routes = Routes()
 CREDENTIAL = "sft"
@@ -186,6 +187,7 @@ async def sign_in_on_till(call: Call) -> Any:
     401 `till_not_paired` without a live credential; 401 `invalid_pin` for an unknown user, one of
     another branch, a wrong PIN and one that twenty wrong tries have ended alike.
     """
+    beat = Beat()
     asked = read_opaque(CREDENTIAL, given_credential(call))
     till = None if asked is None else await find_till(call, asked)
     if asked is None or till is None:
@@ -206,7 +208,8 @@ async def sign_in_on_till(call: Call) -> Any:
     pin_hash = None if tried is None else tried.pin_hash
     if not await passwords.verify_password(call.body["pin"], pin_hash) or user is None:
         await note_failure(call, org_id, till, user)
-        raise ApiError("invalid_pin", "The user or the PIN is wrong.", status=401)
+        await beat.wait()
+        raise invalid_pin()
     await attempt.succeeded()
     return await begin(call, org_id, till, user.id, pin_hash or "")
 
@@ -217,7 +220,7 @@ async def begin(call: Call, org_id: int, till: Any, user_id: int, pin_hash: str)
         if not await q.tills.clear_pin_tries(
             conn, org_id=org_id, user_id=user_id, pin_hash=pin_hash
         ):
-            raise ApiError("invalid_pin", "The user or the PIN is wrong.", status=401)
+            raise invalid_pin()  # another one was chosen meanwhile
         tokens = await sessions.begin(
             call, conn, org_id=org_id, user_id=user_id, kind="till", till_id=till.id
         )
@@ -225,11 +228,13 @@ async def begin(call: Call, org_id: int, till: Any, user_id: int, pin_hash: str)
             call, conn, org_id=org_id, user_id=user_id, session_id=tokens["session_id"],
             action="auth.till", entity="tills", entity_id=till.id, after={"till": till.name},
         )  # fmt: skip
+    metrics.SIGN_INS.labels("succeeded").inc()
     return {**tokens, "user_id": user_id, "till_id": till.id, "branch_id": till.branch_id}
 
 
 async def note_failure(call: Call, org_id: int, till: Any, user: Any) -> None:
     """Write down a wrong PIN: who was tried, on which till."""
+    metrics.SIGN_INS.labels("invalid_pin").inc()
     async with call.tenant(org_id) as conn:
         await audit.write(
             call, conn, org_id=org_id, user_id=None if user is None else user.id,
@@ -280,6 +285,11 @@ def invalid_pairing_code() -> ApiError:
     return ApiError(
         "invalid_pairing_code", "This pairing code is wrong, was used, or has ended.", status=401
     )
+
+
+def invalid_pin() -> ApiError:
+    """Say that a sign-in on a till failed, and not why."""
+    return ApiError("invalid_pin", "The user or the PIN is wrong.", status=401)
 
 
 def unpaired() -> ApiError:

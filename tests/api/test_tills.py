@@ -76,7 +76,9 @@ async def test_a_till_is_paired_with_a_code(shop: Shop, psql: Psql) -> None:
     assert issued.status == 201
     code = issued.data["pairing_code"]
     assert CODE.fullmatch(code)
-    typed = f" {code.lower()} "
+    # As people type: small letters, no hyphens in the secret part, O for 0 and l for 1.
+    place, secret = code[:-15], code[-14:]
+    typed = f" {place}-{secret.lower().replace('0', 'o').replace('1', 'l').replace('-', '')} "
     paired = (await shop.api.post("/tills/pair", json={"code": typed})).data
     assert (paired["till_id"], paired["branch_id"]) == (shop.till_id, shop.branch_id)
     assert paired["till_credential"].startswith(f"sft_{shop.org.id}_")
@@ -328,10 +330,13 @@ async def test_a_till_is_a_second_factor_of_its_own(till: Till, api_with: MakeAp
 async def test_what_is_taken_back_ends_at_once(till: Till) -> None:
     api, org, here = till.shop.api, till.shop.org, await till.session()
     assert (await api.get("/products", here)).status == 200
+    other = (await till.sign_in()).data["refresh_token"]
     code = (await api.post(f"/tills/{till.shop.till_id}/pairing-code", org)).data["pairing_code"]
     assert (await api.delete(f"/tills/{till.shop.till_id}/pairing", org)).status == 204
     assert (await api.get("/products", here)).refused == (401, "unauthorized")
     assert (await till.sign_in()).refused == NOT_PAIRED
+    renewed = await api.post("/auth/refresh", json={"refresh_token": other})
+    assert renewed.refused == (401, "invalid_refresh_token")
     late = await api.post("/tills/pair", json={"code": code})
     assert late.refused == (401, "invalid_pairing_code")
     # The cashier's other sessions are none of the till's business.
