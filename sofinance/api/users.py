@@ -156,8 +156,8 @@ async def note(call: Call, conn: Connection, action: str, user_id: int, after: A
 
 
 @routes.endpoint(
-    "POST", "/users", permission="users:write", own_transactions=True, body=NewUser(),
-    returns=CreatedUser(), status=201, location="/users/{id}", idempotent=False,
+    "POST", "/users", permission="users:write", admin=True, own_transactions=True,
+    body=NewUser(), returns=CreatedUser(), status=201, location="/users/{id}", idempotent=False,
 )  # fmt: skip
 async def create_user(call: Call) -> Any:
     """Create a user with no permission and no branch that you lack.
@@ -262,8 +262,8 @@ async def set_activity(call: Call, *, is_active: bool) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/users/{id}/reset-password", permission="users:write", own_transactions=True,
-    body=NewPassword(), returns=TemporaryPassword(), idempotent=False,
+    "POST", "/users/{id}/reset-password", permission="users:write", admin=True,
+    own_transactions=True, body=NewPassword(), returns=TemporaryPassword(), idempotent=False,
 )  # fmt: skip
 async def reset_password(call: Call) -> Any:
     """Give a user another password, which must be changed at the next sign-in; sessions end.
