@@ -68,6 +68,19 @@ class User(Schema):
     updated_at = Timestamp(required=True)
 
 
+class Me(User):
+    """The caller, and what they may do right now."""
+
+    permissions = fields.List(fields.Str(), required=True)
+    branch_ids = fields.List(
+        Id(), required=True, allow_none=True, metadata={"description": "null: all branches."}
+    )
+    gate = fields.Str(
+        required=True, allow_none=True,
+        metadata={"description": "What has to be done first: password_change, second_factor."},
+    )  # fmt: skip
+
+
 class Tokens(Schema):
     """An access token, to send as ``Authorization: Bearer``, and what renews it, once."""
 
@@ -138,10 +151,17 @@ async def get_token(call: Call) -> Any:
     )
 
 
-@routes.endpoint("GET", "/auth/me", any_user=True, gate_free=True, returns=User())
+@routes.endpoint("GET", "/auth/me", any_user=True, gate_free=True, returns=Me())
 async def get_me(call: Call) -> Any:
-    """Get the caller."""
-    return await q.auth.get_user(call.conn, org_id=call.org_id, user_id=call.user_id)
+    """Get the caller, and what they may do with this token or key."""
+    user = await q.auth.get_user(call.conn, org_id=call.org_id, user_id=call.user_id)
+    branch_ids = call.principal.branch_ids
+    return {
+        **user,
+        "permissions": sorted(call.permissions),
+        "branch_ids": None if branch_ids is None else sorted(branch_ids),
+        "gate": call.principal.gate,
+    }
 
 
 async def sign_in(

@@ -12,6 +12,7 @@ from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError, invalid_request
 from sofinance.infra.guard import make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes
+from sofinance.infra.own_account import confirm_password
 from sofinance.infra.pace import Beat
 
 if TYPE_CHECKING:
@@ -83,27 +84,16 @@ async def change_password(call: Call) -> Any:
     `invalid_request` for a new one that will not do, or is the old one.
     """
     session_id = sessions.current(call)
-    async with call.transaction(mode=Mode.READ) as conn:
-        user = await q.auth.get_credentials(conn, org_id=call.org_id, user_id=call.user_id)
-    attempt = await throttle.attempt(call.limiter, user.email, call.ip)
     current, new = call.body["current_password"], call.body["new_password"]
-    if not await passwords.verify_password(current, user.password_hash):
-        async with call.transaction() as conn:
-            await note(call, conn, call.org_id, user.id, "change_password", refused=True)
-        raise wrong_password()
-    await attempt.succeeded()
+    user = await confirm_password(call, current, action="passwords.change_password")
     if new == current:
         raise invalid_request({"new_password": ["This is the password that you have."]})
     passwords.demand_good(new, field="new_password", about=known_of(user))
     password_hash = await passwords.hash_password(new)
     async with call.transaction() as conn:
-        locked = await q.auth.lock_user(
-            conn, org_id=call.org_id, user_id=user.id, password_hash=user.password_hash
-        )
-        if locked is None:
-            raise wrong_password()  # somebody else changed it meanwhile
-        await set_password(conn, call.org_id, user.id, password_hash, except_id=session_id)
-        await note(call, conn, call.org_id, user.id, "change_password")
+        await user.lock(call, conn)
+        await set_password(conn, call.org_id, call.user_id, password_hash, except_id=session_id)
+        await note(call, conn, call.org_id, call.user_id, "change_password")
     call.mailer.send(to=user.email, subject=CHANGED_SUBJECT, text=CHANGED.format(email=user.email))
 
 
@@ -211,11 +201,6 @@ async def note(
 def known_of(user: Any) -> list[str]:
     """Return what others know of a user, and so a guesser of passwords does."""
     return [user.email, user.first_name, user.last_name]
-
-
-def wrong_password() -> ApiError:
-    """Say that the current password is not that."""
-    return ApiError("invalid_credentials", "The current password is wrong.", status=401)
 
 
 def invalid_token() -> ApiError:

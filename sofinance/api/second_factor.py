@@ -101,7 +101,7 @@ async def enroll(call: Call) -> Any:
     service has no key to keep the secret with.
     """
     own_session(call)
-    confirmed = await confirm_password(call, call.body["password"])
+    confirmed = await confirm_password(call, call.body["password"], action="second_factor.enroll")
     secret = totp.new_secret()
     sealed = call.secret_box.seal(secret, purpose=second_factor.PURPOSE, **caller(call))
     async with call.transaction() as conn:
@@ -164,7 +164,7 @@ async def renew_recovery_codes(call: Call) -> Any:
 async def disable(call: Call) -> None:
     """Take one's second factor away, with password and code; all other sessions end."""
     session_id = own_session(call)
-    confirmed = await confirm_password(call, call.body["password"])
+    confirmed = await confirm_password(call, call.body["password"], action="second_factor.disable")
     attempt = await second_factor.guess(call, **caller(call))
     async with call.transaction() as conn:
         await second_factor.demand(call, conn, call.body["code"])

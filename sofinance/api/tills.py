@@ -161,7 +161,7 @@ async def set_pin(call: Call) -> Any:
     422 `invalid_request` says what is wrong with one that will not do.
     """
     session_id = own_session(call)
-    confirmed = await confirm_password(call, call.body["password"])
+    confirmed = await confirm_password(call, call.body["password"], action="tills.set_pin")
     problems = passwords.pin_problems(call.body["pin"])
     if problems:
         raise invalid_request({"pin": list(problems.values())})

@@ -103,6 +103,18 @@ async def test_a_sign_in_is_audited_without_its_secrets(api: Api, org: Org, psql
         assert secret not in row[5]
 
 
+async def test_a_caller_reads_what_they_may_do(api: Api, org: Org, psql: Psql) -> None:
+    admin = (await api.get("/auth/me", org)).data
+    assert (admin["branch_ids"], admin["gate"]) == (None, None)
+    assert {"users:write", "sales:void"} <= set(admin["permissions"])
+    cashier = org.member("CASHIER")
+    mine = (await api.get("/auth/me", cashier)).data
+    assert "sales:write" in mine["permissions"]
+    assert "users:write" not in mine["permissions"]
+    psql("update app_user set must_change_password = true where id = %s", [cashier.id], org=org)
+    assert (await api.get("/auth/me", cashier)).data["gate"] == "password_change"
+
+
 # -- failing -------------------------------------------------------------------------------------
 
 
