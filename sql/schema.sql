@@ -1262,7 +1262,7 @@ CREATE FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_r
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'public'
     BEGIN ATOMIC
- SELECT (EXISTS ( SELECT
+ SELECT (EXISTS ( SELECT 1
             FROM public.app_user actor
            WHERE ((actor.org_id = (current_setting('app.org_id'::text))::bigint) AND (actor.id = is_within_access.p_actor_id) AND ((actor.role = 'ADMIN'::text) OR (is_within_access.p_role <> 'ADMIN'::text)) AND (actor.all_branches OR (NOT is_within_access.p_all_branches)) AND (actor.all_branches OR (NOT (EXISTS ( SELECT theirs.branch_id
                     FROM public.user_branch theirs

@@ -83,13 +83,20 @@ async def create_key(call: Call) -> Any:
     return await make(call, own_ids=body.pop("branch_ids"), replaces=None, **body)
 
 
-@routes.endpoint("GET", "/api-keys", any_user=True, query=KeyQuery(), returns=paged(Key()))
+@routes.endpoint(
+    "GET", "/api-keys", any_user=True, query=KeyQuery(), returns=paged(Key()), refuses=(404,)
+)
 async def list_keys(call: Call) -> Any:
     """List keys, the latest first: one's own, with users:read those of others as well."""
     asked = call.query["user_id"]
     user_id = None if asked is None and call.query["everyone"] else asked or call.user_id
-    if user_id != call.user_id and not call.allows("users:read"):
-        raise forbidden("This needs the permission users:read.", permission="users:read")
+    if user_id != call.user_id:
+        if not call.allows("users:read"):
+            raise forbidden("This needs the permission users:read.", permission="users:read")
+        if user_id is None and call.principal.branch_ids is not None:
+            raise forbidden("Keys of everyone are for who has all branches: give a user_id.")
+        if user_id is not None:
+            await see(call, user_id)
     wanted = {
         "org_id": call.org_id,
         "of_user_id": user_id,
@@ -143,9 +150,16 @@ async def revoke_key(call: Call) -> None:
 async def find(call: Call, permission: str) -> Any:
     """Return the path's key; not_found (404) for that of others without the permission."""
     key = await q.api_keys.get_key(call.conn, org_id=call.org_id, id=call.path["id"])
-    if key.user_id != call.user_id and not call.allows(permission):
-        raise errors.not_found()
+    if key.user_id != call.user_id:
+        if not call.allows(permission):
+            raise errors.not_found()
+        await see(call, key.user_id)
     return key
+
+
+async def see(call: Call, user_id: int) -> None:
+    """Raise not_found (404) for a user who works in none of the caller's branches."""
+    await q.users.get_user(call.conn, org_id=call.org_id, id=user_id, caller_id=call.user_id)
 
 
 async def make(call: Call, **about: Any) -> Any:

@@ -114,7 +114,7 @@ create function is_within_access(
 language sql stable set search_path = pg_catalog, public
 begin atomic
     select exists (
-        select
+        select 1
         from public.app_user as actor
         where
             actor.org_id = current_setting('app.org_id')::bigint and actor.id = p_actor_id

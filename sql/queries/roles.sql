@@ -91,8 +91,9 @@ where org_role.org_id = :org_id and org_role.name = :name;
 -- Let a role do something, or keep it from that.
 insert into role_grant (org_id, role, permission, effect)
 values (:org_id, :role, :permission, :effect)
-on conflict (org_id, role, permission) do update set effect = excluded.effect
-where role_grant.effect <> excluded.effect;
+on conflict (org_id, role, permission) do update
+    set effect = excluded.effect
+    where role_grant.effect <> excluded.effect;
 
 -- name: reset_for_role :exec
 -- Undo what the organisation changed of a role's permission.
@@ -141,8 +142,9 @@ where app_user.org_id = :org_id and app_user.id = :user_id;
 -- Let a user do something beyond the role, or keep one from something that the role may.
 insert into user_permission (org_id, user_id, permission, effect)
 values (:org_id, :user_id, :permission, :effect)
-on conflict (org_id, user_id, permission) do update set effect = excluded.effect
-where user_permission.effect <> excluded.effect;
+on conflict (org_id, user_id, permission) do update
+    set effect = excluded.effect
+    where user_permission.effect <> excluded.effect;
 
 -- name: reset_for_user :exec
 -- Let the role alone decide about a user's permission again.

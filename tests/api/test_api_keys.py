@@ -288,6 +288,16 @@ async def test_a_manager_of_one_branch_ends_no_key_of_all(shop: Shop) -> None:
     local = await signed_in(api, org.admin, body)
     refused = await api.delete(f"/api-keys/{of_manager}", local)
     assert refused.refused == (403, "api_key_ended_within_own_access")
+    # Nor does one see the keys of who works elsewhere.
+    elsewhere = (await api.post("/branches", org, {"name": "Elsewhere"})).data["id"]
+    body = new(role="MANAGER", all_branches=False, branch_ids=[elsewhere])
+    far = await signed_in(api, org.admin, body)
+    of_far, _ = await make(api, far)
+    assert (await api.get(f"/api-keys/{of_far}", local)).refused == (404, "not_found")
+    assert (await api.delete(f"/api-keys/{of_far}", local)).refused == (404, "not_found")
+    assert (await api.get(f"/api-keys?user_id={far.id}", local)).refused == (404, "not_found")
+    assert (await api.get("/api-keys?everyone=true", local)).refused == (403, "forbidden")
+    assert (await api.get(f"/api-keys?user_id={org.admin.id}", local)).status == 200
 
 
 # -- when it was last seen -----------------------------------------------------------------------

@@ -36,6 +36,7 @@ def refusal(state: str, constraint: str | None = None, detail: str | None = None
         ("23514", "stock_not_negative", 409, "stock_not_negative"),
         ("P0002", "toy_name_taken", 404, "toy_name_taken"),
         ("P0002", None, 404, "not_found"),
+        ("SF403", "toy_name_taken", 403, "toy_name_taken"),
         ("40001", None, 503, "try_again"),
         ("40P01", None, 503, "try_again"),
         ("55P03", None, 503, "try_again"),
