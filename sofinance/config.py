@@ -193,6 +193,34 @@ class Settings:
         max_age_days=365,
     )  # fmt: skip
 
+    backup_url: str = setting(
+        "", "The database for `sofinance backup`, as sofinance_backup, which sees all rows.",
+        secret=True, max_age_days=90,
+        example="postgresql://sofinance_backup:...@127.0.0.1:5432/sofinance",
+    )  # fmt: skip
+    restore_url: str = setting(
+        "", "The database that `sofinance restore` restores into, as a superuser; --to instead.",
+        secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/books",
+    )  # fmt: skip
+    backup_dir: str = setting("./backups", "Where backups are written to and found.")
+    backup_keep_days: int = setting(
+        30, "How long a backup is kept; the newest good one stays in any case.",
+        unit="days", low=1, high=3_650,
+    )  # fmt: skip
+    backup_encryption_key: str = setting(
+        "", "Encrypts backups: 32 bytes from `openssl rand -hex 32`. Keep it apart from them: "
+        "without it they cannot be restored.", secret=True, max_age_days=365,
+    )  # fmt: skip
+    backup_encryption_key_previous: str = setting(
+        "", "The key before BACKUP_ENCRYPTION_KEY; it still decrypts.", secret=True,
+        max_age_days=365,
+    )  # fmt: skip
+    pg_bin: str = setting(
+        "", "The directory of pg_dump and pg_restore; empty: those that fit the server's version, "
+        "of PATH, Debian's directories and the embedded database.",
+        example="/usr/lib/postgresql/18/bin",
+    )  # fmt: skip
+
     secrets_rotated_on: str = setting(
         "", "When secrets were last changed, where it is not the time of their file; tells which "
         "are too old.", example="JWT_SECRET=2026-01-15, DATABASE_URL=2026-03-01",
@@ -576,8 +604,8 @@ def _text(name: str, text: str) -> str:
     """Return the text of a setting that has a form of its own, or any other text as it is."""
     variable = name.upper()
     match name:
-        case "database_url" | "owner_url":
-            return _database_url(variable, text)
+        case "database_url" | "owner_url" | "backup_url" | "restore_url":
+            return database_url(variable, text)
         case "cors_origins":
             return _origins(variable, text)
         case "redis_url":
@@ -619,7 +647,7 @@ def _check_secret(name: str, text: str) -> None:
             f"{name.upper()} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
             "for instance from `openssl rand -hex 32`."
         )
-    if name.startswith("data_encryption_key"):
+    if name.startswith(("data_encryption_key", "backup_encryption_key")):
         try:
             encryption_key(text)
         except ValueError as error:
@@ -659,7 +687,7 @@ def _origins(variable: str, text: str) -> str:
     return ",".join(origins)
 
 
-def _database_url(variable: str, text: str) -> str:
+def database_url(variable: str, text: str) -> str:
     """Return a URL that both asyncpg and psycopg take, from the spellings people have."""
     try:
         parts = urlsplit(text)

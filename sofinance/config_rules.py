@@ -35,7 +35,7 @@ def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
 
 
 def _open_doors(value: Callable[[str], Any]) -> Iterable[str]:
-    for name in ("database_url", "owner_url"):
+    for name in ("database_url", "owner_url", "backup_url", "restore_url"):
         if value(name) and _is_guessed(value(name)):
             yield f"{name.upper()} has a password that everybody tries first; in production no."
     token = value("metrics_token")

@@ -79,7 +79,7 @@ def rollback(owner_url: str, *, count: int | None = None) -> tuple[str, ...]:
 
 def status(owner_url: str) -> Status:
     """Compare the migrations of this release with those of the database; changes nothing."""
-    known = [migration.id for migration in _read()]
+    ours = known()
     with _connected(owner_url) as conn:
         there = conn.execute("select to_regclass('_yoyo_migration')").fetchone()
         rows = (
@@ -90,9 +90,24 @@ def status(owner_url: str) -> Status:
         applied = tuple(row[0] for row in rows)
     return Status(
         applied,
-        tuple(i for i in known if i not in applied),
-        tuple(i for i in applied if i not in known),
+        tuple(i for i in ours if i not in applied),
+        tuple(i for i in applied if i not in ours),
     )
+
+
+def known() -> tuple[str, ...]:
+    """Return the migrations of this release, in order."""
+    return tuple(migration.id for migration in _read())
+
+
+def make_roles(superuser_url: str) -> None:
+    """Make the roles that a server lacks, by the first migration; it marks nothing as applied."""
+    with _connected(superuser_url) as conn:
+        try:
+            with conn.transaction():
+                conn.execute((MIGRATIONS / "0001_roles.sql").read_bytes())
+        except psycopg.Error as error:
+            raise SetupError(_failure("The roles", "made", error)) from error
 
 
 def _read() -> Any:
@@ -149,7 +164,7 @@ def _refresh(backend: Any, files: list[Any]) -> None:
 
 
 def _hand_over(backend: Any) -> None:
-    """Give yoyo's tables to the schema's owner and let the application read which are applied."""
+    """Give yoyo's tables to the schema's owner; the application and backups read them."""
     mine = backend.connection.execute(
         "select relname from pg_class where relnamespace = 'public'::regnamespace"
         " and relname = any (%s) and relowner <> 'sofinance_owner'::regrole",
@@ -160,6 +175,15 @@ def _hand_over(backend: Any) -> None:
             for (table,) in mine:
                 backend.execute(f"alter table {table} owner to sofinance_owner")
             backend.execute("grant select on _yoyo_migration to sofinance_app")
+    unread = backend.connection.execute(
+        "select relname from pg_class where relnamespace = 'public'::regnamespace"
+        " and relname = any (%s) and not has_table_privilege('sofinance_backup', oid, 'select')",
+        [list(BOOKKEEPING)],
+    ).fetchall()
+    if unread:
+        with backend.transaction():
+            for (table,) in unread:
+                backend.execute(f"grant select on {table} to sofinance_backup")
 
 
 @contextlib.contextmanager

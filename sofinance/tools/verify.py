@@ -26,6 +26,7 @@ from sofinance.infra.command import (
     settings_from,
 )
 from sofinance.infra.sql import SQL_DIR, Row
+from sofinance.tools.guard_text import canonical
 
 if TYPE_CHECKING:
     import argparse
@@ -218,9 +219,13 @@ def differences(
     for kind, guards in expected.items():
         there = found.get(kind, {})
         for name, definition in guards.items():
-            if there.get(name) != definition:
+            # Parentheses may differ after pg_dump and back, which is no change.
+            found_one = there.get(name)
+            if found_one != definition and (
+                found_one is None or canonical(found_one) != canonical(definition)
+            ):
                 yield {
-                    "guard": kind, "name": name, "is": there.get(name, "missing"),
+                    "guard": kind, "name": name, "is": found_one or "missing",
                     "should_be": definition,
                 }  # fmt: skip
     for kind in ("trigger", "policy", "right", "function"):

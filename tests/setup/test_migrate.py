@@ -73,6 +73,16 @@ def test_the_application_may_see_what_is_applied(dsn, superuser_dsn):
     assert {row[0] for row in rows} == set(migrate.status(superuser_dsn).applied)
 
 
+def test_a_backup_may_read_every_table(superuser_dsn):
+    with psycopg.connect(role_url(superuser_dsn, "sofinance_backup")) as conn:
+        unread = conn.execute(
+            "select relname from pg_class where relnamespace = 'public'::regnamespace and"
+            " case relkind when 'r' then not has_table_privilege(oid, 'select')"
+            " when 'S' then not has_sequence_privilege(oid, 'select') end"
+        ).fetchall()
+    assert unread == []
+
+
 def test_a_migration_that_fails_leaves_nothing_and_says_why(bare_dsn, migrations):
     (migrations / "0001_good.sql").write_text("create table good (id int);")
     (migrations / "0002_bad.sql").write_text(

@@ -31,6 +31,8 @@ PRODUCTION = {**GOOD, "ENVIRONMENT": "production", "METRICS_TOKEN": "m" * 32}
 FORMS = {
     "database_url": "postgresql://sofinance_app:Zq8vKpb3@db/books",
     "owner_url": "postgresql://postgres:Zq8vKpb3@db/books",
+    "backup_url": "postgresql://sofinance_backup:Zq8vKpb3@db/books",
+    "restore_url": "postgresql://postgres:Zq8vKpb3@db/books",
     "redis_url": "redis://:hunter22@cache:6379/0",
     "data_encryption_key": "5a" * 32,
     "data_encryption_key_previous": "6b" * 32,

@@ -10,6 +10,7 @@ import pytest
 from sofinance import cli
 from sofinance.infra.command import SetupError
 from sofinance.tools import verify
+from sofinance.tools.guard_text import canonical
 from sofinance.tools.verify import Finding, Progress, Release, differences, document, table
 from tests.api.conftest import open_shop
 
@@ -132,3 +133,27 @@ def test_without_a_database_it_says_so(capsys: pytest.CaptureFixture[str]) -> No
     url = "postgresql://sofinance_app:x@127.0.0.1:1/none"
     assert cli.main(["verify", "--database-url", url]) == 3
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_rule_that_went_through_pg_dump_is_the_same_rule() -> None:
+    before = "CHECK ((((a >= 1) AND (a <= 9)) AND ((b >= 1) AND (b <= 9))))"
+    after = "CHECK (((a >= 1) AND (a <= 9) AND ((b >= 1) AND (b <= 9))))"
+    assert canonical(before) == canonical(after)
+    assert canonical("WHEN (((a OR b) OR c))") == canonical("WHEN ((a OR b OR c))")
+    changed = {"sale.sale_pk": "PRIMARY KEY ((org_id, id))"}
+    assert found(constraint=changed) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "other"),
+    [
+        ("CHECK (((a OR b) AND c))", "CHECK ((a OR (b AND c)))"),
+        ("CHECK ((a AND (b OR c)))", "CHECK ((a AND b OR c))"),
+        ("CHECK ((NOT (a AND b)))", "CHECK ((NOT a AND b))"),
+        ("CHECK ((a = '(b AND c)'))", "CHECK ((a = 'b AND c'))"),
+        ("CHECK ((f(a) > 1))", "CHECK ((f(a, b) > 1))"),
+        ("CHECK ((a > 1))", "CHECK ((a > 1)"),
+    ],
+)
+def test_parentheses_that_mean_something_count(rule: str, other: str) -> None:
+    assert canonical(rule) != canonical(other)

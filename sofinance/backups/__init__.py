@@ -1,0 +1,1 @@
+"""Copies of the database, and the way back from them."""

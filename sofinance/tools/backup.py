@@ -1,0 +1,187 @@
+"""`sofinance backup`: take a backup, list them, read them back, remove old ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sofinance import config
+from sofinance.backups import programs, store
+from sofinance.backups.take import Keys, read_back, take
+from sofinance.infra import embedded
+from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError, data_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sofinance.backups.store import Backup
+    from sofinance.config import Settings
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command and its actions."""
+    parser = subparsers.add_parser(
+        "backup",
+        help="write a backup of the database; list, verify or prune backups",
+        description="Dump one snapshot of the database into BACKUP_DIR, with checksums and the "
+        "figures that a restore is compared with, read it back, and remove what is older than "
+        "BACKUP_KEEP_DAYS. Beside the service; docs/backup.md.",
+    )
+    backup_options(parser)
+    parser.add_argument("--keep-days", type=int, metavar="N", help="instead of BACKUP_KEEP_DAYS")
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    listed = actions.add_parser("list", help="list the backups, the oldest first")
+    listed.set_defaults(run=run_list)
+    verified = actions.add_parser(
+        "verify", help="read backups to their end; exit 1 if one is damaged"
+    )
+    verified.add_argument("which", nargs="*", help="latest, a name or a file; else all")
+    verified.set_defaults(run=run_verify)
+    for action in (listed, verified):
+        folder_options(action, again=True)
+
+
+def folder_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """Add the options that say where backups are; ``again`` after an action, too."""
+    default: dict[str, Any] = {"default": argparse.SUPPRESS} if again else {}
+    parser.add_argument(
+        "--dir", metavar="DIR", help="the directory of backups (BACKUP_DIR)", **default
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts", **default)
+
+
+def backup_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is backed up, and where to."""
+    parser.add_argument(
+        "--backup-url", metavar="URL", help="the database, as sofinance_backup (BACKUP_URL)"
+    )
+    data_option(parser)
+    folder_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take a backup, then remove the old ones."""
+    settings = settings_for_backup(args)
+    folder = Path(settings.backup_dir).absolute()
+    backup = take(
+        settings.backup_url, folder, keys=keys_of(settings), pg_bin=settings.pg_bin,
+        told=teller(),
+    )  # fmt: skip
+    days = settings.backup_keep_days if args.keep_days is None else args.keep_days
+    gone = store.prune(folder, backup.manifest["database"], days, now=datetime.now(UTC))
+    if args.json:
+        print(json.dumps({**described(backup), "removed": gone}))
+        return EXIT_GOOD
+    print(f"wrote {backup.path}")
+    print(summary(backup))
+    for name in gone:
+        print(f"removed {name}")
+    return EXIT_GOOD
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """List the finished backups, and name what is unfinished."""
+    folder = Path(settings_of_folder(args).backup_dir).absolute()
+    backups = store.listing(folder)
+    unfinished = [path.name for path in store.unfinished(folder)]
+    if args.json:
+        found = {"backups": [described(each) for each in backups], "unfinished": unfinished}
+        print(json.dumps(found))
+        return EXIT_GOOD
+    for backup in backups:
+        print(f"{backup.path.name}  {summary(backup)}")
+    for name in unfinished:
+        print(f"{name}  unfinished")
+    if not backups:
+        print(f"There is no finished backup in {folder}.", file=sys.stderr)
+    return EXIT_GOOD
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Read backups to their end; without names, all there are, and there must be one."""
+    settings = settings_of_folder(args)
+    folder = Path(settings.backup_dir).absolute()
+    if args.which:
+        paths = [store.find(folder, word) for word in args.which]
+    else:
+        paths = sorted({*(b.path for b in store.listing(folder)), *store.unfinished(folder)})
+    if not paths:
+        raise SetupError(f"There is no finished backup in {folder}.", exit_code=EXIT_FAILED)
+    told, results = teller(), []
+    for path in paths:
+        told(f"reading {path.name}")
+        try:
+            backup = store.open_backup(path)
+            chosen = programs.fitting(backup.manifest["programs_major"], settings.pg_bin)
+            read_back(backup, keys_of(settings), chosen)
+            results.append({"name": path.name, "ok": True, "error": None})
+        except store.BackupError as error:
+            results.append({"name": path.name, "ok": False, "error": error.message})
+    told("")
+    if args.json:
+        print(json.dumps({"ok": all(each["ok"] for each in results), "backups": results}))
+    else:
+        for each in results:
+            print(f"ok       {each['name']}" if each["ok"] else f"damaged  {each['error']}")
+    return EXIT_GOOD if all(each["ok"] for each in results) else EXIT_FAILED
+
+
+# -- shared with restore and drill -----------------------------------------------------------------
+
+
+def settings_of_folder(args: argparse.Namespace) -> Settings:
+    """Return the settings, with the directory that was named."""
+    given = dict(os.environ)
+    if args.dir is not None:
+        given["BACKUP_DIR"] = args.dir
+    if getattr(args, "backup_url", None) is not None:
+        given.pop("BACKUP_URL_FILE", None)
+        given["BACKUP_URL"] = args.backup_url
+    return config.load(given, required=())
+
+
+def settings_for_backup(args: argparse.Namespace) -> Settings:
+    """Return the settings, with BACKUP_URL: the one that is given, else the embedded database's."""
+    settings = settings_of_folder(args)
+    if args.data is not None or not (settings.backup_url or settings.database_url):
+        url = embedded.attach(args.data).url("sofinance_backup")
+        settings = replace(settings, backup_url=url)
+    config.require(settings, ("backup_url",))
+    return settings
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Return the keys that encrypt and decrypt backups."""
+    texts = (settings.backup_encryption_key, settings.backup_encryption_key_previous)
+    return Keys(tuple(config.encryption_key(text) for text in texts if text))
+
+
+def teller() -> Callable[[str], None]:
+    """Return what tells, on one line, how far it is: to a person who watches, to nobody else."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    return lambda what: print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def described(backup: Backup) -> dict[str, Any]:
+    """Return what `--json` says of a backup."""
+    left_out = {"contents", "format"}
+    said = {name: value for name, value in backup.manifest.items() if name not in left_out}
+    return {"file": str(backup.path), **said}
+
+
+def summary(backup: Backup) -> str:
+    """Return a line on a backup, for people."""
+    manifest = backup.manifest
+    return (
+        f"{manifest['taken_at']}  {manifest['bytes'] / 1e6:,.1f} MB  {manifest['rows']:,} rows  "
+        f"{manifest['migrations'][-1]}  PostgreSQL {manifest['server_version']}"
+        f"{'  encrypted' if backup.is_sealed else ''}"
+    )

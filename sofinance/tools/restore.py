@@ -1,0 +1,157 @@
+"""`sofinance restore`: bring a backup back into an empty database, and prove that it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from sofinance import config
+from sofinance.backups import bring_back, confirmations, store
+from sofinance.infra.command import EXIT_GOOD, EXIT_USAGE, SetupError
+from sofinance.infra.sql import Row
+from sofinance.tools import verify
+from sofinance.tools.backup import folder_options, keys_of, settings_of_folder, summary, teller
+
+if TYPE_CHECKING:
+    import argparse
+
+    from sofinance.config import Settings
+
+# How many broken checks are told in a failure.
+TOLD_COUNT_MAX = 3
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "restore",
+        help="restore a backup into an empty database, compare it and verify the books",
+        description="Restore a backup in one transaction, compare each table and the ledger with "
+        "what was backed up, migrate to this release and verify the books. A database that is not "
+        "empty is refused; with a confirmation the backup takes its name, and it is kept under "
+        "another. docs/backup.md.",
+    )
+    parser.add_argument("backup", metavar="BACKUP", help="latest, a name, a stamp or a file")
+    parser.add_argument(
+        "--to", metavar="URL",
+        help="the database to restore into, as a superuser or one who may create databases and "
+        "become the four roles (RESTORE_URL)",
+    )  # fmt: skip
+    parser.add_argument("--create", action="store_true", help="make the database if there is none")
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="check all and say what would be done; gives the confirmation, if one is needed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confirm", default="", metavar="TOKEN",
+        help="restore in place of a database that is not empty; from --dry-run, good once",
+    )  # fmt: skip
+    folder_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore, or say what would be done."""
+    settings = settings_of_folder(args)
+    folder = Path(settings.backup_dir).absolute()
+    url = target_url(args, settings)
+    backup = store.open_backup(store.find(folder, args.backup))
+    if args.dry_run:
+        return _dry_run(args, settings, backup, url)
+    told = teller()
+    means = bring_back.Means(keys_of(settings), verify_books, settings.pg_bin, told)
+    restored = bring_back.restore(
+        backup, url, folder, means, confirm=args.confirm, create=args.create
+    )
+    told("")
+    if args.json:
+        said = {
+            "ok": True, "file": str(backup.path), "database": restored.database,
+            "rows": restored.rows, "migrated": restored.migrated,
+            "kept_as": restored.kept_as or None, "seconds": restored.seconds,
+        }  # fmt: skip
+        print(json.dumps(said))
+        return EXIT_GOOD
+    print(
+        f"restored {backup.path.name} into {restored.database}: {restored.rows:,} rows, all equal"
+    )
+    for name in restored.migrated:
+        print(f"applied {name}")
+    if restored.kept_as:
+        print(f"what was there before is kept as the database {restored.kept_as}")
+    steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in restored.seconds.items())
+    print(f"the books verify ({steps})")
+    return EXIT_GOOD
+
+
+def target_url(args: argparse.Namespace, settings: Settings) -> str:
+    """Return the URL to restore into: --to, else RESTORE_URL."""
+    if args.to is None:
+        config.require(settings, ("restore_url",))
+        return settings.restore_url
+    try:
+        return config.database_url("--to", args.to)
+    except ValueError as error:
+        raise SetupError(str(error), exit_code=EXIT_USAGE) from None
+
+
+def _dry_run(args: argparse.Namespace, settings: Settings, backup: store.Backup, url: str) -> int:
+    target = bring_back.look_at(url)
+    if not target.exists and not args.create:
+        raise SetupError(
+            f"There is no database {target.name}; --create makes it.", exit_code=EXIT_USAGE
+        )
+    bring_back.check(backup, target, keys_of(settings), settings.pg_bin)
+    token = (
+        ""
+        if target.is_empty
+        else confirmations.issue(Path(settings.backup_dir).absolute(), backup, target.identity)
+    )
+    if args.json:
+        said = {
+            "file": str(backup.path), "database": target.name, "exists": target.exists,
+            "is_empty": target.is_empty, "confirm": token or None,
+            "confirm_good_for_s": confirmations.GOOD_FOR_S if token else None,
+        }  # fmt: skip
+        print(json.dumps(said))
+        return EXIT_GOOD
+    print(f"{backup.path.name}  {summary(backup)}")
+    if not token:
+        print(f"It would be restored into {target.name}, which is empty. Nothing was done.")
+        return EXIT_GOOD
+    print(f"{target.name} is not empty. The backup would be restored beside it and take its name;")
+    print("what is there now would stay, under another name. Nothing was done. To do it:")
+    print(f"  sofinance restore {backup.path.name} --to ... --confirm {token}")
+    print(f"This is good once, for {confirmations.GOOD_FOR_S // 60} minutes.")
+    return EXIT_GOOD
+
+
+def verify_books(url: str) -> None:
+    """Verify the books of a database; raises BackupError when anything is broken."""
+    broken = [finding for finding in findings_of(url) if finding.broken]
+    if broken:
+        shown = "; ".join(
+            f"{each.check} ({each.broken:,} broken, first {json.dumps(each.first)})"
+            for each in broken[:TOLD_COUNT_MAX]
+        )
+        raise store.BackupError(f"It was restored as it was, and its books are broken: {shown}.")
+
+
+def findings_of(url: str) -> list[verify.Finding]:
+    """Return what `sofinance verify` says of a database."""
+
+    async def ask() -> list[verify.Finding]:
+        conn: Any = await asyncpg.connect(url, record_class=Row)
+        try:
+            return await verify.verify(conn)
+        finally:
+            await conn.close()
+
+    # In a thread of its own, so that whoever calls may have a loop.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, ask()).result()

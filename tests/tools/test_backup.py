@@ -1,0 +1,367 @@
+"""`sofinance backup`, `restore` and `drill`: what was written comes back, and only that.
+
+Everything is real: pg_dump and pg_restore of the server's version, the books of a shop.
+"""
+
+# ruff: noqa: ASYNC240 - nobody else is served meanwhile
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from sofinance import cli
+from sofinance.backups import confirmations, store
+from sofinance.infra import migrate
+from sofinance.tools.restore import findings_of
+from tests.api.conftest import open_shop
+from tests.support import Psql, role_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.api.conftest import Shop
+    from tests.conftest import MakeApi
+    from tests.support import Api, Org
+
+    Command = Callable[..., Any]
+
+pytestmark = pytest.mark.empty_database
+KEY = "1f" * 32
+OTHER_KEY = "2e" * 32
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, superuser_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of backups; the environment of whoever backs up."""
+    monkeypatch.setenv("BACKUP_DIR", str(tmp_path / "backups"))
+    monkeypatch.setenv("BACKUP_URL", role_url(superuser_dsn, "sofinance_backup"))
+    if os.environ.get("TEST_POSTGRES", "") not in {"", "embedded"}:
+        monkeypatch.setenv("PG_BIN", f"/usr/lib/postgresql/{os.environ['TEST_POSTGRES']}/bin")
+    return tmp_path / "backups"
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command with --json; return what it prints, or what it complains of."""
+
+    def run(*words: str, fails: int = 0) -> Any:
+        capsys.readouterr()
+        code = cli.main([*words, "--json"])
+        said = capsys.readouterr()
+        assert code == fails, said.err or said.out
+        return json.loads(said.out) if said.out else said.err
+
+    return run
+
+
+@pytest.fixture
+async def shop(api: Api, org: Org) -> Shop:
+    """A shop that has sold."""
+    shop = await open_shop(api, org)
+    for number in range(3):
+        assert (await shop.sell(shop.item(number), paid="5.00")).status in {201, 422}
+    customer_id = await shop.customer()
+    for number in range(3):
+        assert (await shop.sell(shop.item(number), customer_id=customer_id)).status == 201
+    return shop
+
+
+@pytest.fixture
+def target(superuser_dsn: str) -> Iterator[str]:
+    """The superuser's URL of an empty database on the same server; whatever it becomes, it goes."""
+    name = "back_" + superuser_dsn.rpartition("_")[2]
+    with psycopg.connect(superuser_dsn, autocommit=True) as conn:
+        conn.execute(f"create database {name} owner sofinance_owner template template0")
+        yield role_url(superuser_dsn, "superuser", name)
+        names = conn.execute("select datname from pg_database where datname ~ %s", [f"^{name}"])
+        for (each,) in names.fetchall():
+            conn.execute(f"drop database {each} with (force)")
+
+
+def rows(url: str, statement: str) -> Any:
+    with psycopg.connect(url) as conn:
+        return conn.execute(statement).fetchall()
+
+
+def databases(url: str) -> set[str]:
+    return {name for (name,) in rows(url, "select datname from pg_database")}
+
+
+async def test_a_backup_restores_and_the_shop_goes_on_selling(
+    shop: Shop, folder: Path, command: Command, target: str, api_with: MakeApi
+):
+    taken = command("backup")
+    path = Path(taken["file"])
+    assert path.name.startswith("pg_sofinance_test_")
+    assert {each.name for each in folder.iterdir()} == {
+        path.name, f"{path.name}.json", f"{path.name}.sha256",
+    }  # fmt: skip
+    assert {each.stat().st_mode & 0o777 for each in folder.iterdir()} == {0o600}
+    assert path.read_bytes().startswith(b"PGDMP")
+
+    before = await shop.balances()
+    restored = command("restore", "latest", "--to", target)
+    assert restored["ok"]
+    assert restored["rows"] == taken["rows"] > 100
+    assert restored["kept_as"] is None
+
+    # The service on what was restored: same books, the same people, the next sale.
+    app_url = role_url(target, "sofinance_app")
+    there = await api_with(database_url=app_url)
+    again = replace(shop, api=there)
+    assert await again.balances() == before
+    assert (await again.sell(again.item(1), paid="100.00")).refused[0] == 422
+    customer_id = await again.customer()
+    assert (await again.sell(again.item(1), customer_id=customer_id)).status == 201
+    assert await again.balances() != before
+    assert [each for each in findings_of(app_url) if each.broken] == []
+
+
+async def test_what_was_restored_is_as_closed_as_it_was(shop: Shop, command: Command, target: str):
+    command("backup")
+    command("restore", "latest", "--to", target)
+    psql = Psql(target)
+    assert psql.refusal("select from sale") == "42704"  # no organisation, no rows: an error
+    assert psql("select count(*) from sale", org=shop.org.id + 1) == [(0,)]
+    assert psql("select count(*) > 2 from sale", org=shop.org) == [(True,)]
+    assert psql.refusal("update journal_line set debit = 1", org=shop.org) == "42501"
+    assert psql.refusal("drop table sale", org=shop.org) == "42501"
+    owners = psql(
+        "select distinct tableowner::text from pg_tables where schemaname = 'public'",
+        role="superuser",
+    )
+    assert owners == [("sofinance_owner",)]
+    psql.close()
+    # The owner alone can migrate it further; a backup of it can be taken.
+    assert migrate.apply(role_url(target, "sofinance_owner")) == ()
+    assert command("backup", "--backup-url", role_url(target, "sofinance_backup"))["rows"]
+
+
+async def test_a_backup_during_postings_is_one_state(shop: Shop, command: Command, target: str):
+    customer_id = await shop.customer()
+    going = True
+
+    async def sell() -> int:
+        count = 0
+        while going:
+            answer = await shop.sell(shop.item(0, "0.01"), customer_id=customer_id)
+            assert answer.status == 201, answer.text
+            count += 1
+        return count
+
+    tills = [asyncio.create_task(sell()) for _ in range(3)]
+    taken = await asyncio.to_thread(command, "backup")
+    going = False
+    assert sum([await till for till in tills]) > 3
+    # All tables and the journal equal the figures of the one snapshot, and the books add up.
+    assert command("restore", "latest", "--to", target)["rows"] == taken["rows"]
+
+
+async def test_a_damaged_backup_is_refused(shop: Shop, folder: Path, command: Command, target: str):
+    path = Path(command("backup")["file"])
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    damages = {
+        "one bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "cut off": whole[:-1],
+        "more": whole + b"\0",
+        "nothing": b"",
+    }
+    for damage, content in damages.items():
+        path.write_bytes(content)
+        assert "damaged" in command("restore", "latest", "--to", target, fails=1), damage
+        said = command("backup", "verify", fails=1)
+        assert not said["ok"]
+        assert "damaged" in said["backups"][0]["error"], damage
+    path.write_bytes(whole)
+    assert command("backup", "verify")["ok"]
+
+    manifest = store.manifest_path(path)
+    said = manifest.read_text("utf-8")
+    manifest.write_text(said.replace('"rows": ', '"rows": 1'), "utf-8")
+    assert "damaged" in command("restore", "latest", "--to", target, fails=1)
+    manifest.write_text(said, "utf-8")
+    store.sum_path(path).unlink()
+    assert command("backup", "list") == {"backups": [], "unfinished": [path.name]}
+    assert "no" in command("restore", str(path), "--to", target, fails=1)
+    assert rows(target, "select count(*) from pg_tables where schemaname = 'public'") == [(0,)]
+
+
+async def test_a_dump_that_lies_about_its_checksum_is_found_out(
+    shop: Shop, command: Command, target: str
+):
+    """Who can write the directory can write checksums, too; a dump of other rows shows."""
+    path = Path(command("backup")["file"])
+    customer_id = await shop.customer()
+    assert (await shop.sell(shop.item(), customer_id=customer_id)).status == 201
+    await asyncio.sleep(1.1)  # names have seconds
+    other = Path(command("backup")["file"])
+    manifest = json.loads(store.manifest_path(other).read_text("utf-8"))
+    figures = json.loads(store.manifest_path(path).read_text("utf-8"))["contents"]
+    store.finish(other, manifest["sha256"], {**manifest, "contents": figures}, None)
+    said = command("restore", other.name, "--to", target, fails=1)
+    assert "public.sale differs" in said
+    assert "journal_sha256 differs" in said
+
+
+async def test_an_encrypted_backup_opens_with_its_key_alone(
+    shop: Shop, command: Command, target: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", KEY)
+    path = Path(command("backup")["file"])
+    assert path.name.endswith(".dump.enc")
+    assert path.read_bytes().startswith(b"SOFBKP1\n")
+    assert b"PGDMP" not in path.read_bytes()
+    assert "ledger" not in store.manifest_path(path).read_text("utf-8")
+
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", OTHER_KEY)
+    said = command("restore", "latest", "--to", target, fails=1)
+    assert "encrypted with another key" in said
+    monkeypatch.delenv("BACKUP_ENCRYPTION_KEY")
+    assert "no key is set" in command("restore", "latest", "--to", target, fails=1)
+
+    # A new key seals what comes, the one before opens what is there.
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", OTHER_KEY)
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY_PREVIOUS", KEY)
+    assert command("backup", "verify")["ok"]
+    assert command("restore", "latest", "--to", target)["ok"]
+
+
+async def test_a_restore_never_overwrites(shop: Shop, folder: Path, command: Command, target: str):
+    command("backup")
+    with psycopg.connect(target) as conn:
+        conn.execute("create table precious (id int)")
+        conn.execute("insert into precious values (42)")
+    name = target.rpartition("/")[2]
+    with psycopg.connect(target, autocommit=True) as conn:
+        conn.execute(f"alter database {name} set work_mem = '5MB'")
+    said = command("restore", "latest", "--to", target, fails=1)
+    assert "is not empty, and nothing was done" in said
+
+    dry = command("restore", "latest", "--to", target, "--dry-run")
+    assert (dry["is_empty"], dry["confirm_good_for_s"]) == (False, 300)
+    restored = command("restore", "latest", "--to", target, "--confirm", dry["confirm"])
+    assert rows(target, "select count(*) > 2 from sale") == [(True,)]
+    assert rows(target, "show work_mem") == [("5MB",)]
+    kept = role_url(target, "superuser", restored["kept_as"])
+    assert rows(kept, "select id from precious") == [(42,)]
+
+    # Good once, for one backup and one database, for five minutes.
+    said = command("restore", "latest", "--to", target, "--confirm", dry["confirm"], fails=1)
+    assert "was used" in said
+    dry = command("restore", "latest", "--to", target, "--dry-run")
+    said = command("restore", "latest", "--to", kept, "--confirm", dry["confirm"], fails=1)
+    assert "another backup or another database" in said
+    dry = command("restore", "latest", "--to", target, "--dry-run")
+    (noted,) = (folder / confirmations.FOLDER).iterdir()
+    noted.write_text(noted.read_text("utf-8").replace('"until": ', '"until": -'), "utf-8")
+    said = command("restore", "latest", "--to", target, "--confirm", dry["confirm"], fails=1)
+    assert "too old" in said
+    assert {each for each in databases(target) if "restoring" in each} == set()
+
+
+async def test_a_restore_that_fails_leaves_everything_as_it_was(
+    shop: Shop, command: Command, target: str, monkeypatch: pytest.MonkeyPatch
+):
+    command("backup")
+    with psycopg.connect(target) as conn:
+        conn.execute("create table precious (id int)")
+    before = databases(target)
+    dry = command("restore", "latest", "--to", target, "--dry-run")
+
+    def refuse(_url: str) -> None:
+        raise store.BackupError("broken")
+
+    monkeypatch.setattr("sofinance.tools.restore.verify_books", refuse)
+    command("restore", "latest", "--to", target, "--confirm", dry["confirm"], fails=1)
+    assert databases(target) == before
+    assert rows(target, "select count(*) from precious") == [(0,)]
+
+
+async def test_a_backup_of_a_newer_release_is_refused(
+    shop: Shop, command: Command, target: str, superuser_dsn: str
+):
+    with psycopg.connect(superuser_dsn) as conn:
+        conn.execute(
+            "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc)"
+            " values ('x', '9999_from_the_future', now())"
+        )
+    command("backup")
+    said = command("restore", "latest", "--to", target, fails=1)
+    assert "of a newer release" in said
+    assert "9999_from_the_future" in said
+
+
+def test_a_database_that_is_missing_is_made_when_asked(command: Command, target: str):
+    name = target.rpartition("/")[2]
+    new = role_url(target, "superuser", f"{name}_new")
+    command("backup")
+    assert "--create makes it" in command("restore", "latest", "--to", new, fails=2)
+    assert command("restore", "latest", "--to", new, "--create")["database"] == f"{name}_new"
+    owner = f"select pg_get_userbyid(datdba) from pg_database where datname = '{name}_new'"
+    assert rows(new, owner) == [("sofinance_owner",)]
+
+
+def test_old_backups_go_and_the_newest_good_one_stays(folder: Path, command: Command):
+    path = Path(command("backup")["file"])
+    database = store.NAME.fullmatch(path.name)["database"]  # type: ignore[index]
+    for day in (1, 2, 3):
+        name = f"pg_{database}_2025010{day}T020000Z.dump"
+        shutil.copy(path, folder / name)
+        manifest = json.loads(store.manifest_path(path).read_text("utf-8"))
+        manifest["taken_at"] = f"2025-01-0{day}T02:00:00.000Z"
+        store.finish(folder / name, manifest.pop("sha256"), manifest, None)
+    # As if nothing had been backed up since: the newest is damaged, so the one before stays.
+    for each in (path, store.manifest_path(path), store.sum_path(path)):
+        each.unlink()
+    (folder / f"pg_{database}_20250103T020000Z.dump").write_bytes(b"damaged")
+    now = store.datetime(2026, 1, 1, tzinfo=store.UTC)
+    gone = store.prune(folder, database, 30, now=now)
+    assert [name.split("_")[-1] for name in gone] == [
+        "20250101T020000Z.dump", "20250103T020000Z.dump",
+    ]  # fmt: skip
+    assert command("backup", "verify")["ok"]
+    # With a new one, the old ones have had their time.
+    assert len(command("backup")["removed"]) == 1
+    assert len(command("backup", "list")["backups"]) == 1
+
+
+def test_a_role_that_does_not_see_all_rows_takes_no_backup(
+    folder: Path, command: Command, dsn: str
+):
+    said = command("backup", "--backup-url", dsn, fails=2)
+    assert "does not see every organisation's rows" in said
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+async def test_the_drill_proves_a_restore_and_says_how_long_it_took(
+    shop: Shop, folder: Path, command: Command
+):
+    said = command("drill")
+    assert (said["ok"], said["error"]) == (True, None)
+    assert 0 < said["rpo_s"] < said["rto_s"] + 60
+    assert {"restore", "compare", "migrate", "analyze", "verify"} == set(said["steps_s"])
+    report = json.loads(Path(said["report"]).read_text("utf-8"))
+    assert report["backup"] == store.listing(folder)[-1].path.name
+    assert report["organisations"] == 1
+
+
+async def test_the_drill_fails_on_books_that_are_broken(
+    shop: Shop, command: Command, superuser_dsn: str
+):
+    with psycopg.connect(superuser_dsn) as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute("update journal_line set debit = debit + 1 where debit > 0")
+    said = command("drill", fails=1)
+    assert not said["ok"]
+    assert "entries_balance" in said["error"]
+    assert json.loads(Path(said["report"]).read_text("utf-8"))["ok"] is False
