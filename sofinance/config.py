@@ -616,7 +616,7 @@ def _text(name: str, text: str) -> str:
             _check_networks(variable, text)
         case "secrets_rotated_on":
             rotation_dates(text)
-        case "password_reset_url":
+        case "password_reset_url" | "sign_up_url":
             _check_page(variable, text)
         case "mail_from":
             if parseaddr(text)[1].count("@") != 1 or not text.isprintable():

@@ -58,6 +58,12 @@ def test_every_problem_is_told_at_once():
         ("REDIS_URL", "http://cache"),
         ("JWT_ALGORITHM", "none"),
         ("JWT_SECRET", "s" * 31),
+        ("PASSWORD_RESET_URL", "office.example.com/new"),
+        ("PASSWORD_RESET_URL", "http://office.example.com/new"),
+        ("PASSWORD_RESET_URL", "https:///new"),
+        ("PASSWORD_RESET_URL", "https://office.example.com/new#here"),
+        ("PASSWORD_RESET_MINUTES", "4"),
+        ("SIGN_UP_URL", "javascript:alert(1)"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(variable: str, text: str):
