@@ -15,9 +15,13 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -144,14 +148,16 @@ def render(jobs: Iterable[Any] = (), runner_count: int | None = None) -> bytes:
 
     Jobs run in other processes; what the database says of them is told by whoever is asked.
     """
-    registry = CollectorRegistry()
-    if runner_count is not None:
-        Gauge("job_runner_up", "Workers that live.", registry=registry).set(runner_count)
+    workers = (
+        []
+        if runner_count is None
+        else [GaugeMetricFamily("job_runner_up", "Workers that live.", runner_count)]
+    )
     told = {
-        name: Gauge(name, help_text, ["job"], registry=registry)
+        name: GaugeMetricFamily(name, help_text, labels=["job"])
         for name, help_text in JOB_GAUGES.items()
     }
-    errors = Counter("job_errors", "Runs of a job that failed.", ["job"], registry=registry)
+    errors = CounterMetricFamily("job_errors", "Runs of a job that failed.", labels=["job"])
     for job in jobs:
         for name, at in (
             ("job_last_heartbeat_timestamp", job.last_heartbeat_at),
@@ -159,12 +165,28 @@ def render(jobs: Iterable[Any] = (), runner_count: int | None = None) -> bytes:
             ("job_next_run_timestamp", job.next_run_at),
         ):
             if at is not None:
-                told[name].labels(job.name).set(at.timestamp())
-        told["job_interval_seconds"].labels(job.name).set(job.every_s)
-        told["job_consecutive_failures"].labels(job.name).set(job.consecutive_failures)
-        told["job_paused"].labels(job.name).set(job.is_paused)
-        errors.labels(job.name).inc(job.error_count)
+                told[name].add_metric([job.name], at.timestamp())
+        told["job_interval_seconds"].add_metric([job.name], job.every_s)
+        told["job_consecutive_failures"].add_metric([job.name], job.consecutive_failures)
+        told["job_paused"].add_metric([job.name], job.is_paused)
+        errors.add_metric([job.name], job.error_count)
+    registry = CollectorRegistry()
+    registry.register(_Told([*workers, *told.values(), errors]))
     return _own() + generate_latest(registry)
+
+
+class _Told(Collector):
+    """Figures that are somebody else's, told once.
+
+    A Gauge or a Counter would write them into this worker's file, for all workers to tell again.
+    """
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """Return them."""
+        return self._families
 
 
 JOB_GAUGES = {
