@@ -1218,64 +1218,41 @@ ALTER FUNCTION public.is_final() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.is_final() IS 'Refuses UPDATE, DELETE and TRUNCATE, whoever asks; the rule is named <table>_is_final.';
 
--- function: permissions_with(bigint, text)
-
-CREATE FUNCTION public.permissions_with(p_user_id bigint, p_role text) RETURNS SETOF text
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
-    BEGIN ATOMIC
- SELECT known.name
-    FROM (((public.permission known
-      LEFT JOIN public.user_permission own ON (((own.org_id = (current_setting('app.org_id'::text))::bigint) AND (own.user_id = permissions_with.p_user_id) AND (known.name = own.permission))))
-      LEFT JOIN public.role_grant granted ON (((granted.org_id = (current_setting('app.org_id'::text))::bigint) AND (granted.role = permissions_with.p_role) AND (known.name = granted.permission))))
-      LEFT JOIN public.role_permission built_in ON (((built_in.role = permissions_with.p_role) AND (known.name = built_in.permission))))
-   WHERE ((permissions_with.p_role = 'ADMIN'::text) OR COALESCE((own.effect = 'ALLOW'::text), (granted.effect = 'ALLOW'::text), (built_in.role IS NOT NULL)));
-END;
-
-ALTER FUNCTION public.permissions_with(p_user_id bigint, p_role text) OWNER TO sofinance_owner;
-
-COMMENT ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) IS 'What a user would be allowed in a role; without a user, what the role allows.';
-
--- table: user_branch
-
-CREATE TABLE public.user_branch (
-    org_id bigint NOT NULL,
-    user_id bigint NOT NULL,
-    branch_id bigint NOT NULL
-);
-
-ALTER TABLE ONLY public.user_branch FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE public.user_branch OWNER TO sofinance_owner;
-
-COMMENT ON TABLE public.user_branch IS 'The branches in which a user sees and acts.';
-
-COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
-
-COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
-
-COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
-
 -- function: is_within_access(bigint, bigint, text, boolean)
 
 CREATE FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) RETURNS boolean
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'public'
-    BEGIN ATOMIC
- SELECT (EXISTS ( SELECT 1
-            FROM public.app_user actor
-           WHERE ((actor.org_id = (current_setting('app.org_id'::text))::bigint) AND (actor.id = is_within_access.p_actor_id) AND ((actor.role = 'ADMIN'::text) OR (is_within_access.p_role <> 'ADMIN'::text)) AND (actor.all_branches OR (NOT is_within_access.p_all_branches)) AND (actor.all_branches OR (NOT (EXISTS ( SELECT theirs.branch_id
-                    FROM public.user_branch theirs
-                   WHERE ((theirs.org_id = actor.org_id) AND (theirs.user_id = is_within_access.p_user_id))
-                 EXCEPT
-                  SELECT own.branch_id
-                    FROM public.user_branch own
-                   WHERE ((own.org_id = actor.org_id) AND (own.user_id = is_within_access.p_actor_id)))))) AND (NOT (EXISTS ( SELECT theirs.permission
-                    FROM public.permissions_with(is_within_access.p_user_id, is_within_access.p_role) theirs(permission)
-                 EXCEPT
-                  SELECT own.permission
-                    FROM public.effective_permissions(is_within_access.p_actor_id) own(permission))))))) AS "exists";
-END;
+    AS $$
+begin
+    return exists (
+        select
+        from public.app_user as actor
+        where
+            actor.org_id = current_setting('app.org_id')::bigint and actor.id = p_actor_id
+            and (actor.role = 'ADMIN' or p_role <> 'ADMIN')
+            and (actor.all_branches or not p_all_branches)
+            and (
+                actor.all_branches or not exists (
+                    select theirs.branch_id
+                    from public.user_branch as theirs
+                    where theirs.org_id = actor.org_id and theirs.user_id = p_user_id
+                    except
+                    select own.branch_id
+                    from public.user_branch as own
+                    where own.org_id = actor.org_id and own.user_id = p_actor_id
+                )
+            )
+            and not exists (
+                select theirs.permission
+                from public.permissions_with(p_user_id, p_role) as theirs (permission)
+                except
+                select own.permission
+                from public.effective_permissions(p_actor_id) as own (permission)
+            )
+    );
+end
+$$;
 
 ALTER FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) OWNER TO sofinance_owner;
 
@@ -1968,6 +1945,24 @@ CREATE FUNCTION public.payment_type(p_total numeric, p_paid numeric) RETURNS tex
 ALTER FUNCTION public.payment_type(p_total numeric, p_paid numeric) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) IS 'How far a sale is paid: FULL, PARTIAL or UNPAID.';
+
+-- function: permissions_with(bigint, text)
+
+CREATE FUNCTION public.permissions_with(p_user_id bigint, p_role text) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    BEGIN ATOMIC
+ SELECT known.name
+    FROM (((public.permission known
+      LEFT JOIN public.user_permission own ON (((own.org_id = (current_setting('app.org_id'::text))::bigint) AND (own.user_id = permissions_with.p_user_id) AND (known.name = own.permission))))
+      LEFT JOIN public.role_grant granted ON (((granted.org_id = (current_setting('app.org_id'::text))::bigint) AND (granted.role = permissions_with.p_role) AND (known.name = granted.permission))))
+      LEFT JOIN public.role_permission built_in ON (((built_in.role = permissions_with.p_role) AND (known.name = built_in.permission))))
+   WHERE ((permissions_with.p_role = 'ADMIN'::text) OR COALESCE((own.effect = 'ALLOW'::text), (granted.effect = 'ALLOW'::text), (built_in.role IS NOT NULL)));
+END;
+
+ALTER FUNCTION public.permissions_with(p_user_id bigint, p_role text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) IS 'What a user would be allowed in a role; without a user, what the role allows.';
 
 -- function: post_payment(bigint, bigint, bigint, text, bigint, numeric, text, text)
 
@@ -5588,6 +5583,26 @@ COMMENT ON CONSTRAINT till_pairing_code_is_digest ON public.till_pairing_code IS
 
 COMMENT ON CONSTRAINT till_pairing_code_short_lived ON public.till_pairing_code IS 'A pairing code is good for ten minutes at most.';
 
+-- table: user_branch
+
+CREATE TABLE public.user_branch (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    branch_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.user_branch FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.user_branch OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.user_branch IS 'The branches in which a user sees and acts.';
+
+COMMENT ON COLUMN public.user_branch.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.user_branch.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.user_branch.branch_id IS 'The branch.';
+
 -- table: user_pin
 
 CREATE TABLE public.user_pin (
@@ -8071,13 +8086,6 @@ GRANT ALL ON FUNCTION public.is_branch_seen(branch_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.is_final() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) TO sofinance_app;
-
-GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
-GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
-GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
-
 REVOKE ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) TO sofinance_app;
 
@@ -8146,6 +8154,9 @@ REVOKE ALL ON FUNCTION public.payment_sale_not_void() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) TO sofinance_app;
 GRANT ALL ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) TO sofinance_readonly;
+
+REVOKE ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.post_payment(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_method text, p_account_id bigint, p_amount numeric, p_currency text, p_reference text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.post_payment(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_method text, p_account_id bigint, p_amount numeric, p_currency text, p_reference text) TO sofinance_app;
@@ -8856,6 +8867,10 @@ GRANT SELECT(expires_at) ON TABLE public.till_pairing_code TO sofinance_readonly
 
 GRANT UPDATE(used_at) ON TABLE public.till_pairing_code TO sofinance_app;
 GRANT SELECT(used_at) ON TABLE public.till_pairing_code TO sofinance_readonly;
+
+GRANT SELECT ON TABLE public.user_branch TO sofinance_readonly;
+GRANT SELECT ON TABLE public.user_branch TO sofinance_backup;
+GRANT SELECT,INSERT,DELETE ON TABLE public.user_branch TO sofinance_app;
 
 GRANT SELECT ON TABLE public.user_pin TO sofinance_backup;
 GRANT SELECT ON TABLE public.user_pin TO sofinance_app;

@@ -111,10 +111,10 @@ grant execute on function permissions_with(bigint, text) to sofinance_app;
 create function is_within_access(
     p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean
 ) returns boolean
-language sql stable set search_path = pg_catalog, public
-begin atomic
-    select exists (
-        select 1
+language plpgsql stable set search_path = pg_catalog, public as $$
+begin
+    return exists (
+        select
         from public.app_user as actor
         where
             actor.org_id = current_setting('app.org_id')::bigint and actor.id = p_actor_id
@@ -133,13 +133,14 @@ begin atomic
             )
             and not exists (
                 select theirs.permission
-                from permissions_with(p_user_id, p_role) as theirs (permission)
+                from public.permissions_with(p_user_id, p_role) as theirs (permission)
                 except
                 select own.permission
-                from effective_permissions(p_actor_id) as own (permission)
+                from public.effective_permissions(p_actor_id) as own (permission)
             )
     );
-end;
+end
+$$;
 comment on function is_within_access(bigint, bigint, text, boolean) is
 'Says whether somebody has every permission and every branch that a user has, in the role and with
 the branches given.';

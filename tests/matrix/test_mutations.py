@@ -60,6 +60,7 @@ SILENT_TABLES = {
 SILENT_QUERIES = {
     "accounts.create_account": "reads the organisation's currency alone, the same in both",
     "accounts.list_account_entries": BY_PARENT,
+    "api_keys.get_key": "its user is looked up in the organisation as well",
     "auth.get_user": OF_CALLER,
     "branches.get_business_date": "reads the organisation's time zone alone, the same in both",
     "branches.list_tills": BY_PARENT,
