@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.attacks import corruptions, grid, over_http, rules
+from tests.attacks import corruptions, credentials, grid, over_http, rules
+from tests.matrix.samples import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -69,6 +70,19 @@ def _lines() -> Iterator[str]:
     yield from _table(
         ("attack", "as", "answer"),
         ((r.what, r.role, f"{r.refused[0]} `{r.refused[1]}`") for r in over_http.REQUESTS),
+    )
+    yield "## With credentials, bodies and addresses\n"
+    yield from _table(
+        ("attempt", "answer", "test"),
+        ((r.what, r.answer, f"`tests/{r.test}`") for r in credentials.CREDENTIALS),
+    )
+    yield "## Across organisations, branches and roles\n"
+    yield (
+        f"Each of {len(SAMPLES)} endpoints, with each row that a request names swapped for another"
+        " organisation's, another branch's, and one that there is nowhere: the answers are the"
+        " same to the byte. As each of the five roles and with an API key: who lacks the"
+        " permission gets 403. Each policy, condition, branch rule and permission is then taken"
+        " out, one at a time, and the matrix fails. See [ADR 0020](adr/0020-the-matrix.md).\n"
     )
     yield "## To become more than the role is\n"
     yield "As the application and as the read-only role; each is refused for want of privilege.\n"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CASE_COUNT_MIN = 2_000
-# Of all answers: otherwise the service was only ever asked what it refuses.
-SUCCESS_SHARE_MIN = 0.2
+# Otherwise the service was only ever asked what it refuses.
+SUCCESS_COUNT_MIN = 1_000
 RUN_TIMEOUT_S = 600
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
 
@@ -98,6 +98,6 @@ def test_the_service_keeps_what_its_document_promises(
     statuses = {int(status): count for status, count in json.loads(answers.read_text()).items()}
     assert not [status for status in statuses if status >= 500], statuses
     good = sum(count for status, count in statuses.items() if status < 300)
-    assert good / sum(statuses.values()) > SUCCESS_SHARE_MIN, statuses
+    assert good >= SUCCESS_COUNT_MIN, statuses
     # Whoever asked was not signed out on the way.
     assert whoami(url, token) == kept[0]
