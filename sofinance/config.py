@@ -14,7 +14,7 @@ from datetime import date
 from email.utils import parseaddr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sofinance.config_rules import unsafe
 from sofinance.infra.command import EXIT_USAGE, SetupError
@@ -700,4 +700,5 @@ def database_url(variable: str, text: str) -> str:
         raise ValueError(f"{variable} must name a database: postgresql://user@host:port/name.")
     # ?schema=public is what Prisma's URLs carry; PostgreSQL knows no such parameter.
     query = urlencode([pair for pair in parse_qsl(parts.query) if pair != ("schema", "public")])
-    return urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
+    # Not urlunsplit: it takes the // from a URL without a host, as of a local socket.
+    return f"postgresql://{parts.netloc}{parts.path}{f'?{query}' if query else ''}"

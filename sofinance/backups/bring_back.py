@@ -33,13 +33,19 @@ if TYPE_CHECKING:
 LEFT_OUT = ("EXTENSION - pg_stat_statements",)
 NAME_LENGTH_MAX = 63
 IN_USE = """
-select count(*) from (
-    select oid from pg_class where relnamespace = any (%(schemas)s) and relkind <> 'i'
-    union all select oid from pg_proc where pronamespace = any (%(schemas)s)
-    union all select oid from pg_type where typnamespace = any (%(schemas)s) and typrelid = 0
-) as object
+with object as (
+    select 'pg_class'::regclass as classid, oid from pg_class
+    where relnamespace = any (%(schemas)s) and relkind <> 'i'
+    union all
+    select 'pg_proc'::regclass, oid from pg_proc where pronamespace = any (%(schemas)s)
+    union all
+    select 'pg_type'::regclass, oid from pg_type
+    where typnamespace = any (%(schemas)s) and typrelid = 0 and typcategory <> 'A'
+)
+select count(*) from object
 where not exists (
-    select from pg_depend where pg_depend.objid = object.oid and deptype = 'e'
+    select from pg_depend
+    where pg_depend.classid = object.classid and objid = object.oid and deptype = 'e'
 )"""
 SCHEMAS = """
 select array_agg(oid) from pg_namespace

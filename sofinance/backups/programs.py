@@ -116,7 +116,9 @@ def environment(url: str) -> dict[str, str]:
 
 def with_database(url: str, name: str) -> str:
     """Return the URL of another database of the same server."""
-    return urlsplit(url)._replace(path=f"/{quote(name, safe='')}").geturl()
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"postgresql://{parts.netloc}/{quote(name, safe='')}{query}"
 
 
 def database_of(url: str) -> str:

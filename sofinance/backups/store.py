@@ -114,10 +114,12 @@ def find(folder: Path, word: str, database: str = "") -> Path:
         return all_[-1].path
     if Path(word).exists():
         return Path(word).absolute()
+    minute = re.fullmatch(r"backup-(\d{8})-(\d{4})", word)
     named = [
         backup.path for backup in listing(folder, database)
         if word in {backup.path.name, backup.path.name.partition(".")[0]}
         or backup.path.name.partition(".")[0].endswith(f"_{word}")
+        or (minute and f"_{minute[1]}T{minute[2]}" in backup.path.name)
     ]  # fmt: skip
     if len(named) != 1:
         what = "There is no" if not named else "There is more than one"

@@ -18,7 +18,13 @@ from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
 from sofinance.infra.times import iso
-from sofinance.tools.backup import backup_options, keys_of, settings_for_backup, teller
+from sofinance.tools.backup import (
+    backup_options,
+    keys_of,
+    settings_for_backup,
+    settings_of_folder,
+    teller,
+)
 from sofinance.tools.restore import target_url, verify_books
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Do the drill; the report is written however it ends."""
-    settings = settings_for_backup(args)
+    settings = settings_of_folder(args) if args.backup else settings_for_backup(args)
     folder = Path(settings.backup_dir).absolute()
     began_at = datetime.now(UTC)
     report: dict[str, Any] = {"ok": False, "began_at": iso(began_at), "error": None}

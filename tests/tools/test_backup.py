@@ -3,24 +3,29 @@
 Everything is real: pg_dump and pg_restore of the server's version, the books of a shop.
 """
 
-# ruff: noqa: ASYNC240 - nobody else is served meanwhile
+# ruff: noqa: ASYNC221, ASYNC240 - nobody else is served meanwhile
 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from sofinance import cli
-from sofinance.backups import confirmations, store
+from sofinance.backups import confirmations, programs, sealed, store
 from sofinance.infra import migrate
+from sofinance.infra.command import SetupError
 from sofinance.tools.restore import findings_of
 from tests.api.conftest import open_shop
 from tests.support import Psql, role_url
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     Command = Callable[..., Any]
 
 pytestmark = pytest.mark.empty_database
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 KEY = "1f" * 32
 OTHER_KEY = "2e" * 32
 
@@ -365,3 +371,136 @@ async def test_the_drill_fails_on_books_that_are_broken(
     assert not said["ok"]
     assert "entries_balance" in said["error"]
     assert json.loads(Path(said["report"]).read_text("utf-8"))["ok"] is False
+
+
+# -- the scripts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(superuser_dsn: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script as an operator with the variables of PostgreSQL's images, and nothing else."""
+    command = tmp_path / "sofinance"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sofinance "$@"\n', "utf-8")
+    command.chmod(0o755)
+    parts = urlsplit(superuser_dsn)
+    environ = {name: text for name, text in os.environ.items() if not name.endswith("_URL")} | {
+        "POSTGRES_HOST": parts.hostname or "", "POSTGRES_PORT": str(parts.port),
+        "POSTGRES_DB": parts.path.strip("/"), "POSTGRES_USER": "postgres",
+        "POSTGRES_PASSWORD": parts.password or "",
+        "SOFINANCE": str(command), "PYTHONPATH": str(SCRIPTS.parent),
+    }  # fmt: skip
+
+    def run(name: str, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCRIPTS / name, *words], env={**environ, **changes}, check=False,
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+async def test_the_scripts_back_up_restore_and_verify(
+    shop: Shop, folder: Path, script: Command, target: str, dsn: str
+):
+    made = script("backup_pg.sh")
+    assert made.returncode == 0, made.stderr
+    (backup,) = store.listing(folder)
+    assert backup.path.name in made.stdout
+    summed = subprocess.run(
+        ["sha256sum", "-c", store.sum_path(backup.path)], cwd=folder, check=True
+    )
+    assert summed.returncode == 0
+
+    new = target.rpartition("/")[2] + "_scripted"
+    brought = script("restore_pg.sh", str(backup.path), new)
+    assert brought.returncode == 0, brought.stderr
+    there = role_url(target, "superuser", new)
+    assert rows(there, "select count(*) > 2 from sale") == [(True,)]
+    assert (
+        script("verify_database.sh", DATABASE_URL=role_url(there, "sofinance_app")).returncode == 0
+    )
+    assert script("verify_database.sh", DATABASE_URL=dsn).returncode == 0
+
+    # By the time that a person would write, into a database that is there and empty.
+    minute = f"backup-{backup.taken_at:%Y%m%d-%H%M}"
+    said = script("restore_database.sh", minute, RESTORE_URL=target)
+    assert said.returncode == 0, said.stderr
+    again = script("restore_database.sh", "latest", RESTORE_URL=target)
+    assert again.returncode == 1
+    assert "not empty, and nothing was done" in again.stderr
+    assert script("restore_database.sh").returncode == 2
+
+
+async def test_the_scripts_find_a_backup_that_is_damaged(shop: Shop, folder: Path, script: Command):
+    assert script("verify_backups.sh").returncode == 1  # there is none
+    assert script("backup_restore_drill.sh").returncode == 0
+    whole = script("verify_backups.sh", "--json")
+    assert whole.returncode == 0, whole.stderr
+    (backup,) = store.listing(folder)
+    backup.path.write_bytes(backup.path.read_bytes()[:-100])
+    assert script("verify_backups.sh").returncode == 1
+    assert script("backup_pg.sh", POSTGRES_PASSWORD="").returncode == 2
+
+
+def test_a_dump_that_creates_a_database_needs_a_word(tmp_path: Path, script: Command, target: str):
+    """Of another program, in plain SQL; pg_dump --create writes such."""
+    name = target.rpartition("/")[2]
+    plain, creating = tmp_path / "plain.sql", tmp_path / "creating.sql"
+    plain.write_text("create table of_a_dump (id int);\n", "utf-8")
+    creating.write_text(f"CREATE DATABASE {name}_of_a_dump;\n", "utf-8")
+    assert script("restore_pg.sh", str(plain), name).returncode == 0
+    assert rows(target, "select count(*) from of_a_dump") == [(0,)]
+    refused = script("restore_pg.sh", str(creating), name)
+    assert refused.returncode == 1
+    assert "ALLOW_CREATE_IN_DUMP=1" in refused.stderr
+    assert f"{name}_of_a_dump" not in databases(target)
+    allowed = script("restore_pg.sh", str(creating), name, ALLOW_CREATE_IN_DUMP="1")
+    assert allowed.returncode == 0, allowed.stderr
+    assert f"{name}_of_a_dump" in databases(target)
+
+
+def test_passwords_stand_on_no_command_line(monkeypatch: pytest.MonkeyPatch):
+    env = programs.environment("postgresql://me:pass%20word@db:5433/books?sslmode=require")
+    assert env["PGPASSWORD"] == "pass word"
+    assert (env["PGHOST"], env["PGPORT"], env["PGSSLMODE"]) == ("db", "5433", "require")
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", KEY)
+    assert KEY not in programs.environment("postgresql:///books").values()
+    url = programs.with_database("postgresql:///books?host=/run/x", "other")
+    assert url == "postgresql:///other?host=/run/x"
+
+
+def test_programs_that_do_not_fit_the_server_are_refused(tmp_path: Path):
+    for major in (14, 18):
+        (tmp_path / str(major)).mkdir()
+        program = tmp_path / str(major) / "pg_dump"
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {major}.3 (Debian)'\n")
+        program.chmod(0o755)
+    assert programs.fitting(18, str(tmp_path / "18")).major == 18
+    assert programs.fitting(16, str(tmp_path / "18")).major == 18
+    with pytest.raises(SetupError, match="The server is PostgreSQL 15 and pg_dump here is of 14"):
+        programs.fitting(15, str(tmp_path / "14"))
+    # A newer pg_restore sends settings that an older server refuses.
+    with pytest.raises(SetupError, match="those of 15 are needed"):
+        programs.fitting(15, str(tmp_path / "18"), restores=True)
+    with pytest.raises(SetupError, match="There is no pg_dump in PG_BIN"):
+        programs.fitting(15, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("length", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_sealed_stream_opens_whole_or_not_at_all(length: int):
+    key, plain = bytes(32), os.urandom(length)
+    encrypted = b"".join(sealed.seal([plain[:700], plain[700:]], key))
+    assert b"".join(sealed.unseal(io.BytesIO(encrypted), [b"x" * 32, key])) == plain
+    chunk = sealed.CHUNK_BYTES + sealed.TAG_BYTES
+    head, rest = encrypted[: sealed.HEAD_BYTES], encrypted[sealed.HEAD_BYTES :]
+    changed = [encrypted[:-1], encrypted + b"x", head + rest[chunk:], encrypted[:-20] + bytes(20)]
+    changed += [
+        head[:place] + bytes([head[place] ^ 1]) + head[place + 1 :] + rest
+        for place in range(8, len(head), 7)
+    ]
+    if length > 2 << 20:
+        changed.append(head + rest[chunk : 2 * chunk] + rest[:chunk] + rest[2 * chunk :])
+        changed.append(head + rest[: 2 * chunk])
+    for each in changed:
+        with pytest.raises(sealed.SealedError):
+            b"".join(sealed.unseal(io.BytesIO(each), [key]))
