@@ -279,7 +279,7 @@ class audit:
         severity: str | None
 
     class _ListLogs(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, start: datetime, end: datetime, before_id: int | None, action: str | None, entity_type: str | None, entity_id: int | None, user_id: int | None, severity: str | None, search: str | None, limit: int) -> list[audit.ListLogsRow]: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, starts_at: datetime, ends_at: datetime, before_id: int | None, action: str | None, entity_type: str | None, entity_id: int | None, user_id: int | None, severity: str | None, search: str | None, limit: int) -> list[audit.ListLogsRow]: ...
 
     list_logs: ClassVar[_ListLogs]
 

@@ -36,7 +36,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     },
     "admin.revoke_break_glass": {"revoked_by": "11"},
     "admin.use_break_glass": {"token_hash": DIGEST},
-    "audit.list_logs": {"start": "2025-12-02 00:00Z", "end": "2026-01-01 00:00Z"},
+    "audit.list_logs": {"starts_at": "2025-12-02 00:00Z", "ends_at": "2026-01-01 00:00Z"},
     "auth.begin_session": {
         "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",
         "life_minutes": "1440", "token_hash": DIGEST,

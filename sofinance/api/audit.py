@@ -81,8 +81,8 @@ async def list_logs(call: Call) -> Any:
         call.conn,
         org_id=call.org_id,
         before_id=wanted["cursor"],
-        start=start,
-        end=end,
+        starts_at=start,
+        ends_at=end,
         limit=limit + 1,
         **{name: wanted[name] for name in FILTERS},
     )

@@ -25,15 +25,22 @@ left join app_user
     on audit_log.org_id = app_user.org_id and audit_log.user_id = app_user.id
 where
     audit_log.org_id = :org_id
-    and audit_log.created_at >= :start and audit_log.created_at < :end
+    and audit_log.created_at >= :starts_at
+    and audit_log.created_at < :ends_at
+    -- Where a page begins is a bound of the index, so that a late page costs what the first does.
+    and audit_log.created_at <= case
+        when :before_id::bigint is null then :ends_at
+        else (
+            select seen.created_at from audit_log as seen
+            where seen.org_id = :org_id and seen.id = :before_id
+        )
+    end
     and (
         :before_id::bigint is null
-        or (audit_log.created_at, audit_log.id) < (
-            (
-                select seen.created_at from audit_log as seen
-                where seen.org_id = :org_id and seen.id = :before_id
-            ),
-            :before_id
+        or audit_log.id < :before_id
+        or audit_log.created_at < (
+            select seen.created_at from audit_log as seen
+            where seen.org_id = :org_id and seen.id = :before_id
         )
     )
     and (:action::text is null or audit_log.action = :action)
