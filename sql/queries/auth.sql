@@ -83,7 +83,10 @@ with session as (
 
 token as (
     insert into refresh_token (org_id, token_hash, session_id)
-    select :org_id, :token_hash, session.id
+    select
+        :org_id,
+        :token_hash,
+        session.id
     from session
 )
 
@@ -132,7 +135,10 @@ with session as (
 
 token as (
     insert into refresh_token (org_id, token_hash, session_id)
-    select :org_id, :token_hash, session.id
+    select
+        :org_id,
+        :token_hash,
+        session.id
     from session
 )
 
@@ -185,7 +191,7 @@ select
     app_user.must_change_password,
     session.has_second_factor,
     session.till_id,
-    exists (
+    exists(
         select from user_totp
         where
             user_totp.org_id = app_user.org_id and user_totp.user_id = app_user.id
@@ -198,15 +204,18 @@ select
         where session.till_id is null or permission.at_till
     ) as permissions,
     case
-        when till.id is not null then array(
-            select till.branch_id
-            where app_user.all_branches or exists (
-                select from user_branch
-                where
-                    user_branch.org_id = app_user.org_id and user_branch.user_id = app_user.id
-                    and user_branch.branch_id = till.branch_id
-            )
-        )
+        when till.id is not null
+            then
+                array(
+                    select till.branch_id
+                    where app_user.all_branches or exists (
+                        select from user_branch
+                        where
+                            user_branch.org_id = app_user.org_id
+                            and user_branch.user_id = app_user.id
+                            and user_branch.branch_id = till.branch_id
+                    )
+                )
         when not app_user.all_branches then array(
             select user_branch.branch_id from user_branch
             where

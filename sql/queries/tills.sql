@@ -12,9 +12,10 @@ select
     now() + make_interval(mins => :minutes::int)
 from till
 where till.org_id = :org_id and till.id = :till_id and till.is_active
-on conflict (org_id, till_id) do update set
-    code_hash = excluded.code_hash, issued_by = excluded.issued_by, issued_at = now(),
-    expires_at = excluded.expires_at, used_at = null
+on conflict (org_id, till_id) do update
+    set
+        code_hash = excluded.code_hash, issued_by = excluded.issued_by, issued_at = now(),
+        expires_at = excluded.expires_at, used_at = null
 returning till_id, expires_at;
 
 -- name: use_pairing_code :maybe
@@ -119,8 +120,9 @@ where org_id = :org_id and user_id = :user_id and pin_hash = :pin_hash;
 -- Keep a user's PIN, in the place of the one before it.
 insert into user_pin (org_id, user_id, pin_hash)
 values (:org_id, :user_id, :pin_hash)
-on conflict (org_id, user_id) do update set
-    pin_hash = excluded.pin_hash, failed_count = 0, changed_at = now()
+on conflict (org_id, user_id) do update
+    set
+        pin_hash = excluded.pin_hash, failed_count = 0, changed_at = now()
 returning changed_at;
 
 -- name: end_till_sessions :exec
