@@ -26,6 +26,30 @@ where schemaname = 'public' and policyname = '{name}' order by tablename
 """
 
 
+# What the API's queries call; rules run as the owner, and are shown in tests/attacks.
+FUNCTIONS = """
+select proname, pg_get_functiondef(oid) from pg_proc
+where pronamespace = 'public'::regnamespace and not prosecdef and prosrc ~ 'org_id = p_org_id'
+order by proname
+"""
+PARAMETER = re.compile(r"\b(?:[a-z_]+\.)?org_id = p_org_id\b")
+
+
+def functions(world: World) -> dict[str, str]:
+    """Return the functions whose statements have a condition on the organisation."""
+    return dict(world.psql(FUNCTIONS, role="superuser"))
+
+
+@contextmanager
+def unconditioned_function(world: World, definition: str) -> Iterator[None]:
+    """Take the conditions on the organisation out of a function."""
+    try:
+        world.psql(PARAMETER.sub("p_org_id is not null", definition), role="superuser")
+        yield
+    finally:
+        world.psql(definition, role="superuser")
+
+
 def queries() -> dict[str, Query]:
     """Return every named query by its key."""
     files = [found for found in vars(q).values() if hasattr(found, "__dict__")]

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from tests.matrix import cells
 from tests.matrix.mutations import (
+    functions,
     is_missed,
     queries,
     route_of,
     tables_with,
     unconditioned,
+    unconditioned_function,
     unguarded,
     uses,
     without_condition,
@@ -81,6 +83,13 @@ SILENT_QUERIES = {
     "tills.void_pairing_code": BY_PARENT,
     "users.list_sessions": BY_PARENT,
 }
+LOCKED = "lock_sale comes first, and looks in the transaction's organisation only"
+SILENT_FUNCTIONS = {
+    "admit": OF_CALLER,
+    "open_period": "a period of somebody else's is refused by the entry's foreign key",
+    "post_payment": LOCKED,
+    "void_sale": LOCKED,
+}
 SILENT_BRANCH_TABLES = {
     "account": "the chart of accounts is for those who have all branches; test_grid.py shows it",
 }
@@ -115,6 +124,19 @@ async def test_a_missing_condition_is_missed_where_no_table_has_a_policy(world: 
                 if not await is_missed(world, cells.organisations, used[key], shown):
                     silent.add(key)
     assert sorted(silent - SILENT_QUERIES.keys()) == []
+
+
+async def test_a_missing_condition_of_a_function_is_missed(world: World) -> None:
+    with unguarded(world, "org", tables_with(world, "org")):
+        used = await uses(world, cells.organisations)
+        silent = set()
+        for name, definition in functions(world).items():
+            keys = [key for key, query in queries().items() if f"{name}(" in query.sql]
+            needed = list({name_of(e): e for key in keys for e in used.get(key, [])}.values())
+            with unconditioned_function(world, definition):
+                if not await is_missed(world, cells.organisations, needed, {}):
+                    silent.add(name)
+    assert sorted(silent - SILENT_FUNCTIONS.keys()) == []
 
 
 async def test_a_missing_branch_policy_is_missed(world: World) -> None:
