@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import CursorQuery, Id, Money, PageQuery, Timestamp
+from sofinance.infra.fields import CursorQuery, Flag, Id, Money, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
@@ -30,7 +30,7 @@ class NewAccount(AccountChange):
         load_default=None, allow_none=True, validate=validate.Regexp(r"\A[A-Z]{3}\Z")
     )
     branch_id = Id(load_default=None, allow_none=True)
-    takes_payments = fields.Bool(load_default=False)
+    takes_payments = Flag(load_default=False)
 
 
 class Account(Schema):

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Id, PageQuery, Timestamp
+from sofinance.infra.fields import Flag, Id, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 from sofinance.schemas import known_time_zone
 
@@ -22,7 +22,7 @@ class NewBranch(Schema):
     phone = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=40))
     email = fields.Email(load_default=None, allow_none=True)
     time_zone = fields.Str(load_default=None, allow_none=True, validate=known_time_zone)
-    is_active = fields.Bool(load_default=True)
+    is_active = Flag(load_default=True)
 
 
 class Branch(Schema):

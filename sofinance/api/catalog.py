@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Exact, Id, Money, PageQuery, Quantity, Timestamp
+from sofinance.infra.fields import Exact, Flag, Id, Money, PageQuery, Quantity, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
@@ -18,7 +18,7 @@ class NewCategory(Schema):
 
     name = fields.Str(required=True, validate=validate.Length(1, 100))
     description = fields.Str(load_default=None, allow_none=True, validate=validate.Length(max=1000))
-    is_active = fields.Bool(load_default=True)
+    is_active = Flag(load_default=True)
 
 
 class Category(Schema):
@@ -55,7 +55,7 @@ class NewProduct(Schema):
     tax_code_id = Id(load_default=None, allow_none=True)
     cost = Money(required=True, sign="not_negative")
     price = Money(required=True, sign="not_negative")
-    is_active = fields.Bool(load_default=True)
+    is_active = Flag(load_default=True)
 
 
 class Product(Schema):

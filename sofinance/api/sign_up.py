@@ -11,7 +11,7 @@ from sofinance import queries as q
 from sofinance.infra import audit, metrics, passwords, sealed_links, throttle
 from sofinance.infra.db import ALL_BRANCHES, LOCK_TIMEOUT_MS, Mode
 from sofinance.infra.errors import ApiError
-from sofinance.infra.fields import Exact, Id, LowerEmail, Money
+from sofinance.infra.fields import Exact, Flag, Id, LowerEmail, Money
 from sofinance.infra.http import Call, Routes
 from sofinance.infra.pace import Beat
 from sofinance.schemas import known_time_zone
@@ -62,7 +62,7 @@ class NewOrganisation(Schema):
     name = fields.Str(required=True, validate=validate.Length(1, 200))
     currency = fields.Str(required=True, validate=validate.Regexp(r"\A[A-Z]{3}\Z"))
     time_zone = fields.Str(load_default="UTC", validate=known_time_zone)
-    prices_include_tax = fields.Bool(load_default=False)
+    prices_include_tax = Flag(load_default=False)
     standard_tax_percent = Exact(load_default=Decimal(0), sign="not_negative")
     default_credit_limit = Money(load_default=Decimal(0), sign="not_negative")
 

@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra.fields import Exact, Id, Timestamp
+from sofinance.infra.fields import Exact, Flag, Id, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 
 routes = Routes()
@@ -24,7 +24,7 @@ class NewTaxCode(Schema):
         required=True, sign="not_negative", validate=validate.Range(max=100),
         metadata={"pattern": UP_TO_100, "minimum": 0, "maximum": 100},
     )  # fmt: skip
-    is_active = fields.Bool(load_default=True)
+    is_active = Flag(load_default=True)
 
 
 class TaxCode(Schema):

@@ -9,7 +9,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from sofinance import queries as q
 from sofinance.infra import audit, passwords
 from sofinance.infra.db import Mode
-from sofinance.infra.fields import Id, LowerEmail, PageQuery, Timestamp
+from sofinance.infra.fields import Flag, Id, LowerEmail, PageQuery, Timestamp
 from sofinance.infra.guard import forbidden
 from sofinance.infra.http import Call, Routes, paged
 
@@ -34,7 +34,7 @@ class UserChange(Profile):
 
     email = LowerEmail(required=True, validate=validate.Length(max=254))
     role = fields.Str(required=True, validate=ROLE)
-    all_branches = fields.Bool(load_default=False)
+    all_branches = Flag(load_default=False)
     branch_ids = fields.List(
         Id(), load_default=list, validate=validate.Length(max=BRANCH_COUNT_MAX)
     )
@@ -52,7 +52,7 @@ class NewUser(UserChange):
     password = fields.Str(
         load_default=None, allow_none=True, validate=validate.Length(1, 128), load_only=True
     )
-    must_change_password = fields.Bool(load_default=True)
+    must_change_password = Flag(load_default=True)
 
 
 class NewPassword(Schema):

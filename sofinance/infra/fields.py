@@ -104,6 +104,15 @@ class Id(fields.Integer):
         super().__init__(strict=True, **options)
 
 
+class Flag(fields.Boolean):
+    """True or false in a body: no 1, no "yes"; a query has `fields.Bool`, which reads text."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if value is True or value is False:
+            return bool(value)
+        raise ValidationError("Not a valid boolean.")
+
+
 class Timestamp(fields.Field[datetime]):
     """A moment: ISO 8601 with an offset in, UTC with milliseconds and Z out."""
 

@@ -14,7 +14,7 @@ import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, missing
 from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 
-from sofinance.infra.fields import Exact, Money, RawJson, Timestamp, currency_of, plain
+from sofinance.infra.fields import Exact, Flag, Money, RawJson, Timestamp, currency_of, plain
 from sofinance.infra.times import iso
 from sofinance.rules import money
 
@@ -150,7 +150,7 @@ def _reader(field: fields.Field[Any]) -> Load | None:
         convert = _text
     elif isinstance(field, fields.Integer) and field.strict:
         convert = _whole
-    elif type(field) is fields.Boolean:
+    elif type(field) in {fields.Boolean, Flag}:
         convert = _truth
     elif isinstance(field, Exact):
         convert = field._deserialize  # noqa: SLF001 - it is ours

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from marshmallow import Schema, ValidationError, fields
 
-from sofinance.infra.fields import Exact, Id, LowerEmail, Money, Quantity, Timestamp, pagination
+from sofinance.infra.fields import (
+    Exact,
+    Flag,
+    Id,
+    LowerEmail,
+    Money,
+    Quantity,
+    Timestamp,
+    pagination,
+)
 
 
 def load(field: fields.Field[Any], value: Any) -> Any:
@@ -109,3 +118,11 @@ def test_pages_are_counted(
         "has_next": has_next,
         "has_prev": has_prev,
     }
+
+
+def test_a_flag_is_true_or_false_and_nothing_like_it() -> None:
+    flag = Flag()
+    assert [flag.deserialize(value) for value in (True, False)] == [True, False]
+    for value in (1, 0, "true", "no", [], None):
+        with pytest.raises(ValidationError):
+            flag.deserialize(value)
