@@ -47,11 +47,15 @@ def until(what: str, holds: Callable[[], Any], timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+def ask(
+    port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, bytes]:
     """Ask over a connection of its own; returns the status and the body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -90,23 +94,23 @@ def environment(database_url: str) -> dict[str, str]:
     """Return the settings of everything of ours here."""
     return {
         "DATABASE_URL": database_url, "JWT_SECRET": "x" * 40, "METRICS_TOKEN": TOKEN,
-        "RATE_LIMIT_ENABLED": "false", "LOG_LEVEL": "critical", "JOB_HEARTBEAT_TTL_SECONDS": "10",
+        "RATE_LIMIT_PER_MINUTE": "100000", "RATE_LIMIT_BURST": "100000",
+        "LOG_LEVEL": "critical", "JOB_HEARTBEAT_TTL_SECONDS": "10",
     }  # fmt: skip
 
 
 @contextlib.contextmanager
-def gunicorn(database_url: str, folder: Path) -> Iterator[int]:
-    """Serve with several workers; yields the port. Their metrics' files are in `folder`."""
-    port = free_port()
+def gunicorn(port: int, folder: Path, **settings: str) -> Iterator[None]:
+    """Serve with several workers, whose metrics' files are in `folder`."""
     with process(
         sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "critical",
-        **environment(database_url), HOST="127.0.0.1", PORT=str(port),
+        **settings, HOST="127.0.0.1", PORT=str(port),
         WEB_CONCURRENCY=str(WORKERS), PROMETHEUS_MULTIPROC_DIR=str(folder),
     ) as arbiter:  # fmt: skip
         until("gunicorn", lambda: answers(port, "/readyz"), START_TIMEOUT_S)
         until("all workers", lambda: len(pids(folder)) == WORKERS, START_TIMEOUT_S)
         assert arbiter.poll() is None
-        yield port
+        yield
 
 
 def pids(folder: Path, having: bytes = b"") -> set[str]:
@@ -115,9 +119,9 @@ def pids(folder: Path, having: bytes = b"") -> set[str]:
     return {path.stem.partition("_")[2] for path in files if having in path.read_bytes()}
 
 
-def worker(database_url: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+def worker(settings: dict[str, str]) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """Run jobs."""
-    return process(sys.executable, "-m", "sofinance", "worker", **environment(database_url))
+    return process(sys.executable, "-m", "sofinance", "worker", **settings)
 
 
 class Prometheus:
@@ -139,6 +143,10 @@ class Prometheus:
         found = self.query(expression)
         assert len(found) <= 1, found
         return float(found[0]["value"][1]) if found else None
+
+    def sees(self) -> bool:
+        """Say whether the last scrape brought something."""
+        return self.value('up{job="sofinance"}') == 1
 
     def firing(self) -> set[str]:
         """Return the names of the alerts that fire."""
@@ -169,9 +177,7 @@ def prometheus(service_port: int, folder: Path) -> Iterator[Prometheus]:
         "--web.listen-address", f"127.0.0.1:{port}",
     ):  # fmt: skip
         until("Prometheus", lambda: answers(port, "/-/ready"), START_TIMEOUT_S)
-        watching = Prometheus(port)
-        until("a scrape", lambda: watching.value('up{job="sofinance"}') == 1, START_TIMEOUT_S)
-        yield watching
+        yield Prometheus(port)
 
 
 def hurried() -> list[dict[str, Any]]:

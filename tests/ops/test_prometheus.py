@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-import pytest
 
 from sofinance.infra import embedded, migrate
 from tests.ops import live, promql
 from tests.ops.test_dashboards import expressions
 from tests.ops.test_runbooks import blocks
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sofinance.config import Settings
 
@@ -42,16 +43,23 @@ NOT_YET = {
     "db_query_errors_total", "secret_age_seconds",
 }  # fmt: skip
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+VERIFY = "select steer_job('verify-books', 'run')"
+LONG_AGO = """
+update job set
+    last_success_at = now() - interval '3 days', next_run_at = now() - interval '2 days'
+"""
 GUARD = "alter table journal_line {} trigger journal_line_is_final"
 
 
 def test_prometheus_counts_what_three_workers_were_sent(settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
+    port = live.free_port()
     with (
-        live.gunicorn(settings.database_url, folder) as port,
         live.prometheus(port, tmp_path / "prometheus") as prometheus,
+        live.gunicorn(port, folder, **live.environment(settings.database_url)),
     ):
+        live.until("a scrape", prometheus.sees, SIGHT_S)
         with ThreadPoolExecutor(CLIENTS) as clients:
             answers = clients.map(lambda one: (*one, live.ask(port, one[1], one[0])[0]), SENT)
             got = Counter(answers)
@@ -97,9 +105,9 @@ def test_prometheus_counts_what_three_workers_were_sent(settings: Settings, tmp_
             )
 
 
-@pytest.fixture
-def database() -> Iterator[embedded.Server]:
-    """A migrated database server of the test's own, which it may stop."""
+@contextlib.contextmanager
+def database_server() -> Iterator[embedded.Server]:
+    """Run a migrated database server of the test's own, which it may stop."""
     folder = Path(tempfile.mkdtemp(prefix="sofinance-alerts-"))
     folder.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     server = embedded.Server(folder / "data", options=UNSAFE_BUT_FAST)
@@ -113,21 +121,38 @@ def database() -> Iterator[embedded.Server]:
 
 
 @contextlib.contextmanager
-def probing(port: int) -> Iterator[None]:
-    """Ask for readiness, as a load balancer does, for as long as a block runs."""
+def redis_server() -> Iterator[RedisServer]:
+    """Run a Redis of the test's own, which it may kill."""
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def repeatedly(ask: Callable[[], object]) -> Iterator[None]:
+    """Ask a few times a second, for as long as a block runs."""
     over = threading.Event()
 
-    def probe() -> None:
+    def go_on() -> None:
         while not over.wait(0.3):
-            live.ask(port, "/readyz")
+            ask()
 
-    prober = threading.Thread(target=probe)
-    prober.start()
+    asking = threading.Thread(target=go_on)
+    asking.start()
     try:
         yield
     finally:
         over.set()
-        prober.join()
+        asking.join()
+
+
+def sign_in_wrongly(port: int) -> int:
+    """Try a password, as somebody with a list of them does; returns the status."""
+    body = json.dumps({"email": "somebody@example.com", "password": "not this one"})
+    return live.ask(port, "/api/v1/auth/login", "POST", body.encode())[0]
 
 
 def run_as(server: embedded.Server, role: str, statement: str) -> None:
@@ -136,17 +161,12 @@ def run_as(server: embedded.Server, role: str, statement: str) -> None:
         conn.execute(statement)
 
 
-def test_alerts_fire_for_real_symptoms_and_clear(database: embedded.Server, tmp_path: Path) -> None:
+def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
-    url = database.url("sofinance_app")
-    verify = "select steer_job('verify-books', 'run')"
-    with (
-        live.worker(url) as worker,
-        live.gunicorn(url, folder) as port,
-        live.prometheus(port, tmp_path / "prometheus") as prometheus,
-        probing(port),
-    ):
+    port = live.free_port()
+    with contextlib.ExitStack() as stack:
+        prometheus = stack.enter_context(live.prometheus(port, tmp_path / "prometheus"))
 
         def fires(*names: str) -> None:
             live.until(f"{names} fire", lambda: {*names} <= prometheus.firing(), WAKE_S)
@@ -158,39 +178,55 @@ def test_alerts_fire_for_real_symptoms_and_clear(database: embedded.Server, tmp_
                 WAKE_S,
             )
 
-        live.until("a worker", lambda: prometheus.value("job_runner_up") == 1, SIGHT_S)
+        # Nothing has been started yet.
+        redis = stack.enter_context(redis_server())
+        database = stack.enter_context(database_server())
+        settings = live.environment(database.url("sofinance_app")) | {"REDIS_URL": redis.url}
+        worker = stack.enter_context(live.worker(settings))
+        fires("ServiceDown", "InstanceDown")
+        stack.enter_context(live.gunicorn(port, folder, **settings))
+        # A load balancer's question, whenever somebody answers.
+        stack.enter_context(repeatedly(lambda: live.answers(port, "/readyz")))
         rests()
 
         # Somebody who owns the tables takes a guard away: the verification finds it, each time.
         run_as(database, "sofinance_owner", GUARD.format("disable"))
-        for failures in (1, 2, 3):
-            run_as(database, "sofinance_app", verify)
+        failures = 'job_consecutive_failures{exported_job="verify-books"}'
+        for count in (1, 2, 3):
+            run_as(database, "sofinance_app", VERIFY)
             live.until(
-                f"{failures} failures",
-                lambda failures=failures: (
-                    prometheus.value('job_consecutive_failures{exported_job="verify-books"}')
-                    == failures
-                ),
+                f"{count} failures",
+                lambda count=count: prometheus.value(failures) == count,
                 SIGHT_S,
             )
         fires("BooksBroken", "JobFailing")
         assert prometheus.value('job_errors_total{exported_job="verify-books"}') == 3
         run_as(database, "sofinance_owner", GUARD.format("enable"))
-        run_as(database, "sofinance_app", verify)
-        rests("BooksBroken", "JobFailing")
+        run_as(database, "sofinance_app", VERIFY)
+        rests()
         for name in promql.exported():
             assert not name.startswith("job_") or prometheus.query(name), name
 
-        # The worker freezes: nobody runs jobs. Another one is started.
+        # Redis dies, and the worker freezes, as if three days ago: nobody runs jobs. Meanwhile
+        # somebody tries passwords.
+        redis.kill()
         worker.send_signal(signal.SIGSTOP)
-        fires("JobRunnerDown")
-        with live.worker(url):
+        run_as(database, "sofinance_owner", LONG_AGO)
+        with repeatedly(lambda: sign_in_wrongly(port)):
+            assert sign_in_wrongly(port) == 401
+            fires("SignInFailuresSpike")
+        fires("JobRunnerDown", "JobOverdue", "JobStale", "RateLimiterWithoutRedis")
+        redis.start()
+        with live.worker(settings):
             rests()
 
             # The database stops, and comes back; nothing of ours is restarted.
             database.stop()
-            fires("DatabaseUnavailable", "ReadinessFailing")
-            assert live.ask(port, "/livez")[0] == 200
+            with repeatedly(lambda: sign_in_wrongly(port)):
+                assert sign_in_wrongly(port) == 503
+                fires("DatabaseUnavailable", "ReadinessFailing")
+                fires("HighErrorRate", "ElevatedErrorRate")
+            assert live.answers(port, "/livez")
             database.start()
             rests()
-            live.until("readiness", lambda: live.answers(port, "/readyz"), SIGHT_S)
+            assert live.answers(port, "/readyz")
