@@ -172,7 +172,7 @@ def prometheus(service_port: int, folder: Path) -> Iterator[Prometheus]:
     (folder / "rules.yml").write_text(yaml.safe_dump({"groups": hurried()}))
     port = free_port()
     with process(
-        "prometheus", "--config.file", str(folder / "prometheus.yml"),
+        promql.program("prometheus"), "--config.file", str(folder / "prometheus.yml"),
         "--storage.tsdb.path", str(folder / "data"), "--log.level", "error",
         "--web.listen-address", f"127.0.0.1:{port}",
     ):  # fmt: skip

@@ -92,7 +92,10 @@ def test_prometheus_counts_what_three_workers_were_sent(settings: Settings, tmp_
         missing = (read & exported) - scraped
         assert {name for name in missing if not name.startswith("job_")} <= NOT_YET
         lint = subprocess.run(
-            ["promtool", "check", "metrics"], input=body, capture_output=True, check=False
+            [promql.program("promtool"), "check", "metrics"],
+            input=body,
+            capture_output=True,
+            check=False,
         )
         assert (lint.returncode, lint.stderr.decode()) == (0, "")
 

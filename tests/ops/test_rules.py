@@ -17,7 +17,11 @@ RULE_TESTS = sorted((promql.PROMETHEUS / "tests").glob("*.yml"))
 def promtool(*args: str) -> str:
     """Run promtool; returns what it says."""
     ran = subprocess.run(
-        ["promtool", *args], cwd=promql.PROMETHEUS, capture_output=True, text=True, check=False
+        [promql.program("promtool"), *args],
+        cwd=promql.PROMETHEUS,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
