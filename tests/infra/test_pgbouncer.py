@@ -30,6 +30,7 @@ def bouncer() -> Iterator[PgBouncer]:
     started.close()
 
 
+@pytest.mark.empty_database  # where nobody else has connections
 async def test_two_organisations_sell_over_two_shared_connections(
     api_with: MakeApi, org: Org, other_org: Org, bouncer: PgBouncer, dsn: str, psql: Psql
 ) -> None:
