@@ -203,6 +203,10 @@ class Settings:
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/books",
     )  # fmt: skip
     backup_dir: str = setting("./backups", "Where backups are written to and found.")
+    backup_wal_dir: str = setting(
+        "", "Where archive_command keeps PostgreSQL's log; empty: `wal` in BACKUP_DIR.",
+        example="/srv/wal",
+    )  # fmt: skip
     backup_keep_days: int = setting(
         30, "How long a backup is kept; the newest good one stays in any case.",
         unit="days", low=1, high=3_650,

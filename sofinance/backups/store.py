@@ -77,7 +77,7 @@ class Backup:
             if self.is_sealed:
                 yield from sealed.unseal(file, keys)
             else:
-                yield from _read(file)
+                yield from read_chunks(file)
 
     def check(self) -> None:
         """Compare dump and manifest with their checksums; raises BackupError."""
@@ -156,15 +156,19 @@ def prune(folder: Path, database: str, keep_days: int, *, now: datetime) -> list
     for backup in backups:
         if backup == newest or newest is None or now - backup.taken_at <= timedelta(days=keep_days):
             continue
-        # The checksum first: what is left by a crash is then unfinished, and not damaged.
-        for path in (sum_path(backup.path), manifest_path(backup.path), backup.path):
-            path.unlink(missing_ok=True)
+        remove(backup)
         gone.append(backup.path.name)
     for path in folder.glob(f".*{PARTIAL}"):
         changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         if now - changed_at > PARTIAL_AGE_MAX:
             path.unlink(missing_ok=True)
     return gone
+
+
+def remove(backup: Backup) -> None:
+    """Remove a backup; the checksum first: what a crash leaves is unfinished, and not damaged."""
+    for path in (sum_path(backup.path), manifest_path(backup.path), backup.path):
+        path.unlink(missing_ok=True)
 
 
 def new_path(folder: Path, database: str, taken_at: datetime, *, is_sealed: bool) -> Path:
@@ -270,6 +274,7 @@ def _told(path: Path) -> Iterator[None]:
         raise BackupError(f"{path.name} cannot be decrypted: {error}.") from None
 
 
-def _read(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(READ_BYTES):
+def read_chunks(file: IO[bytes] | None) -> Iterator[bytes]:
+    """Yield what a file or a program's output has, in bounded pieces."""
+    while file and (chunk := file.read(READ_BYTES)):
         yield chunk

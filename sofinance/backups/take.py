@@ -156,8 +156,7 @@ def _dump(
         store.written(path) as file,
         programs.running("pg_dump", command, programs.environment(url)) as process,
     ):
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        chunks: Iterator[bytes] = iter(lambda: process.stdout.read(store.READ_BYTES), b"")  # type: ignore[union-attr]
+        chunks = store.read_chunks(process.stdout)
         for chunk in seal(chunks, keys.current) if keys.current else chunks:
             digest.update(chunk)
             size += file.write(chunk)

@@ -109,6 +109,7 @@ class Server:
         self.log = self.data / "log"
         self.options = {**OPTIONS, **options}
         self.port = 0
+        self.start_timeout_s = START_TIMEOUT_S
         self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
@@ -389,7 +390,7 @@ class Server:
         answer what it has begun before the database goes.
         """
         self._forget_stale()
-        until = time.monotonic() + START_TIMEOUT_S
+        until = time.monotonic() + self.start_timeout_s
         while True:
             self.port = self._free_port()
             begins = self._open_log()
@@ -411,7 +412,7 @@ class Server:
                 time.sleep(POLL_S)
             if self._process.poll() is None:
                 raise SetupError(
-                    f"PostgreSQL did not start in {START_TIMEOUT_S} s; it says why in {self.log}."
+                    f"PostgreSQL did not start in {self.start_timeout_s} s; why: see {self.log}."
                 )
             said = self.log.read_bytes()[begins:].decode(errors="replace")
             # After a kill of the postmaster alone, its children take a moment to notice.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sofinance import config
-from sofinance.backups import programs, store
+from sofinance.backups import point_in_time, programs, store
 from sofinance.backups.take import Keys, read_back, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError, data_option
@@ -44,7 +44,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     verified.add_argument("which", nargs="*", help="latest, a name or a file; else all")
     verified.set_defaults(run=run_verify)
-    for action in (listed, verified):
+    base = actions.add_parser(
+        "base",
+        help="copy the server's files, to restore to a point in time",
+        description="Copy the whole server's files while it runs (pg_basebackup). With the "
+        "log that scripts/archive_wal.sh keeps, `sofinance restore --at` goes to any moment since.",
+    )
+    base.set_defaults(run=run_base)
+    for action in (listed, verified, base):
         folder_options(action, again=True)
 
 
@@ -133,6 +140,23 @@ def run_verify(args: argparse.Namespace) -> int:
     return EXIT_GOOD if all(each["ok"] for each in results) else EXIT_FAILED
 
 
+def run_base(args: argparse.Namespace) -> int:
+    """Take a base backup, then remove old ones and the log that no other needs."""
+    settings = settings_for_backup(args)
+    folder = Path(settings.backup_dir).absolute()
+    backup = point_in_time.take_base(
+        settings.backup_url, folder, keys=keys_of(settings), pg_bin=settings.pg_bin, told=teller()
+    )
+    days = settings.backup_keep_days if args.keep_days is None else args.keep_days
+    gone = point_in_time.prune(folder, segments_of(settings), days, now=datetime.now(UTC))
+    if args.json:
+        print(json.dumps({**described(backup), "removed": gone}))
+    else:
+        print(f"wrote {backup.path}  {backup.manifest['bytes'] / 1e6:,.1f} MB")
+        print(f"removed {len(gone)} files that nothing needs" if gone else "nothing was too old")
+    return EXIT_GOOD
+
+
 # -- shared with restore and drill -----------------------------------------------------------------
 
 
@@ -155,6 +179,11 @@ def settings_for_backup(args: argparse.Namespace) -> Settings:
         settings = replace(settings, backup_url=url)
     config.require(settings, ("backup_url",))
     return settings
+
+
+def segments_of(settings: Settings) -> Path:
+    """Return the directory of the log that archive_command keeps."""
+    return Path(settings.backup_wal_dir or Path(settings.backup_dir) / "wal").absolute()
 
 
 def keys_of(settings: Settings) -> Keys:

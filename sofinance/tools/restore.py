@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from sofinance import config
-from sofinance.backups import bring_back, confirmations, store
+from sofinance.backups import bring_back, confirmations, point_in_time, store
+from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_GOOD, EXIT_USAGE, SetupError
 from sofinance.infra.sql import Row
 from sofinance.tools import verify
-from sofinance.tools.backup import folder_options, keys_of, settings_of_folder, summary, teller
+from sofinance.tools.backup import (
+    folder_options,
+    keys_of,
+    segments_of,
+    settings_of_folder,
+    summary,
+    teller,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +46,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "empty is refused; with a confirmation the backup takes its name, and it is kept under "
         "another. docs/backup.md.",
     )
-    parser.add_argument("backup", metavar="BACKUP", help="latest, a name, a stamp or a file")
+    parser.add_argument(
+        "backup", metavar="BACKUP", nargs="?", default="latest",
+        help="latest, a name, a stamp or a file (latest)",
+    )  # fmt: skip
     parser.add_argument(
         "--to", metavar="URL",
         help="the database to restore into, as a superuser or one who may create databases and "
@@ -51,13 +64,35 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--confirm", default="", metavar="TOKEN",
         help="restore in place of a database that is not empty; from --dry-run, good once",
     )  # fmt: skip
+    parser.add_argument(
+        "--at", type=_moment, metavar="TIME",
+        help="go back to this moment, as 2025-11-21T14:30:00Z, or to `latest`; needs --into",
+    )  # fmt: skip
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="DIR",
+        help="with --at: a new data directory, which `sofinance dev --data DIR` can serve",
+    )
     folder_options(parser)
     parser.set_defaults(run=run)
+
+
+def _moment(text: str) -> datetime | str:
+    if text == "latest":
+        return text
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_moment.__name__ = "time"  # argparse: "invalid time value: ..."
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore, or say what would be done."""
     settings = settings_of_folder(args)
+    if args.at is not None or args.into is not None:
+        return _to_a_point_in_time(args, settings)
     folder = Path(settings.backup_dir).absolute()
     url = target_url(args, settings)
     backup = store.open_backup(store.find(folder, args.backup))
@@ -86,6 +121,38 @@ def run(args: argparse.Namespace) -> int:
         print(f"what was there before is kept as the database {restored.kept_as}")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in restored.seconds.items())
     print(f"the books verify ({steps})")
+    return EXIT_GOOD
+
+
+def _to_a_point_in_time(args: argparse.Namespace, settings: Settings) -> int:
+    """Replay a base backup and the log since in a new data directory, and verify the books."""
+    if args.at is None or args.into is None:
+        raise SetupError("--at and --into go together.", exit_code=EXIT_USAGE)
+    at = args.at if isinstance(args.at, datetime) else None
+    folder, began, told = Path(settings.backup_dir).absolute(), time.monotonic(), teller()
+    base = point_in_time.base_for(folder, at)
+    server = point_in_time.Recovery(
+        args.into.absolute(), base, segments_of(settings), keys_of(settings), at, settings.pg_bin
+    )
+    told("replaying")
+    try:
+        server.start()
+        url = server.url(embedded.SUPERUSER, server.database)
+        replayed_to = server.replayed_to()
+        told("verifying the books")
+        verify_books(url)
+    finally:
+        server.stop()
+    told("")
+    said = {
+        "ok": True, "base": base.path.name, "data": str(server.data), "database": server.database,
+        "replayed_to": replayed_to, "rto_s": round(time.monotonic() - began, 3),
+    }  # fmt: skip
+    if args.json:
+        print(json.dumps(said))
+        return EXIT_GOOD
+    print(f"replayed {base.path.name} and its log to {replayed_to}; the books verify")
+    print(f"{said['rto_s']:.1f} s; the server is stopped, its data is in {server.data}")
     return EXIT_GOOD
 
 

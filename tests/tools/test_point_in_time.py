@@ -1,0 +1,248 @@
+"""Back to a moment: a base backup, the log since, and the books as they were then."""
+
+# ruff: noqa: ASYNC240 - nobody else is served meanwhile
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from sofinance import cli
+from sofinance.backups import contents, point_in_time, store
+from sofinance.infra import embedded, migrate
+from sofinance.infra.command import SetupError
+from tests.api.conftest import open_shop
+from tests.conftest import DEBIAN_PROGRAMS, UNSAFE_BUT_FAST
+from tests.support import ROLE_PASSWORD, role_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support import Api, Org
+
+pytestmark = pytest.mark.empty_database
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "archive_wal.sh"
+MAJOR = os.environ.get("TEST_POSTGRES", "")
+PROGRAMS = None if MAJOR in {"", "embedded"} else Path(DEBIAN_PROGRAMS.format(major=MAJOR))
+
+
+@dataclass(frozen=True)
+class Archiving:
+    """A server that archives its log, and where its backups are."""
+
+    server: embedded.Server
+    url: str
+    folder: Path
+    segments: Path
+
+    def figures(self) -> dict[str, Any]:
+        """Say what the database holds now."""
+        return figures(role_url(self.url, "sofinance_backup"))
+
+    def archive(self) -> None:
+        """Have what was written until now archived, as archive_timeout does."""
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            name = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
+        until = time.monotonic() + 20
+        while not (self.segments / name[0]).exists():
+            assert time.monotonic() < until, self.server.log.read_text()[-2000:]
+            time.sleep(0.05)
+
+
+def figures(url: str) -> dict[str, Any]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        contents.begin_snapshot(conn)
+        return contents.contents(conn)
+
+
+@pytest.fixture
+def archiving() -> Iterator[Archiving]:
+    """A migrated server of the test's own; the script where PostgreSQL's account can run it."""
+    top = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
+    top.chmod(0o711)
+    script, segments = top / "archive_wal.sh", top / "wal"
+    shutil.copy(SCRIPT, script)
+    script.chmod(0o755)
+    segments.mkdir()
+    server = embedded.Server(
+        top / "data",
+        programs=PROGRAMS,
+        options={
+            **UNSAFE_BUT_FAST, "max_connections": "40", "shared_buffers": "32MB",
+            "archive_mode": "on", "archive_command": f"{script} %p %f {segments}",
+        },
+    )  # fmt: skip
+    os.chown(segments, server.account.uid, server.account.gid)
+    server.start()
+    try:
+        url = server.url(embedded.SUPERUSER)
+        migrate.apply(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            for role in embedded.ROLES:
+                conn.execute(f"alter role {role} password '{ROLE_PASSWORD}'")
+            conn.execute("alter role sofinance_backup replication")
+        yield Archiving(server, url, top / "backups", segments)
+    finally:
+        server.stop()
+        shutil.rmtree(top)
+
+
+@pytest.fixture
+def superuser_dsn(archiving: Archiving) -> str:
+    """The service of these tests is on that server."""
+    return archiving.url
+
+
+@pytest.fixture
+def command(
+    archiving: Archiving, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Run a command with --json; return what it prints, or what it complains of."""
+    monkeypatch.setenv("BACKUP_DIR", str(archiving.folder))
+    monkeypatch.setenv("BACKUP_WAL_DIR", str(archiving.segments))
+    monkeypatch.setenv("BACKUP_URL", role_url(archiving.url, "sofinance_backup"))
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", "3c" * 32)
+    if PROGRAMS:
+        monkeypatch.setenv("PG_BIN", str(PROGRAMS))
+
+    def run(*words: str, fails: int = 0) -> Any:
+        capsys.readouterr()
+        code = cli.main([*words, "--json"])
+        said = capsys.readouterr()
+        assert code == fails, said.err or said.out
+        return json.loads(said.out) if said.out else said.err
+
+    return run
+
+
+async def test_the_books_come_back_as_they_were_at_a_moment(
+    api: Api, org: Org, archiving: Archiving, command: Callable[..., Any], tmp_path: Path
+):
+    shop = await open_shop(api, org)
+    customer_id = await shop.customer()
+
+    async def sell() -> None:
+        assert (await shop.sell(shop.item(), customer_id=customer_id)).status == 201
+
+    await sell()
+    base = command("backup", "base")
+    assert base["file"].endswith(".tar.gz.enc")
+    await sell()
+    then, moment = archiving.figures(), datetime.now(UTC)
+    await asyncio.sleep(0.2)
+    await sell()
+    now = archiving.figures()
+    assert list(contents.differences(then, now))
+    archiving.archive()
+
+    # To the moment before the last sale.
+    data = archiving.folder.parent / "then"
+    said = command("restore", "--at", moment.isoformat(), "--into", str(data))
+    assert said["ok"]
+    assert datetime.fromisoformat(said["replayed_to"]) < moment
+    server = embedded.Server(data, programs=PROGRAMS)
+    server.start()
+    try:
+        assert list(contents.differences(then, figures(server.url("sofinance_backup")))) == []
+        with psycopg.connect(server.url("sofinance_app")) as conn:
+            assert conn.execute("show archive_mode").fetchone() == ("off",)
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(role_url(server.url("sofinance_app"), "sofinance_app"))
+    finally:
+        server.stop()
+
+    # To all that was archived.
+    data = archiving.folder.parent / "latest"
+    command("restore", "--at", "latest", "--into", str(data))
+    server = embedded.Server(data, programs=PROGRAMS)
+    server.start()
+    try:
+        assert list(contents.differences(now, figures(server.url("sofinance_backup")))) == []
+    finally:
+        server.stop()
+
+    refuses_what_it_cannot_do(archiving, command, moment, tmp_path)
+
+    # A base backup that is damaged is no base.
+    path = Path(base["file"])
+    path.write_bytes(path.read_bytes()[:-1])
+    data = archiving.folder.parent / "damaged"
+    at = moment.isoformat()
+    assert "damaged" in command("restore", "--at", at, "--into", str(data), fails=1)
+
+
+def refuses_what_it_cannot_do(
+    archiving: Archiving, command: Callable[..., Any], moment: datetime, tmp_path: Path
+) -> None:
+    # Never over what is there; not to before there was a backup, nor to what was never archived.
+    data, at = archiving.folder.parent / "latest", moment.isoformat()
+    refused = command("restore", "--at", at, "--into", str(data), fails=3)
+    assert "is not empty, and nothing was done" in refused
+    refused = command("restore", "--at", "2020-01-01", "--into", str(tmp_path / "x"), fails=3)
+    assert "no base backup from before" in refused
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    data = archiving.folder.parent / "later"
+    refused = command("restore", "--at", later, "--into", str(data), fails=3)
+    assert "recovery ended before configured recovery target was reached" in refused
+
+
+def test_old_bases_go_with_the_log_that_only_they_need(
+    archiving: Archiving, command: Callable[..., Any]
+):
+    first = Path(command("backup", "base")["file"])
+    archiving.archive()
+    archived = {path.name for path in archiving.segments.iterdir()}
+    time.sleep(1.1)  # names have seconds
+    second = Path(command("backup", "base")["file"])
+    a_month_ago = time.time() - 40 * 86_400
+    for name in archived:
+        os.utime(archiving.segments / name, (a_month_ago, a_month_ago))
+    now = datetime.now(UTC) + timedelta(days=31)
+    gone = point_in_time.prune(archiving.folder, archiving.segments, 30, now=now)
+    assert first.name in gone
+    assert archived <= set(gone)
+    assert [each.path for each in point_in_time.bases(archiving.folder)] == [second]
+    assert store.sum_path(second).exists()
+
+
+def test_a_server_that_archives_nothing_has_no_base(
+    archiving: Archiving, command: Callable[..., Any]
+):
+    with psycopg.connect(archiving.url, autocommit=True) as conn:
+        conn.execute("alter role sofinance_backup noreplication")
+    assert "alter role sofinance_backup replication" in command("backup", "base", fails=3)
+    assert point_in_time.bases(archiving.folder) == []
+    with pytest.raises(SetupError, match="no base backup"):
+        point_in_time.base_for(archiving.folder, None)
+
+
+def test_a_segment_is_archived_once_and_never_replaced(tmp_path: Path):
+    segment, kept = tmp_path / ("0" * 23 + "1"), tmp_path / "kept"
+    kept.mkdir()
+    segment.write_bytes(b"log" * 1000)
+
+    def archive() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCRIPT, segment, segment.name, kept], check=False, capture_output=True, text=True
+        )
+
+    assert archive().returncode == 0
+    assert archive().returncode == 0  # the same again
+    segment.write_bytes(b"another")
+    refused = archive()
+    assert (refused.returncode, "is another one" in refused.stderr) == (1, True)
+    assert (kept / segment.name).read_bytes() == b"log" * 1000
+    assert [path.name for path in kept.iterdir()] == [segment.name]
+    assert subprocess.run([SCRIPT], check=False, capture_output=True).returncode == 2
