@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import uuid
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-@pytest.fixture(scope="module")
-async def world(template: str) -> AsyncIterator[World]:
-    """Two furnished organisations in a database of their own."""
-    assert "TEST_SERVER" in os.environ
+@asynccontextmanager
+async def furnished(template: str) -> AsyncIterator[World]:
+    """Yield two furnished organisations in a database of their own."""
     with _clone(template, f"sofinance_matrix_{uuid.uuid4().hex[:12]}") as superuser_url:
         url = role_url(superuser_url, "sofinance_app")
         async with (
@@ -28,3 +27,17 @@ async def world(template: str) -> AsyncIterator[World]:
             make_world(api, superuser_url) as made,
         ):
             yield made
+
+
+@pytest.fixture(scope="module")
+async def world(template: str) -> AsyncIterator[World]:
+    """Two furnished organisations, for all tests that leave them whole."""
+    async with furnished(template) as made:
+        yield made
+
+
+@pytest.fixture
+async def doomed_world(template: str) -> AsyncIterator[World]:
+    """Two furnished organisations for one test, which lets the one write into the other."""
+    async with furnished(template) as made:
+        yield made

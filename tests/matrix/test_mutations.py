@@ -95,7 +95,10 @@ SILENT_BRANCH_TABLES = {
 }
 
 
-async def test_a_missing_policy_is_missed_where_no_query_has_a_condition(world: World) -> None:
+async def test_a_missing_policy_is_missed_without_conditions(
+    doomed_world: World,
+) -> None:
+    world = doomed_world
     mutated = [query for query in queries().values() if without_condition(query) != query.sql]
     with unconditioned(mutated):
         # Row security alone keeps them apart.
@@ -111,7 +114,10 @@ async def test_a_missing_policy_is_missed_where_no_query_has_a_condition(world: 
     assert sorted(silent - SILENT_TABLES.keys()) == []
 
 
-async def test_a_missing_condition_is_missed_where_no_table_has_a_policy(world: World) -> None:
+async def test_a_missing_condition_is_missed_without_policies(
+    doomed_world: World,
+) -> None:
+    world = doomed_world
     with unguarded(world, "org", tables_with(world, "org")):
         # The queries alone keep them apart.
         used = await uses(world, cells.organisations)
@@ -126,7 +132,8 @@ async def test_a_missing_condition_is_missed_where_no_table_has_a_policy(world: 
     assert sorted(silent - SILENT_QUERIES.keys()) == []
 
 
-async def test_a_missing_condition_of_a_function_is_missed(world: World) -> None:
+async def test_a_missing_condition_of_a_function_is_missed(doomed_world: World) -> None:
+    world = doomed_world
     with unguarded(world, "org", tables_with(world, "org")):
         used = await uses(world, cells.organisations)
         silent = set()
@@ -139,7 +146,8 @@ async def test_a_missing_condition_of_a_function_is_missed(world: World) -> None
     assert sorted(silent - SILENT_FUNCTIONS.keys()) == []
 
 
-async def test_a_missing_branch_policy_is_missed(world: World) -> None:
+async def test_a_missing_branch_policy_is_missed(doomed_world: World) -> None:
+    world = doomed_world
     used = await uses(world, cells.branches)
     silent = set()
     for table in tables_with(world, "branch"):
@@ -151,7 +159,8 @@ async def test_a_missing_branch_policy_is_missed(world: World) -> None:
     assert sorted(silent - SILENT_BRANCH_TABLES.keys()) == []
 
 
-async def test_a_missing_permission_is_missed(world: World) -> None:
+async def test_a_missing_permission_is_missed(doomed_world: World) -> None:
+    world = doomed_world
     allowed = cells.permissions(world)
     for endpoint in endpoints():
         if endpoint.permission is None:
