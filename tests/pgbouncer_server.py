@@ -30,6 +30,7 @@ auth_file = {folder}/users.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 5000
+application_name_add_host = 1
 server_lifetime = 60
 server_idle_timeout = 5
 ignore_startup_parameters = extra_float_digits, jit
