@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sofinance.backups import bring_back, store
+from sofinance.backups import bring_back, point_in_time, store
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
@@ -21,6 +21,7 @@ from sofinance.infra.times import iso
 from sofinance.tools.backup import (
     backup_options,
     keys_of,
+    segments_of,
     settings_for_backup,
     settings_of_folder,
     teller,
@@ -48,6 +49,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--to", metavar="URL", help="an empty database, instead of a PostgreSQL made for it"
     )
+    parser.add_argument(
+        "--point-in-time", action="store_true",
+        help="also replay the latest base backup and all of the log that is archived",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -59,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {"ok": False, "began_at": iso(began_at), "error": None}
     try:
         _drill(args, settings, folder, report)
+        if args.point_in_time:
+            report["point_in_time"] = _replay(settings, folder)
         report["ok"] = True
     except store.BackupError as error:
         report["error"] = error.message
@@ -103,22 +110,55 @@ def _drill(
     told("")
 
 
+def _replay(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Go back to the latest moment that is archived; return what it took."""
+    segments, lost_at = segments_of(settings), datetime.now(UTC)
+    archived_s = [path.stat().st_mtime for path in segments.glob("[0-9A-F]*")]
+    if not archived_s:
+        raise store.BackupError(f"Nothing is archived in {segments}.")
+    base, began = point_in_time.base_for(folder, None), time.monotonic()
+    with _scratch() as scratch:
+        server = point_in_time.Recovery(
+            scratch / "data", base, segments, keys_of(settings), None, settings.pg_bin
+        )
+        try:
+            server.start()
+            verify_books(server.url(embedded.SUPERUSER, server.database))
+            return {
+                "base": base.path.name,
+                "replayed_to": server.replayed_to(),
+                "rpo_s": round(lost_at.timestamp() - max(archived_s), 3),
+                "rto_s": round(time.monotonic() - began, 3),
+            }
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Yield a directory that goes again, and that PostgreSQL's own account may pass through."""
+    scratch = Path(tempfile.mkdtemp(prefix="sofinance-drill-"))
+    scratch.chmod(0o711)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
 @contextlib.contextmanager
 def _target(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the URL of an empty database as the superuser, and as the application if known."""
     if args.to is not None:
         yield target_url(args, settings), ""
         return
-    scratch = Path(tempfile.mkdtemp(prefix="sofinance-drill-"))
-    scratch.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     programs = Path(settings.pg_bin) if settings.pg_bin else None
-    server = embedded.Server(scratch / "data", programs=programs)
-    try:
-        server.start()
-        yield server.url(embedded.SUPERUSER), server.url("sofinance_app")
-    finally:
-        server.stop()
-        shutil.rmtree(scratch)
+    with _scratch() as scratch:
+        server = embedded.Server(scratch / "data", programs=programs)
+        try:
+            server.start()
+            yield server.url(embedded.SUPERUSER), server.url("sofinance_app")
+        finally:
+            server.stop()
 
 
 def _check_row_security(url: str, app_url: str) -> None:
@@ -153,5 +193,10 @@ def _table(report: dict[str, Any]) -> Iterator[str]:
         yield "verified  the books add up, their guards stand, row security holds"
         yield f"RPO       {report['rpo_s']:.1f} s: what is newer than the backup would be lost"
         yield f"RTO       {report['rto_s']:.1f} s: from nothing to a verified database"
+    if "point_in_time" in report:
+        back = report["point_in_time"]
+        yield f"replayed  {back['base']} and its log to {back['replayed_to']}; verified"
+        yield f"RPO       {back['rpo_s']:.1f} s: what was written since a segment was last archived"
+        yield f"RTO       {back['rto_s']:.1f} s"
     if report["error"]:
         yield f"FAILED    {report['error']}"

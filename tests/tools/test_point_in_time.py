@@ -198,6 +198,25 @@ def refuses_what_it_cannot_do(
     assert "recovery ended before configured recovery target was reached" in refused
 
 
+async def test_the_drill_replays_the_log_too(
+    api: Api, org: Org, archiving: Archiving, command: Callable[..., Any]
+):
+    refused = command("drill", "--point-in-time", fails=1)
+    assert "Nothing is archived" in refused["error"]
+    shop = await open_shop(api, org)
+    command("backup", "base")
+    customer_id = await shop.customer()
+    assert (await shop.sell(shop.item(), customer_id=customer_id)).status == 201
+    archiving.archive()
+    said = command("drill", "--point-in-time")
+    assert (said["ok"], said["organisations"]) == (True, 1)
+    back = said["point_in_time"]
+    assert 0 < back["rpo_s"] < 60
+    assert back["rto_s"] > 0
+    assert datetime.fromisoformat(back["replayed_to"]) <= datetime.now(UTC)
+    assert json.loads(Path(said["report"]).read_text("utf-8"))["point_in_time"] == back
+
+
 def test_old_bases_go_with_the_log_that_only_they_need(
     archiving: Archiving, command: Callable[..., Any]
 ):
