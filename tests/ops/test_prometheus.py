@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 12
 SIGHT_S = 20  # till a scrape has seen what is so
-WAKE_S = 40  # till an alert fires or rests: pings every 5 s, signs of life of 10 s
+WAKE_S = 60  # till an alert fires or rests: pings every 5 s, signs of life of 10 s
 SENT = [
     *[("GET", "/api/v1/info")] * 300,
     *[("GET", "/api/v1/sales")] * 120,  # nobody's: 401
@@ -43,6 +44,7 @@ NOT_YET = {
     "db_query_errors_total", "secret_age_seconds",
 }  # fmt: skip
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+ACCOUNTS = itertools.count()
 VERIFY = "select steer_job('verify-books', 'run')"
 LONG_AGO = """
 update job set
@@ -153,8 +155,8 @@ def repeatedly(ask: Callable[[], object]) -> Iterator[None]:
 
 
 def sign_in_wrongly(port: int) -> int:
-    """Try a password, as somebody with a list of them does; returns the status."""
-    body = json.dumps({"email": "somebody@example.com", "password": "not this one"})
+    """Try a password on another account each time, as from a list; returns the status."""
+    body = json.dumps({"email": f"{next(ACCOUNTS)}@example.com", "password": "not this one"})
     return live.ask(port, "/api/v1/auth/login", "POST", body.encode())[0]
 
 
@@ -171,15 +173,15 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         prometheus = stack.enter_context(live.prometheus(port, tmp_path / "prometheus"))
 
+        caused: set[str] = set()
+
         def fires(*names: str) -> None:
+            caused.update(names)
             live.until(f"{names} fire", lambda: {*names} <= prometheus.firing(), WAKE_S)
 
-        def rests(*names: str) -> None:
-            live.until(
-                f"{names or 'all'} rest",
-                lambda: prometheus.firing().isdisjoint(names or promql.alerts()),
-                WAKE_S,
-            )
+        def rests() -> None:
+            # Of the others, a busy machine may cause some.
+            live.until("quiet", lambda: caused.isdisjoint(prometheus.firing()), WAKE_S)
 
         # Nothing has been started yet.
         redis = stack.enter_context(redis_server())
