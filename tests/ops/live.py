@@ -119,6 +119,15 @@ def pids(folder: Path, having: bytes = b"") -> set[str]:
     return {path.stem.partition("_")[2] for path in files if having in path.read_bytes()}
 
 
+def sofinance(*words: str, said: str = "", **settings: str) -> None:
+    """Run a command of ours to its end."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    subprocess.run(
+        [sys.executable, "-m", "sofinance", *words], cwd=promql.ROOT, env={**kept, **settings},
+        input=said, text=True, check=True, stdout=subprocess.DEVNULL, timeout=START_TIMEOUT_S,
+    )  # fmt: skip
+
+
 def worker(settings: dict[str, str]) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """Run jobs."""
     return process(sys.executable, "-m", "sofinance", "worker", **settings)
