@@ -95,11 +95,29 @@ def take_base(
     return store.finish(path, digest.hexdigest(), manifest, key)
 
 
+def base_paths(folder: Path) -> list[Path]:
+    """Return the files of the base backups, finished or not."""
+    there = (folder / BASES).glob("base_*") if (folder / BASES).is_dir() else ()
+    return sorted(path for path in there if BASE.fullmatch(path.name))
+
+
 def bases(folder: Path) -> list[store.Backup]:
     """Return the finished base backups, the oldest first."""
-    there = (folder / BASES).glob("base_*") if (folder / BASES).is_dir() else ()
-    paths = [path for path in there if BASE.fullmatch(path.name) and store.sum_path(path).exists()]
-    return sorted(map(store.open_backup, paths), key=lambda backup: backup.taken_at)
+    paths = [path for path in base_paths(folder) if store.sum_path(path).exists()]
+    return sorted(map(store.load, paths), key=lambda backup: backup.taken_at)
+
+
+def read_base(backup: store.Backup, keys: Keys) -> None:
+    """Read a base backup to its end: checksums, decryption, archive; raises BackupError."""
+    backup.check()
+    stream = _Stream(backup.chunks(keys.all))
+    try:
+        with tarfile.open(fileobj=io.BufferedReader(stream), mode="r|gz") as tar:
+            names = {member.name for member in tar}
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise store.BackupError(f"{backup.path.name} is no archive: {error}.") from None
+    if not {"backup_label", "PG_VERSION", "backup_manifest"} <= names:
+        raise store.BackupError(f"{backup.path.name} is no copy of a server's files.")
 
 
 def prune(folder: Path, segments: Path, keep_days: int, *, now: datetime) -> list[str]:
@@ -142,6 +160,7 @@ class Recovery(embedded.Server):
         """Take an empty directory and the moment to go back to; None: all that there is."""
         if data.exists() and any(data.iterdir()):
             raise SetupError(f"{data} is not empty, and nothing was done.")
+        base.check()
         self._chosen = programs.fitting(base.manifest["server_major"], pg_bin)
         super().__init__(data, programs=self._chosen.folder)
         if not self._has_socket():

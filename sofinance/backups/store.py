@@ -100,7 +100,7 @@ def open_backup(path: Path) -> Backup:
     """Return the backup of a file, its checksums compared; raises BackupError."""
     if not path.exists():
         raise SetupError(f"There is no {path}.", exit_code=EXIT_USAGE)
-    backup = _load(path)
+    backup = load(path)
     backup.check()
     return backup
 
@@ -134,7 +134,7 @@ def listing(folder: Path, database: str = "") -> list[Backup]:
         named = NAME.fullmatch(path.name)
         if named and database in {"", named["database"]} and sum_path(path).exists():
             with contextlib.suppress(BackupError):  # `verify` tells; here it would hide the others
-                found.append(_load(path))
+                found.append(load(path))
     return sorted(found, key=lambda backup: (backup.taken_at, backup.path.name))
 
 
@@ -234,7 +234,8 @@ def finish(path: Path, dump_sha256: str, manifest: dict[str, Any], key: bytes | 
     return Backup(path, manifest)
 
 
-def _load(path: Path) -> Backup:
+def load(path: Path) -> Backup:
+    """Return the backup of a file, by its manifest alone; raises BackupError."""
     try:
         manifest = json.loads(manifest_path(path).read_bytes())
         if manifest["format"] > FORMAT:

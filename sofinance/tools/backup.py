@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """List the finished backups, and name what is unfinished."""
     folder = Path(settings_of_folder(args).backup_dir).absolute()
-    backups = store.listing(folder)
+    backups = [*store.listing(folder), *point_in_time.bases(folder)]
     unfinished = [path.name for path in store.unfinished(folder)]
     if args.json:
         found = {"backups": [described(each) for each in backups], "unfinished": unfinished}
@@ -119,15 +119,14 @@ def run_verify(args: argparse.Namespace) -> int:
         paths = [store.find(folder, word) for word in args.which]
     else:
         paths = sorted({*(b.path for b in store.listing(folder)), *store.unfinished(folder)})
+        paths += point_in_time.base_paths(folder)
     if not paths:
         raise SetupError(f"There is no finished backup in {folder}.", exit_code=EXIT_FAILED)
     told, results = teller(), []
     for path in paths:
         told(f"reading {path.name}")
         try:
-            backup = store.open_backup(path)
-            chosen = programs.fitting(backup.manifest["programs_major"], settings.pg_bin)
-            read_back(backup, keys_of(settings), chosen)
+            _read(store.open_backup(path), settings)
             results.append({"name": path.name, "ok": True, "error": None})
         except store.BackupError as error:
             results.append({"name": path.name, "ok": False, "error": error.message})
@@ -138,6 +137,15 @@ def run_verify(args: argparse.Namespace) -> int:
         for each in results:
             print(f"ok       {each['name']}" if each["ok"] else f"damaged  {each['error']}")
     return EXIT_GOOD if all(each["ok"] for each in results) else EXIT_FAILED
+
+
+def _read(backup: Backup, settings: Settings) -> None:
+    """Read a backup to its end; raises BackupError."""
+    if point_in_time.BASE.fullmatch(backup.path.name):
+        point_in_time.read_base(backup, keys_of(settings))
+        return
+    chosen = programs.fitting(backup.manifest["programs_major"], settings.pg_bin)
+    read_back(backup, keys_of(settings), chosen)
 
 
 def run_base(args: argparse.Namespace) -> int:
@@ -209,8 +217,14 @@ def described(backup: Backup) -> dict[str, Any]:
 def summary(backup: Backup) -> str:
     """Return a line on a backup, for people."""
     manifest = backup.manifest
+    if "rows" not in manifest:
+        what = f"the server's files  PostgreSQL {manifest['server_version']}"
+    else:
+        what = (
+            f"{manifest['rows']:,} rows  {manifest['migrations'][-1]}  "
+            f"PostgreSQL {manifest['server_version']}"
+        )
     return (
-        f"{manifest['taken_at']}  {manifest['bytes'] / 1e6:,.1f} MB  {manifest['rows']:,} rows  "
-        f"{manifest['migrations'][-1]}  PostgreSQL {manifest['server_version']}"
+        f"{manifest['taken_at']}  {manifest['bytes'] / 1e6:,.1f} MB  {what}"
         f"{'  encrypted' if backup.is_sealed else ''}"
     )

@@ -28,7 +28,7 @@ from sofinance.infra import migrate
 from sofinance.infra.command import SetupError
 from sofinance.tools.restore import findings_of
 from tests.api.conftest import open_shop
-from tests.support import Psql, role_url
+from tests.support import ROLE_PASSWORD, Psql, role_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -305,6 +305,35 @@ async def test_a_backup_of_a_newer_release_is_refused(
     said = command("restore", "latest", "--to", target, fails=1)
     assert "of a newer release" in said
     assert "9999_from_the_future" in said
+
+
+async def test_who_is_no_superuser_restores_as_a_member_of_the_roles(
+    shop: Shop, command: Command, target: str
+):
+    """As on a managed PostgreSQL, which gives nobody a superuser."""
+    command("backup")
+    name = target.rpartition("/")[2]
+    with psycopg.connect(target, autocommit=True) as conn:
+        conn.execute(f"create role {name}_admin login createdb password '{ROLE_PASSWORD}'")
+        conn.execute(
+            f"grant sofinance_owner, sofinance_app, sofinance_readonly, sofinance_backup,"
+            f" pg_signal_backend to {name}_admin"
+        )
+    try:
+        admin = role_url(target, f"{name}_admin")
+        assert command("restore", "latest", "--to", admin)["ok"]
+        dry = command("restore", "latest", "--to", admin, "--dry-run")
+        restored = command("restore", "latest", "--to", admin, "--confirm", dry["confirm"])
+        assert restored["kept_as"]
+    finally:
+        with psycopg.connect(target, autocommit=True) as conn:
+            for (each,) in conn.execute(
+                "select datname from pg_database where datname ~ %s", [f"^{name}_"]
+            ).fetchall():
+                conn.execute(f"drop database {each} with (force)")
+            conn.execute(f"reassign owned by {name}_admin to sofinance_owner")
+            conn.execute(f"drop owned by {name}_admin")
+            conn.execute(f"drop role {name}_admin")
 
 
 def test_a_database_that_is_missing_is_made_when_asked(command: Command, target: str):

@@ -177,7 +177,12 @@ async def test_the_books_come_back_as_they_were_at_a_moment(
 
     # A base backup that is damaged is no base.
     path = Path(base["file"])
+    assert command("backup", "verify") == {
+        "ok": True, "backups": [{"name": path.name, "ok": True, "error": None}]
+    }  # fmt: skip
+    assert [each["file"] for each in command("backup", "list")["backups"]] == [str(path)]
     path.write_bytes(path.read_bytes()[:-1])
+    assert not command("backup", "verify", fails=1)["ok"]
     data = archiving.folder.parent / "damaged"
     at = moment.isoformat()
     assert "damaged" in command("restore", "--at", at, "--into", str(data), fails=1)
