@@ -22,7 +22,8 @@ FOLDER = ".confirmations"
 
 def issue(folder: Path, backup: Backup, target: str) -> str:
     """Return a token that confirms to restore this backup in place of this database."""
-    token = secrets.token_urlsafe(16)
+    # Hexadecimal: an argument of the command line that never begins with a hyphen.
+    token = secrets.token_hex(16)
     noted = folder / FOLDER
     try:
         noted.mkdir(mode=0o700, parents=True, exist_ok=True)
