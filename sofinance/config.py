@@ -99,7 +99,7 @@ class Settings:
         example="postgresql://sofinance_app:...@127.0.0.1:5432/sofinance",
     )  # fmt: skip
     owner_url: str = setting(
-        "", "The same database as a role that may migrate it; only `sofinance migrate` reads it.",
+        "", "The same database as a role that may migrate it, for `migrate` and `user create`.",
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
     )  # fmt: skip
     database_pool_size: int = setting(
@@ -145,7 +145,7 @@ class Settings:
     jwt_issuer: str = setting("sofinance", "The `iss` claim that is given and demanded.")
     jwt_audience: str = setting("sofinance", "The `aud` claim that is given and demanded.")
     access_token_minutes: int = setting(
-        15, "How long an access token is good; short, since a stolen one cannot be called back.",
+        15, "How long an access token is good; until then it is renewed with a refresh token.",
         unit="minutes", low=1, high=1_440, also=("JWT_EXPIRATION_MINUTES",),
     )  # fmt: skip
     session_idle_minutes: int = setting(
@@ -167,6 +167,10 @@ class Settings:
         "", "Your page on which a new password is chosen; the link in the mail is this and "
         "`#token=...`. Without it the mail has the token alone.",
         example="https://office.example.com/new-password",
+    )  # fmt: skip
+    operator_org_id: int = setting(
+        0, "The organisation whose administrators see the server's own state (/debug, jobs); with "
+        "0 those of any do, unless anybody can sign up: then nobody.", low=0, high=2**63 - 1,
     )  # fmt: skip
     sign_up_enabled: bool = setting(
         False, "Let anybody found an organisation by POST /sign-up; needs DATA_ENCRYPTION_KEY."
@@ -231,7 +235,8 @@ class Settings:
     )  # fmt: skip
 
     idempotency_required: bool = setting(
-        False, "Refuse a write that moves money or stock without an Idempotency-Key."
+        False,
+        "Refuse a POST without an Idempotency-Key, where answers are kept for keys.",
     )
     idempotency_ttl_hours: int = setting(
         24, "How long an answer is kept for replay under its Idempotency-Key.",

@@ -9,7 +9,7 @@ CREATE EXTENSION IF NOT EXISTS btree_gist WITH SCHEMA public;
 
 CREATE FUNCTION public.account_closes_at_zero() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -47,7 +47,7 @@ COMMENT ON FUNCTION public.account_closes_at_zero() IS 'An account is closed onl
 
 CREATE FUNCTION public.acting_user() RETURNS bigint
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     p_user_id constant bigint := public.acts_for();
@@ -73,7 +73,7 @@ service itself, which is nobody and has nothing to give.';
 
 CREATE FUNCTION public.acts_for() RETURNS bigint
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN (NULLIF(current_setting('app.user_id'::text, true), ''::text))::bigint;
 
 ALTER FUNCTION public.acts_for() OWNER TO sofinance_owner;
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION public.acts_for() IS 'For whom this transaction works (app.u
 
 CREATE FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     p_org_id constant bigint := current_setting('app.org_id')::bigint;
@@ -123,7 +123,7 @@ session or the key has changed since, and the worker asks anew.';
 
 CREATE FUNCTION public.api_key_ends_for_good() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if
@@ -146,7 +146,7 @@ COMMENT ON FUNCTION public.api_key_ends_for_good() IS 'Refuses to prolong a key,
 
 CREATE FUNCTION public.api_key_of_oneself() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if not public.is_access_free() and new.user_id is distinct from public.acting_user() then
@@ -166,7 +166,7 @@ COMMENT ON FUNCTION public.api_key_of_oneself() IS 'Refuses to make a key that a
 
 CREATE FUNCTION public.api_key_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     lacking text[];
@@ -216,7 +216,7 @@ COMMENT ON FUNCTION public.api_key_within_own_access() IS 'Refuses a key with a 
 
 CREATE FUNCTION public.app_user_access_not_by_oneself() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if new.id = public.acts_for() and not public.is_access_free() then
@@ -236,7 +236,7 @@ COMMENT ON FUNCTION public.app_user_access_not_by_oneself() IS 'Refuses to chang
 
 CREATE FUNCTION public.app_user_admin_by_admin() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if
@@ -263,7 +263,7 @@ COMMENT ON FUNCTION public.app_user_admin_by_admin() IS 'Refuses to make or chan
 
 CREATE FUNCTION public.app_user_changed_in_session() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if
@@ -286,7 +286,7 @@ COMMENT ON FUNCTION public.app_user_changed_in_session() IS 'Refuses to make or 
 
 CREATE FUNCTION public.app_user_closes_resets() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     update public.password_reset set used_at = now()
@@ -303,7 +303,7 @@ COMMENT ON FUNCTION public.app_user_closes_resets() IS 'Closes the links for a n
 
 CREATE FUNCTION public.app_user_disabled_ends() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     update public.user_session set revoked_at = now(), revoked_why = 'disabled'
@@ -322,7 +322,7 @@ COMMENT ON FUNCTION public.app_user_disabled_ends() IS 'Ends the sessions and th
 
 CREATE FUNCTION public.app_user_keeps_an_admin() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     -- Written, not just locked: so whoever works on an older view of the table fails, too.
@@ -347,7 +347,7 @@ COMMENT ON FUNCTION public.app_user_keeps_an_admin() IS 'Refuses to take the las
 
 CREATE FUNCTION public.app_user_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     actor constant bigint := public.acting_user();
@@ -409,7 +409,7 @@ COMMENT ON CONSTRAINT job_runner_name_not_long ON public.job_runner IS 'A worker
 
 CREATE FUNCTION public.beat_runner(p_name text, p_version text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  INSERT INTO public.job_runner (name, version)
    VALUES (beat_runner.p_name, beat_runner.p_version) ON CONFLICT(name) DO UPDATE SET last_heartbeat_at = now();
@@ -423,7 +423,7 @@ COMMENT ON FUNCTION public.beat_runner(p_name text, p_version text) IS 'Shows th
 
 CREATE FUNCTION public.changed_in_session() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if not public.is_access_free() and public.acting_user() is null then
@@ -443,7 +443,7 @@ COMMENT ON FUNCTION public.changed_in_session() IS 'Refuses a change of access t
 
 CREATE FUNCTION public.claim_job(p_runner text, p_names text[]) RETURNS TABLE(name text, claim_no bigint, lease_s integer)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     due job;
@@ -487,7 +487,7 @@ lease has run out is taken over, and its run written down as lost.';
 
 CREATE FUNCTION public.count_access_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     of_old constant bigint := case when tg_op = 'INSERT' then null else old.user_id end;
@@ -507,7 +507,7 @@ COMMENT ON FUNCTION public.count_access_change() IS 'Raises access_version of th
 
 CREATE FUNCTION public.count_role_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     of_old constant text := case when tg_op = 'INSERT' then null else old.role end;
@@ -531,7 +531,7 @@ COMMENT ON FUNCTION public.count_role_change() IS 'Raises access_version of ever
 
 CREATE FUNCTION public.count_user_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if (old.role, old.is_active, old.all_branches, old.must_change_password, old.password_hash)
@@ -552,7 +552,7 @@ COMMENT ON FUNCTION public.count_user_change() IS 'Raises access_version when a 
 
 CREATE FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) RETURNS TABLE(org_id bigint, admin_id bigint)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -627,7 +627,7 @@ COMMENT ON FUNCTION public.create_organisation(p_name text, p_base_currency text
 
 CREATE FUNCTION public.customer_credit_limit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -672,7 +672,7 @@ COMMENT ON FUNCTION public.customer_credit_limit() IS 'At commit: the customer i
 
 CREATE FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     insert into job (name, description, every_s, offset_s, lease_s, next_run_at)
@@ -865,7 +865,7 @@ COMMENT ON CONSTRAINT user_permission_effect_known ON public.user_permission IS 
 
 CREATE FUNCTION public.effective_permissions(p_user_id bigint) RETURNS SETOF text
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT known.name
     FROM ((((public.app_user
@@ -884,7 +884,7 @@ COMMENT ON FUNCTION public.effective_permissions(p_user_id bigint) IS 'What a us
 
 CREATE FUNCTION public.end_sessions_of_till() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     update public.user_session set revoked_at = now(), revoked_why = 'till'
@@ -901,7 +901,7 @@ COMMENT ON FUNCTION public.end_sessions_of_till() IS 'Ends the sessions on a til
 
 CREATE FUNCTION public.ended_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if
@@ -942,7 +942,7 @@ COMMENT ON COLUMN public.sign_in_address.user_id IS 'The user.';
 
 CREATE FUNCTION public.find_sign_in(address text) RETURNS TABLE(org_id bigint, user_id bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT known.org_id,
      known.user_id
@@ -958,7 +958,7 @@ COMMENT ON FUNCTION public.find_sign_in(address text) IS 'Crosses organisations:
 
 CREATE FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     mine job;
@@ -1008,7 +1008,7 @@ claim is no longer the job''s.';
 
 CREATE FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     gone bigint;
@@ -1033,7 +1033,7 @@ COMMENT ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer)
 
 CREATE FUNCTION public.goods_receipt_entry_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1091,7 +1091,7 @@ COMMENT ON FUNCTION public.goods_receipt_entry_matches() IS 'At commit: Dr inven
 
 CREATE FUNCTION public.goods_receipt_stock_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1137,7 +1137,7 @@ COMMENT ON FUNCTION public.goods_receipt_stock_matches() IS 'At commit: a goods 
 
 CREATE FUNCTION public.goods_receipt_total_matches_lines() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1173,7 +1173,7 @@ COMMENT ON FUNCTION public.goods_receipt_total_matches_lines() IS 'At commit: ev
 
 CREATE FUNCTION public.is_access_free() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if pg_has_role(current_user, 'sofinance_owner', 'member') then
@@ -1205,7 +1205,7 @@ COMMENT ON FUNCTION public.is_branch_seen(branch_id bigint) IS 'Says whether a b
 
 CREATE FUNCTION public.is_final() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -1222,7 +1222,7 @@ COMMENT ON FUNCTION public.is_final() IS 'Refuses UPDATE, DELETE and TRUNCATE, w
 
 CREATE FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     return exists (
@@ -1294,7 +1294,7 @@ COMMENT ON FUNCTION public.issue_cost(on_hand numeric, value_on_hand numeric, is
 
 CREATE FUNCTION public.journal_entry_accounts_open() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1331,7 +1331,7 @@ COMMENT ON FUNCTION public.journal_entry_accounts_open() IS 'At commit: no line 
 
 CREATE FUNCTION public.journal_entry_balances() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1378,7 +1378,7 @@ COMMENT ON FUNCTION public.journal_entry_balances() IS 'At commit: every slot of
 
 CREATE FUNCTION public.journal_entry_is_expected() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1435,7 +1435,7 @@ COMMENT ON FUNCTION public.journal_entry_is_expected() IS 'At commit: the docume
 
 CREATE FUNCTION public.journal_entry_period_open() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if not exists (
@@ -1460,7 +1460,7 @@ COMMENT ON FUNCTION public.journal_entry_period_open() IS 'An entry is dated ins
 
 CREATE FUNCTION public.journal_entry_spares_control_accounts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1498,7 +1498,7 @@ COMMENT ON FUNCTION public.journal_entry_spares_control_accounts() IS 'At commit
 
 CREATE FUNCTION public.journal_entry_under_way() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     -- With the view of its own beginning, a rule at commit would overlook what others committed
@@ -1521,7 +1521,7 @@ COMMENT ON FUNCTION public.journal_entry_under_way() IS 'Holds advisory lock (7,
 
 CREATE FUNCTION public.journal_reversal_mirrors() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1565,7 +1565,7 @@ COMMENT ON FUNCTION public.journal_reversal_mirrors() IS 'At commit: a reversal 
 
 CREATE FUNCTION public.keep_base_currency() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -1582,7 +1582,7 @@ COMMENT ON FUNCTION public.keep_base_currency() IS 'Refuses to change the curren
 
 CREATE FUNCTION public.keep_built_in_roles() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if old.is_built_in then
@@ -1602,7 +1602,7 @@ COMMENT ON FUNCTION public.keep_built_in_roles() IS 'Refuses to delete a built-i
 
 CREATE FUNCTION public.keep_revoked() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -1619,7 +1619,7 @@ COMMENT ON FUNCTION public.keep_revoked() IS 'Refuses to change a broken glass t
 
 CREATE FUNCTION public.leave_runner(p_name text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  DELETE FROM public.job_runner
    WHERE (job_runner.name = leave_runner.p_name);
@@ -1633,7 +1633,7 @@ COMMENT ON FUNCTION public.leave_runner(p_name text) IS 'Takes a worker off the 
 
 CREATE FUNCTION public.list_organisation_ids() RETURNS TABLE(org_id bigint)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1663,7 +1663,7 @@ COMMENT ON FUNCTION public.list_organisation_ids() IS 'Crosses organisations: th
 
 CREATE FUNCTION public.lock_sale(wanted_sale_id bigint) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     perform from public.sale
@@ -1681,7 +1681,7 @@ COMMENT ON FUNCTION public.lock_sale(wanted_sale_id bigint) IS 'Locks a sale of 
 
 CREATE FUNCTION public.mark_roll_up() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
@@ -1717,7 +1717,7 @@ COMMENT ON FUNCTION public.mark_roll_up() IS 'Notes the highest entry number bel
 
 CREATE FUNCTION public.may_change_user(p_user_id bigint) RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     return exists (
@@ -1737,7 +1737,7 @@ COMMENT ON FUNCTION public.may_change_user(p_user_id bigint) IS 'Says whether wh
 
 CREATE FUNCTION public.next_due(p_every_s integer, p_offset_s integer) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     BEGIN ATOMIC
  SELECT to_timestamp(((((floor(((EXTRACT(epoch FROM now()) - (p_offset_s)::numeric) / (p_every_s)::numeric)) + (1)::numeric) * (p_every_s)::numeric) + (p_offset_s)::numeric))::double precision) AS to_timestamp;
 END;
@@ -1750,7 +1750,7 @@ COMMENT ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) IS 'T
 
 CREATE FUNCTION public.not_of_oneself() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if
@@ -1775,7 +1775,7 @@ COMMENT ON FUNCTION public.not_of_oneself() IS 'Refuses a change of the caller''
 
 CREATE FUNCTION public.of_oneself() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if not public.is_access_free() and new.user_id is distinct from public.acting_user() then
@@ -1853,7 +1853,7 @@ COMMENT ON FUNCTION public.payment_account_role(p_method text) IS 'The role of t
 
 CREATE FUNCTION public.payment_entry_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1904,7 +1904,7 @@ COMMENT ON FUNCTION public.payment_entry_matches() IS 'At commit: a later paymen
 
 CREATE FUNCTION public.payment_sale_not_void() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -1950,7 +1950,7 @@ COMMENT ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) IS 'How
 
 CREATE FUNCTION public.permissions_with(p_user_id bigint, p_role text) RETURNS SETOF text
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT known.name
     FROM (((public.permission known
@@ -2375,7 +2375,7 @@ COMMENT ON FUNCTION public.post_sale(p_org_id bigint, p_user_id bigint, p_branch
 
 CREATE FUNCTION public.rebuild_balances() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
@@ -2395,7 +2395,7 @@ COMMENT ON FUNCTION public.rebuild_balances() IS 'Throws the snapshots of an org
 
 CREATE FUNCTION public.receivable_follows() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -2540,7 +2540,7 @@ COMMENT ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_br
 
 CREATE FUNCTION public.recovery_code_used_once() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -2557,7 +2557,7 @@ COMMENT ON FUNCTION public.recovery_code_used_once() IS 'Refuses the second use 
 
 CREATE FUNCTION public.remember_sign_in_address() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     insert into public.sign_in_address as known (email, org_id, user_id)
@@ -2662,7 +2662,7 @@ COMMENT ON CONSTRAINT job_offset_within_interval ON public.job IS 'A job''s offs
 
 CREATE FUNCTION public.renew_job(p_name text, p_claim_no bigint) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  UPDATE public.job SET last_heartbeat_at = now(), lease_until = (now() + make_interval(secs => (job.lease_s)::double precision))
    WHERE ((job.name = renew_job.p_name) AND (job.claim_no = renew_job.p_claim_no) AND (job.runner IS NOT NULL))
@@ -2677,7 +2677,7 @@ COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a
 
 CREATE FUNCTION public.role_grant_not_of_own_role() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if not public.is_access_free() and exists (
@@ -2705,7 +2705,7 @@ COMMENT ON FUNCTION public.role_grant_not_of_own_role() IS 'Refuses to change wh
 
 CREATE FUNCTION public.role_grant_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     actor constant bigint := public.acting_user();
@@ -2743,7 +2743,7 @@ COMMENT ON FUNCTION public.role_grant_within_own_access() IS 'Refuses to give a 
 
 CREATE FUNCTION public.roll_up_balances() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
@@ -2784,7 +2784,7 @@ COMMENT ON FUNCTION public.roll_up_balances() IS 'Adds the entries up to the mar
 
 CREATE FUNCTION public.sale_at_its_till() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -2801,7 +2801,7 @@ COMMENT ON FUNCTION public.sale_at_its_till() IS 'Refuses a sale that names anot
 
 CREATE FUNCTION public.sale_counts_on_its_till() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -2834,7 +2834,7 @@ COMMENT ON FUNCTION public.sale_counts_on_its_till() IS 'Counts a sale''s receip
 
 CREATE FUNCTION public.sale_entry_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -2900,7 +2900,7 @@ COMMENT ON FUNCTION public.sale_entry_matches() IS 'At commit: Dr payments, rece
 
 CREATE FUNCTION public.sale_line_priced_from_catalogue() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     product_ids bigint[];
@@ -2931,7 +2931,7 @@ COMMENT ON FUNCTION public.sale_line_priced_from_catalogue() IS 'Shelf price, ta
 
 CREATE FUNCTION public.sale_payments_match() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -2968,7 +2968,7 @@ COMMENT ON FUNCTION public.sale_payments_match() IS 'At commit: the payments of 
 
 CREATE FUNCTION public.sale_stock_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3013,7 +3013,7 @@ COMMENT ON FUNCTION public.sale_stock_matches() IS 'At commit: a sale took exact
 
 CREATE FUNCTION public.sale_total_matches_lines() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3052,7 +3052,7 @@ COMMENT ON FUNCTION public.sale_total_matches_lines() IS 'At commit: every slot 
 
 CREATE FUNCTION public.sale_void_entry_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3107,7 +3107,7 @@ COMMENT ON FUNCTION public.sale_void_entry_matches() IS 'At commit: the entries 
 
 CREATE FUNCTION public.sale_void_stock_matches() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3147,7 +3147,7 @@ COMMENT ON FUNCTION public.sale_void_stock_matches() IS 'At commit: the goods of
 
 CREATE FUNCTION public.sale_void_waits() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3171,7 +3171,7 @@ COMMENT ON FUNCTION public.sale_void_waits() IS 'A void waits for the payments t
 
 CREATE FUNCTION public.stays_over() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -3188,7 +3188,7 @@ COMMENT ON FUNCTION public.stays_over() IS 'Refuses a change under the name of i
 
 CREATE FUNCTION public.steer_job(p_name text, p_action text) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     BEGIN ATOMIC
  UPDATE public.job SET is_paused = ((steer_job.p_action = 'pause'::text) OR (job.is_paused AND (steer_job.p_action <> 'resume'::text))), is_requested = (job.is_requested OR (steer_job.p_action = 'run'::text))
    WHERE ((job.name = steer_job.p_name) AND (steer_job.p_action = ANY (ARRAY['pause'::text, 'resume'::text, 'run'::text])))
@@ -3203,7 +3203,7 @@ COMMENT ON FUNCTION public.steer_job(p_name text, p_action text) IS 'Pauses a jo
 
 CREATE FUNCTION public.stock_follows_movements() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3259,7 +3259,7 @@ COMMENT ON FUNCTION public.stock_follows_movements() IS 'Adds new movements to s
 
 CREATE FUNCTION public.stock_movement_is_its_documents() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     caller constant text := current_setting('app.org_id', true);
@@ -3336,7 +3336,7 @@ COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has 
 
 CREATE FUNCTION public.taken_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if
@@ -3359,7 +3359,7 @@ COMMENT ON FUNCTION public.taken_within_own_access() IS 'Refuses to take away wh
 
 CREATE FUNCTION public.till_credential_revoked_stays() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -3376,7 +3376,7 @@ COMMENT ON FUNCTION public.till_credential_revoked_stays() IS 'Refuses to bring 
 
 CREATE FUNCTION public.till_pairing_code_used_once() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -3393,7 +3393,7 @@ COMMENT ON FUNCTION public.till_pairing_code_used_once() IS 'Refuses the second 
 
 CREATE FUNCTION public.user_branch_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     actor constant bigint := public.acting_user();
@@ -3435,7 +3435,7 @@ COMMENT ON FUNCTION public.user_branch_within_own_access() IS 'Refuses to give o
 
 CREATE FUNCTION public.user_permission_within_own_access() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     actor constant bigint := public.acting_user();
@@ -3472,7 +3472,7 @@ COMMENT ON FUNCTION public.user_permission_within_own_access() IS 'Refuses to gi
 
 CREATE FUNCTION public.user_session_till_paired() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     -- The lock makes whoever takes the pairing back wait, and then end this session, too.
@@ -3496,7 +3496,7 @@ COMMENT ON FUNCTION public.user_session_till_paired() IS 'Refuses a session on a
 
 CREATE FUNCTION public.user_totp_confirmed_stays() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -3513,7 +3513,7 @@ COMMENT ON FUNCTION public.user_totp_confirmed_stays() IS 'Refuses to begin or c
 
 CREATE FUNCTION public.user_totp_step_advances() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog'
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using
@@ -6535,9 +6535,9 @@ COMMENT ON TRIGGER app_user_access_counted ON public.app_user IS 'Raises access_
 
 -- trigger: app_user app_user_access_not_by_oneself
 
-CREATE TRIGGER app_user_access_not_by_oneself AFTER UPDATE OF role, all_branches, is_active ON public.app_user FOR EACH ROW WHEN ((((old.role IS DISTINCT FROM new.role) OR (old.all_branches IS DISTINCT FROM new.all_branches)) OR (old.is_active IS DISTINCT FROM new.is_active))) EXECUTE FUNCTION public.app_user_access_not_by_oneself();
+CREATE TRIGGER app_user_access_not_by_oneself AFTER UPDATE OF role, all_branches, is_active, email ON public.app_user FOR EACH ROW WHEN (((((old.role IS DISTINCT FROM new.role) OR (old.all_branches IS DISTINCT FROM new.all_branches)) OR (old.is_active IS DISTINCT FROM new.is_active)) OR (old.email IS DISTINCT FROM new.email))) EXECUTE FUNCTION public.app_user_access_not_by_oneself();
 
-COMMENT ON TRIGGER app_user_access_not_by_oneself ON public.app_user IS 'Nobody changes their own role or branches, or disables themselves: somebody else does.';
+COMMENT ON TRIGGER app_user_access_not_by_oneself ON public.app_user IS 'Nobody changes their own role, branches or address, or disables themselves: somebody else does.';
 
 -- trigger: app_user app_user_address_known
 

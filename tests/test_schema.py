@@ -140,7 +140,9 @@ def test_definers_look_only_where_they_were_told_to(catalog: Catalog):
     for function in catalog.functions:
         assert not function.everybody_may, function.name
         if function.is_definer:
-            assert re.match(r"search_path=pg_catalog(, public)?", function.settings), function.name
+            assert re.match(r"search_path=pg_catalog(, public)?, pg_temp$", function.settings), (
+                function.name
+            )
 
 
 def test_rules_at_commit_look_as_the_row_s_own_organisation(catalog: Catalog):

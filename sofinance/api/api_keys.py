@@ -139,7 +139,7 @@ async def rotate_key(call: Call) -> Any:
     )
 
 
-@routes.endpoint("DELETE", "/api-keys/{id}", any_user=True)
+@routes.endpoint("DELETE", "/api-keys/{id}", any_user=True, admin=True, in_read_only=True)
 async def revoke_key(call: Call) -> None:
     """End a key at once: one's own, with users:write that of anybody who has no more than you."""
     key = await find(call, "users:write")

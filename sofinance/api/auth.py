@@ -173,6 +173,8 @@ async def sign_in(
     (429).
     """
     beat = Beat()
+    # As we lower it, here and where it is looked up: one account has one spelling to count.
+    email = email.lower()
     attempt = await throttle.attempt(call.limiter, email, call.ip)
     async with call.untenanted() as conn:
         found = await q.auth.find_sign_in(conn, email=email)

@@ -7,6 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from sofinance import queries as q
+from sofinance.infra.administration import demand_operator
 from sofinance.infra.fields import Timestamp
 from sofinance.infra.http import Call, Routes
 
@@ -39,4 +40,5 @@ class Job(Schema):
 )  # fmt: skip
 async def list_jobs(call: Call) -> Any:
     """List every job: when it ran, whether it went well, and when it is due."""
+    demand_operator(call)
     return await q.jobs.list_jobs(call.conn)

@@ -12,6 +12,7 @@ from marshmallow import Schema, fields
 from sofinance import __version__
 from sofinance import queries as q
 from sofinance.infra import errors, health, metrics
+from sofinance.infra.administration import demand_operator
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Timestamp
 from sofinance.infra.guard import unauthorized
@@ -167,6 +168,7 @@ async def get_keys(call: Call) -> Any:
 )  # fmt: skip
 async def get_database_stats(call: Call) -> Any:
     """Get what the database server counts, and the state of this worker's pool."""
+    demand_operator(call)
     pool = call.db.pool
     return {
         "database": await q.request.get_database_stats(call.conn),
@@ -184,6 +186,7 @@ async def get_database_stats(call: Call) -> Any:
 )
 async def get_build(call: Call) -> Any:
     """Get what exactly runs here: version, commit, Python, newest migration."""
+    demand_operator(call)
     return {
         "version": __version__,
         "commit": call.settings.git_commit or None,

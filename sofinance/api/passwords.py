@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
-from sofinance.infra import audit, passwords, sessions, throttle
+from sofinance.infra import audit, passwords, throttle
 from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError, invalid_request
 from sofinance.infra.guard import make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes
-from sofinance.infra.own_account import confirm_password
+from sofinance.infra.own_account import confirm_password, own_session
 from sofinance.infra.pace import Beat
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def change_password(call: Call) -> Any:
     401 `invalid_credentials` for a wrong current password, counted like a wrong sign-in; 422
     `invalid_request` for a new one that will not do, or is the old one.
     """
-    session_id = sessions.current(call)
+    session_id = own_session(call)
     current, new = call.body["current_password"], call.body["new_password"]
     user = await confirm_password(call, current, action="passwords.change_password")
     if new == current:

@@ -209,7 +209,7 @@ async def get_user_permissions(call: Call) -> Any:
 
 @routes.endpoint(
     "PUT", "/permissions/users/{user_id}/{permission}", permission="roles:write", admin=True,
-    body=UserEffect(), returns=UserPermissions(),
+    body=UserEffect(), returns=UserPermissions(), entity="users",
 )  # fmt: skip
 async def grant_to_user(call: Call) -> Any:
     """Let a user do something beyond the role (ALLOW), or not although the role may (DENY).
@@ -225,8 +225,9 @@ async def grant_to_user(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "DELETE", "/permissions/users/{user_id}/{permission}", permission="roles:write", admin=True
-)
+    "DELETE", "/permissions/users/{user_id}/{permission}", permission="roles:write", admin=True,
+    entity="users",
+)  # fmt: skip
 async def reset_for_user(call: Call) -> None:
     """Let the role alone decide about a user's permission again."""
     call.before(await get_user_permissions(call))

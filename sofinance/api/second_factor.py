@@ -76,7 +76,9 @@ class SecondFactor(Schema):
     )
 
 
-@routes.endpoint("GET", "/auth/2fa", any_user=True, gate_free=True, returns=SecondFactor())
+@routes.endpoint(
+    "GET", "/auth/2fa", any_user=True, gate_free="second_factor", returns=SecondFactor()
+)
 async def get_factor(call: Call) -> Any:
     """Say whether the caller has a second factor."""
     factor = await q.second_factor.find_factor(call.conn, **caller(call))
@@ -91,7 +93,7 @@ async def get_factor(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/enroll", any_user=True, gate_free=True, own_transactions=True,
+    "POST", "/auth/2fa/enroll", any_user=True, gate_free="second_factor", own_transactions=True,
     body=Enrolment(), returns=Authenticator(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def enroll(call: Call) -> Any:
@@ -115,7 +117,7 @@ async def enroll(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/verify", any_user=True, gate_free=True, own_transactions=True,
+    "POST", "/auth/2fa/verify", any_user=True, gate_free="second_factor", own_transactions=True,
     body=Code(), returns=RecoveryCodes(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def verify(call: Call) -> Any:
@@ -142,8 +144,8 @@ async def verify(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/recovery-codes", any_user=True, gate_free=True, own_transactions=True,
-    body=Code(), returns=RecoveryCodes(), idempotent=False, limit="sign_in",
+    "POST", "/auth/2fa/recovery-codes", any_user=True, gate_free="second_factor",
+    own_transactions=True, body=Code(), returns=RecoveryCodes(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def renew_recovery_codes(call: Call) -> Any:
     """Make ten new recovery codes; the ones before are worthless. Needs a code."""
@@ -158,7 +160,7 @@ async def renew_recovery_codes(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "POST", "/auth/2fa/disable", any_user=True, gate_free=True, own_transactions=True,
+    "POST", "/auth/2fa/disable", any_user=True, gate_free="second_factor", own_transactions=True,
     body=Removal(), idempotent=False, limit="sign_in",
 )  # fmt: skip
 async def disable(call: Call) -> None:

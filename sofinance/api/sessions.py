@@ -11,6 +11,7 @@ from sofinance.infra import sessions
 from sofinance.infra.errors import not_found
 from sofinance.infra.fields import Id, Timestamp
 from sofinance.infra.http import Call, Routes, paged
+from sofinance.infra.own_account import own_session
 
 routes = Routes()
 
@@ -36,7 +37,7 @@ class Session(Schema):
 @routes.endpoint("GET", "/auth/sessions", any_user=True, returns=paged(Session()))
 async def list_sessions(call: Call) -> Any:
     """List one's own sessions, the newest first."""
-    session_id = sessions.current(call)
+    session_id = own_session(call)
     owner = {"org_id": call.org_id, "user_id": call.user_id}
     rows = await q.sessions.list_sessions(
         call.conn, **owner, session_id=session_id, limit=call.limit, offset=call.offset
@@ -52,7 +53,7 @@ async def end_session(call: Call) -> Any:
 
     404 `not_found` for one that has ended, and for somebody else's.
     """
-    sessions.current(call)
+    own_session(call)
     ended = await q.sessions.end_session(
         call.conn,
         org_id=call.org_id,
@@ -85,7 +86,7 @@ async def log_out(call: Call) -> Any:
 )  # fmt: skip
 async def log_out_everywhere(call: Call) -> Any:
     """Sign out everywhere: end all of one's sessions, this one included."""
-    call.audit(entity_id=sessions.current(call))
+    call.audit(entity_id=own_session(call))
     owner = {"org_id": call.org_id, "user_id": call.user_id}
     await q.auth.lock_user(call.conn, **owner, password_hash=None)
     await q.sessions.end_sessions(call.conn, **owner, except_id=None, revoked_why="sign_out_all")

@@ -195,13 +195,14 @@ async def sign_in_on_till(call: Call) -> Any:
     org_id, name = asked.org_id, call.body["user"].strip()
     number = int(name) if name.isascii() and name.isdecimal() and len(name) < 19 else None
     attempt = await throttle.attempt(
-        call.limiter, f"pin:{org_id}:{till.id}:{name}", call.ip, everywhere=throttle.PINS
-    )
+        call.limiter, f"pin:{org_id}:{till.id}:{number or name.lower()}", call.ip,
+        everywhere=throttle.PINS,
+    )  # fmt: skip
     tried = None
     async with call.tenant(org_id) as conn:
         user = await q.tills.find_cashier(
             conn, org_id=org_id, branch_id=till.branch_id, user_id=number,
-            email=None if number is not None else name,
+            email=None if number is not None else name.lower(),
         )  # fmt: skip
         if user is not None:
             tried = await q.tills.try_pin(conn, org_id=org_id, user_id=user.id)

@@ -12,6 +12,7 @@ from sofinance.infra.db import Mode
 from sofinance.infra.fields import Flag, Id, LowerEmail, PageQuery, Timestamp
 from sofinance.infra.guard import forbidden
 from sofinance.infra.http import Call, Routes, paged
+from sofinance.infra.own_account import own_session
 
 if TYPE_CHECKING:
     from sofinance.infra.sql import Connection
@@ -202,7 +203,8 @@ async def get_profile(call: Call) -> Any:
     "PUT", "/users/profile", any_user=True, body=Profile(), returns=Employee(), if_match="optional"
 )
 async def change_profile(call: Call) -> Any:
-    """Replace what the caller is called."""
+    """Replace what the caller is called; not for an API key, and not on a till (403)."""
+    own_session(call)
     call.before(await find(call, call.user_id))
     await q.users.change_names(call.conn, org_id=call.org_id, id=call.user_id, **call.body)
     return await find(call, call.user_id)

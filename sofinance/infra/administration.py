@@ -15,7 +15,7 @@ from sofinance.infra.audit import CRITICAL
 from sofinance.infra.db import Mode
 from sofinance.infra.envelope import dumps
 from sofinance.infra.errors import ApiError
-from sofinance.infra.guard import Opaque, Principal, read_opaque
+from sofinance.infra.guard import Opaque, Principal, forbidden, read_opaque
 from sofinance.infra.proxies import Proxies, network
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 HEADER = "X-Break-Glass-Token"
 BREAK_GLASS = "sfb"
+
+
+def demand_operator(call: Call) -> None:
+    """Let pass who runs the server, and not whoever has an organisation on it (403 forbidden)."""
+    settings = call.settings
+    operators = settings.operator_org_id
+    if call.org_id != operators and (operators or settings.sign_up_enabled):
+        raise forbidden("This is for whoever runs the service: see OPERATOR_ORG_ID.")
 
 
 class Administration:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sofinance import queries as q
 from sofinance.infra.envelope import dumps
+from sofinance.infra.fields import ID_DIGITS_MAX, ID_MAX
 from sofinance.infra.http import Paged
 from sofinance.infra.masking import MISSING, compile_mask, mask
 
@@ -103,8 +104,12 @@ class Auditor:
     ) -> str:
         """Return the statement that writes down that somebody tried what they may not."""
         after = {"code": denial.code, "details": denial.details}
+        named = request.match_info.get("id") or request.match_info.get("user_id") or ""
+        is_short = named.isascii() and named.isdecimal() and len(named) <= ID_DIGITS_MAX
+        number = int(named) if is_short else 0
         return self._row(
-            request, principal, trace.request_id, trace.ip, entity_id=None, before=None,
+            request, principal, trace.request_id, trace.ip, before=None,
+            entity_id=number if 0 < number <= ID_MAX else None,
             after=dumps(mask(after, kind=DENIAL)), severity=WARNING,
         )  # fmt: skip
 

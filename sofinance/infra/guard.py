@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sofinance.config import Settings
     from sofinance.infra.db import Database
+    from sofinance.infra.http import GateFree
 
 ADMIN = "ADMIN"
 # Verified credentials that are remembered: some 3 kB each, most of it the permissions.
@@ -59,6 +60,10 @@ class Principal:
     gate: str | None
     expires_at_s: float
     scope: Scope
+
+    def passes(self, gate_free: GateFree) -> bool:
+        """Say whether what the caller has to do first can wait, at an endpoint so declared."""
+        return gate_free is True or (bool(gate_free) and self.gate != CHANGE_PASSWORD)
 
     def allows(self, permission: str) -> bool:
         """Say whether the caller may."""

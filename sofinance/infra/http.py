@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sofinance.infra.db import Database, Mode
 from sofinance.infra.fields import PageQuery
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
+# True: whatever one has to do first; second_factor: not before the password is one's own.
+GateFree = Literal[True, False, "second_factor"]
 Handler = Callable[["Call"], Awaitable[Any]]
 
 
@@ -154,7 +156,7 @@ class Endpoint:
     org_wide: bool
     admin: bool
     in_read_only: bool
-    gate_free: bool
+    gate_free: GateFree
     own_transactions: bool
     oauth: bool
     body: Schema | None
@@ -202,7 +204,7 @@ class Routes(list[Endpoint]):
         org_wide: bool = False,
         admin: bool = False,
         in_read_only: bool = False,
-        gate_free: bool = False,
+        gate_free: GateFree = False,
         own_transactions: bool = False,
         oauth: bool = False,
         body: Schema | None = None,

@@ -42,7 +42,13 @@ class Stored:
 
 
 def read_key(
-    request: web.Request, sent: Any, *, user_id: int, required: bool, expires_at_s: int
+    request: web.Request,
+    sent: Any,
+    *,
+    user_id: int,
+    branch_ids: frozenset[int] | None,
+    required: bool,
+    expires_at_s: int,
 ) -> Key | None:
     """Return the key that a request came under; None when it came without.
 
@@ -62,10 +68,11 @@ def read_key(
             status=400,
         )
     # What was asked and by whom, whatever the order of the keys or the spaces between them. An
-    # answer is for who asked: another user's request is another request.
+    # answer is for who asked, with the branches they had: another's request is another request.
     parts = (
         f"{request.method} {request.raw_path}",
         str(user_id),
+        "" if branch_ids is None else str(sorted(branch_ids)),
         request.headers.get(BRANCH_HEADER, ""),
         request.headers.get("If-Match", ""),
         "",

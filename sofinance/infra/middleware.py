@@ -92,6 +92,7 @@ def dress(response: web.StreamResponse, trace: Trace) -> None:
     """Add what every answer has, wherever it came from."""
     if "Content-Security-Policy" not in response.headers:
         response.headers.update(SECURITY_HEADERS)
+    response.headers["Server"] = JSON_HEADERS["Server"]
     for name, value in (trace.announced or {}).items():
         # Beside what is there: an answer may have links of its own.
         response.headers.add(name, value)

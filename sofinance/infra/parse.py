@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from email.message import Message
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,7 @@ def _count_keys(parsed: Any) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
         raise _malformed(f"the key {twice!r} is given twice")
     return result
 
@@ -224,7 +224,10 @@ class QueryReader:
         }
 
     def read(self, request: web.Request) -> dict[str, Any]:
-        """Return the query's values; unknown names and names given twice are invalid_request."""
+        """Return the query's values; unknown names and names given twice are invalid_request.
+
+        A branch that the query could name and does not is the one that X-Branch-Id names.
+        """
         if self._schema is None and not request.query_string:
             return {}
         given: dict[str, Any] = {}
@@ -243,7 +246,12 @@ class QueryReader:
                 given[name] = values[0]
         if wrong:
             raise errors.invalid_request(wrong)
-        return {} if self._schema is None else load(self._schema.load, given)
+        if self._schema is None:
+            return {}
+        query = load(self._schema.load, given)
+        if query.get("branch_id", ...) is None:
+            query["branch_id"] = read_branch(request)
+        return query
 
 
 def _number(text: str) -> int | str:

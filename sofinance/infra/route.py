@@ -239,7 +239,7 @@ class Route:
         endpoint = self.endpoint
         if endpoint.public:
             return None
-        if principal.gate is not None and not endpoint.gate_free:
+        if principal.gate is not None and not principal.passes(endpoint.gate_free):
             status, code, message = GATES[principal.gate]
             return ApiError(code, message, status=status)
         permission = endpoint.permission
@@ -347,6 +347,7 @@ class Route:
             request,
             sent,
             user_id=principal.user_id,
+            branch_ids=principal.branch_ids,
             required=self._key_required,
             expires_at_s=int(time.time()) + kept_s,
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
-from marshmallow import RAISE, Schema, ValidationError, fields, missing
+from marshmallow import RAISE, Schema, ValidationError, fields, missing, validate
 from marshmallow.decorators import POST_LOAD, PRE_LOAD, VALIDATES, VALIDATES_SCHEMA
 
 from sofinance.infra.fields import Exact, Flag, Money, RawJson, Timestamp, currency_of, plain
@@ -96,15 +96,40 @@ def compile_load(schema: Schema) -> Load:
     """Turn a schema into a function that does what ``schema.load`` does."""
     if schema.many or _is_special(schema):
         return schema.load
-    walk = Walker(schema).walk
+    walk, longest = Walker(schema).walk, _longest(schema)
 
     def load(data: Any) -> Any:
+        if type(data) is dict:
+            # Before what is in them: a long list of what is wrong would be told item by item.
+            for name, check in longest.items():
+                items = data.get(name)
+                if type(items) is list and len(items) > check.max:
+                    raise ValidationError({name: _refusal(check, items)})
         try:
             return walk(data)
         except (DoubtError, ValidationError):
             return schema.load(data)
 
     return load
+
+
+def _longest(schema: Schema) -> dict[str, Any]:
+    """Return the checks of how long a schema's lists may be, by the lists' names."""
+    return {
+        field.data_key or name: check
+        for name, field in schema.load_fields.items()
+        if isinstance(field, fields.List) or (isinstance(field, fields.Nested) and field.many)
+        for check in field.validators
+        if isinstance(check, validate.Length) and check.max is not None
+    }
+
+
+def _refusal(check: Any, items: list[Any]) -> Any:
+    try:
+        check(items)
+    except ValidationError as error:
+        return error.messages
+    raise RuntimeError("a list that is too long was not refused")
 
 
 def _hooks(schema: Schema, tag: str) -> list[Any]:

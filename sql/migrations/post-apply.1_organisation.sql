@@ -14,7 +14,7 @@ create or replace function create_organisation(
     p_admin_first_name text,
     p_admin_last_name text
 ) returns table (org_id bigint, admin_id bigint)
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     caller constant text := current_setting('app.org_id', true);
     new_org_id constant bigint := nextval('public.organisation_org_id_seq');
@@ -88,7 +88,7 @@ grant execute on function create_organisation(
 ) to sofinance_app;
 
 create or replace function list_organisation_ids() returns table (org_id bigint)
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     caller constant text := current_setting('app.org_id', true);
 begin

@@ -8,7 +8,7 @@ set local role sofinance_owner;
 
 
 create or replace function mark_roll_up() returns bigint
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
     safe bigint;
@@ -39,7 +39,7 @@ comment on function mark_roll_up() is
 grant execute on function mark_roll_up() to sofinance_app;
 
 create or replace function roll_up_balances() returns bigint
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
     mark record;
@@ -75,7 +75,7 @@ comment on function roll_up_balances() is
 grant execute on function roll_up_balances() to sofinance_app;
 
 create or replace function rebuild_balances() returns bigint
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     own_org_id constant bigint := current_setting('app.org_id')::bigint;
 begin

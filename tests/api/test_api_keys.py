@@ -146,6 +146,9 @@ async def test_a_key_makes_no_keys_and_changes_no_access(api: Api, org: Org) -> 
     ):  # fmt: skip
         answer = await api.call(method, path, machine, body)
         assert answer.refused == (403, f"{code}_changed_in_session"), path
+    names = {"first_name": "Not", "last_name": "Me"}
+    renamed = await api.put("/users/profile", machine, names)
+    assert renamed.refused == (403, "session_required")
     user = (await api.get(f"/users/{cashier}", machine)).data
     # The rule that speaks first differs: who is in no session is nobody.
     for method, path, body in (

@@ -141,6 +141,19 @@ async def test_an_administrator_sees_what_runs_and_on_what(api_with: MakeApi, or
         assert manager.refused == (403, "forbidden")
 
 
+@pytest.mark.parametrize(
+    "path", ["/debug/version", "/debug/database-stats", "/v1/admin/jobs/status"]
+)
+async def test_the_server_s_own_state_is_for_who_runs_it(
+    api_with: MakeApi, org: Org, other_org: Org, path: str
+) -> None:
+    named = await api_with(operator_org_id=org.id, sign_up_enabled=True)
+    assert (await named.get(path, org, prefix="")).status == 200
+    assert (await named.get(path, other_org, prefix="")).refused == (403, "forbidden")
+    open_to_strangers = await api_with(sign_up_enabled=True)
+    assert (await open_to_strangers.get(path, org, prefix="")).refused == (403, "forbidden")
+
+
 async def test_requests_are_counted_by_route(api: Api, org: Org) -> None:
     for path in ("/categories/1", "/categories/2", "/nowhere/1", "/nowhere/2"):
         await api.get(path, org)

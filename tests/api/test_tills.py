@@ -314,7 +314,16 @@ async def test_a_pin_gives_no_more_than_a_till_needs(till: Till) -> None:
         assert (await api.get(path, on_till)).refused == (403, "forbidden")
     assert (await api.post("/branches", on_till, {"name": "Mine"})).refused == (403, "forbidden")
     enrol = {"password": admin.password}
-    assert (await api.post("/auth/2fa/enroll", on_till, enrol)).refused == (403, "forbidden")
+    change = {"current_password": admin.password, "new_password": "Better-Horse-10"}
+    names = {"first_name": "Not", "last_name": "Me"}
+    for method, path, body in (
+        ("POST", "/auth/2fa/enroll", enrol), ("POST", "/auth/change-password", change),
+        ("PUT", "/users/profile", names), ("GET", "/auth/sessions", None),
+        ("DELETE", "/auth/sessions/1", None), ("POST", "/auth/logout-all", None),
+    ):  # fmt: skip
+        answer = await api.call(method, path, on_till, body)
+        assert answer.refused == (403, "forbidden"), path
+    assert (await api.post("/auth/logout", on_till)).status == 204
 
 
 async def test_a_till_is_a_second_factor_of_its_own(till: Till, api_with: MakeApi) -> None:

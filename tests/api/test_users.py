@@ -59,6 +59,12 @@ async def test_a_user_is_made_with_a_temporary_password(api: Api, org: Org, psql
     token = in_.data["access_token"]
     asked = await api.get("/categories", headers={"Authorization": f"Bearer {token}"})
     assert asked.refused == (403, "password_change_required")
+    enrol = await api.post(
+        "/auth/2fa/enroll",
+        headers={"Authorization": f"Bearer {token}"},
+        json={"password": user["temporary_password"]},
+    )
+    assert enrol.refused == (403, "password_change_required"), "whoever made it knows it"
     # The password is nowhere else: not in the audit log, and not among stored answers.
     kept = psql("select after::text from audit_log where action = 'users.create_user'", org=org)
     assert '"CASHIER"' in kept[0][0]
@@ -227,6 +233,8 @@ async def test_nobody_changes_their_own_access(api: Api, org: Org) -> None:
     path = f"/users/{admin.id}"
     own = (403, "app_user_access_not_by_oneself")
     assert (await api.put(path, org, same(mine, role="MANAGER"))).refused == own
+    moved = same(mine, email=f"{uuid.uuid4().hex}@example.com")
+    assert (await api.put(path, org, moved)).refused == own, "the links to a new password go there"
     assert (await api.post(f"{path}/disable", org)).refused == own
     assert (await api.post(f"{path}/reset-password", org, {})).refused == (403, "forbidden")
     renamed = await api.put(path, org, same(mine, first_name="Augusta"))

@@ -143,8 +143,8 @@ ACCESS = (
     ),
     *cases(
         "app_user_changed_in_session",
-        ("One's own address changed by a key", MACHINE + "update app_user set email = 'x@y.z'"
-         " where id = :manager;\n"),
+        ("An address changed by a key", MACHINE + "update app_user set email = 'x@y.z'"
+         " where id = :packer;\n"),
         ("A password set by a key", MACHINE + "update app_user set password_hash = 'x'"
          " where id = :packer;\n"),
     ),

@@ -388,7 +388,7 @@ def test_functions_with_the_owners_rights_are_declared_and_pinned(psql: Psql) ->
     )
     assert {name for name, _, _ in definers} == DEFINERS.keys()
     assert {tuple(config or ()) for _, config, _ in definers} == {
-        ("search_path=pg_catalog, public",)
+        ("search_path=pg_catalog, public, pg_temp",)
     }
     assert {owner for _, _, owner in definers} == {"sofinance_owner"}
 
@@ -408,6 +408,35 @@ def test_the_application_calls_only_what_is_meant_for_it(psql: Psql) -> None:
         if what.startswith(("crosses", "locks a sale of"))
         or what.endswith("which belong to no organisation")
     } | {"mark_roll_up", "roll_up_balances", "rebuild_balances"}
+
+
+LURES = """
+create temp table {table} on commit drop as select * from public.{table} limit 0;
+grant all on pg_temp.{table} to public;
+create or replace function pg_temp.lured() returns trigger language plpgsql as
+$$ begin raise exception 'lured: %', current_user; end $$;
+create trigger lured before insert or update or delete on pg_temp.{table}
+for each statement execute function pg_temp.lured();
+"""
+LURED = {
+    "job": (
+        "select declare_job('lure-job', 'x', 60, 0, 60)", "select claim_job('x', '{scene-job}')",
+        "select renew_job('scene-job', 1)", "select steer_job('scene-job', 'resume')",
+        "select finish_job('scene-job', 1, 'failed', 'x')",
+    ),
+    "job_run": ("select finish_job('scene-job', 1, 'failed', 'x')", "select forget_job_runs(1, 1)"),
+    "job_runner": ("select beat_runner('lure', '1')", "select leave_runner('lure')"),
+    "balance_roll_up": ("select mark_roll_up()", "select roll_up_balances()"),
+    "account_day": ("select roll_up_balances()", "select rebuild_balances()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", LURED)
+def test_no_temporary_table_lures_the_owner_s_functions(
+    scene: Scene, psql: Psql, table: str
+) -> None:
+    for call in LURED[table]:
+        psql(LURES.format(table=table) + call, org=scene.org)
 
 
 def test_functions_leave_the_tenant_as_it_was(scene: Scene, psql: Psql) -> None:

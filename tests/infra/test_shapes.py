@@ -297,3 +297,20 @@ def test_a_moment_is_written_in_utc(moment: datetime, written: str) -> None:
 
     assert compile_dump(Event())({"at": moment}, None) == {"at": written}
     assert Event().dump({"at": moment}) == {"at": written}
+
+
+def test_a_list_that_is_too_long_is_told_once():
+    class Item(Schema):
+        name = fields.Str(required=True)
+
+    class Basket(Schema):
+        items = fields.List(fields.Nested(Item), validate=validate.Length(1, 500))
+        more = fields.Nested(Item, many=True, validate=validate.Length(max=3))
+
+    load = compile_load(Basket())
+    for name, count in (("items", 501), ("more", 4)):
+        with pytest.raises(ValidationError) as caught:
+            load({name: [{}] * count})
+        (told,) = caught.value.messages[name]
+        assert told.startswith(("Length must be between 1 and 500", "Longer than maximum length 3"))
+    assert load({"items": [{"name": "a"}]}) == {"items": [{"name": "a"}]}

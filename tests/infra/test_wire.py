@@ -161,6 +161,7 @@ async def test_json_has_many_names(small: Api, org: Org, content_type: str) -> N
     [
         (b'{"name":"a","name":"b"}', "given twice"),
         (b'{"name":"a","n\\u0061me":"b"}', "given twice"),
+        (b"{" + b"".join(b'"%06d":1,' % n for n in range(60)) + b'"000059":1}', "given twice"),
         (b'{"name":NaN}', "unexpected character"),
         (b'{"name":-Infinity}', "no digit after sign"),
         (b'{"name":1e999}', "infinity"),
