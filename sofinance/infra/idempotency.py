@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from sofinance.infra.guard import Principal
+
 KEY_LENGTH_MAX = 255
 HOUR_S = 3_600
 
@@ -44,9 +46,8 @@ class Stored:
 def read_key(
     request: web.Request,
     sent: Any,
+    principal: Principal,
     *,
-    user_id: int,
-    branch_ids: frozenset[int] | None,
     required: bool,
     expires_at_s: int,
 ) -> Key | None:
@@ -71,8 +72,8 @@ def read_key(
     # answer is for who asked, with the branches they had: another's request is another request.
     parts = (
         f"{request.method} {request.raw_path}",
-        str(user_id),
-        "" if branch_ids is None else str(sorted(branch_ids)),
+        str(principal.user_id),
+        "" if principal.branch_ids is None else str(sorted(principal.branch_ids)),
         request.headers.get(BRANCH_HEADER, ""),
         request.headers.get("If-Match", ""),
         "",

@@ -346,8 +346,7 @@ class Route:
         return idempotency.read_key(
             request,
             sent,
-            user_id=principal.user_id,
-            branch_ids=principal.branch_ids,
+            principal,
             required=self._key_required,
             expires_at_s=int(time.time()) + kept_s,
         )
