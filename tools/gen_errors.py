@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sofinance.infra import errors, middleware
+from sofinance.infra import errors, middleware, route
 from tools.catalog import Catalog, cell, domains
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def application_codes() -> Iterator[tuple[str, int, str]]:
                 if code:
                     found.setdefault(code, (status_code, set()))[1].add(message)
     for status_code, (code, message) in middleware.AIOHTTP_CODES.items():
+        found.setdefault(code, (status_code, set()))[1].add(message)
+    for status_code, code, message in route.GATES.values():
         found.setdefault(code, (status_code, set()))[1].add(message)
     for code, (status_code, messages) in found.items():
         yield code, status_code, " / ".join(sorted(messages))

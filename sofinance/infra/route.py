@@ -385,7 +385,7 @@ def branch_refusal(request: web.Request, own: frozenset[int], *, org_wide: bool)
         return ApiError(
             "all_branches_required",
             "This is about all branches, and you have some of them.",
-            status=FORBIDDEN,
+            status=403,
         )
     if BRANCH_HEADER in request.headers and read_branch(request) not in own:
         return forbidden("You do not have this branch.")
