@@ -54,6 +54,8 @@ class Archiving:
     def archive(self) -> None:
         """Have what was written until now archived, as archive_timeout does."""
         with psycopg.connect(self.url, autocommit=True) as conn:
+            # Where nothing was written since the last one, a switch leaves nothing to archive.
+            conn.execute("select pg_logical_emit_message(true, 'tests', 'something')")
             name = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
         until = time.monotonic() + 20
         while not (self.segments / name[0]).exists():
