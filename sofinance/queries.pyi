@@ -384,11 +384,6 @@ class auth:
 
     renew_session: ClassVar[_RenewSession]
 
-    class _ForgetSessions(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
-
-    forget_sessions: ClassVar[_ForgetSessions]
-
     class _EndSurplusSessions(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, limit: int) -> int: ...
 

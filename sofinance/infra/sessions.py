@@ -63,7 +63,6 @@ async def begin(  # noqa: PLR0913 - all that is known of a sign-in
     await q.auth.end_surplus_sessions(
         conn, org_id=org_id, user_id=user_id, limit=settings.session_count_max
     )
-    await q.auth.forget_sessions(conn, org_id=org_id, user_id=user_id)
     return _tokens(call, org_id=org_id, user_id=user_id, session=session, secret=secret)
 
 

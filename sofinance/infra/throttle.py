@@ -20,6 +20,9 @@ from sofinance.infra.buckets import Charge, Policy
 from sofinance.infra.rate_limit import network_of, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sofinance.infra.errors import ApiError
     from sofinance.infra.rate_limit import Limiter
 
 # One tag for all: an account is tried from many addresses, an address tries many accounts.
@@ -60,14 +63,19 @@ async def mail_asked_for(limiter: Limiter, ip: str | None, *, to: str | None = N
         return
     is_allowed, debts_us = await limiter.take(charges)
     if not is_allowed:
-        violated = [
-            (charge.policy, debt_us)
-            for charge, debt_us in zip(charges, debts_us, strict=True)
-            if charge.policy.wait_us(debt_us)
-        ]
-        for policy, _ in violated:
-            metrics.count_admission(policy.name, "throttle", "refused")
-        raise refusal(violated)
+        raise _refused(charges, debts_us)
+
+
+def _refused(charges: Sequence[Charge], debts_us: Sequence[int]) -> ApiError:
+    """Count and make the rate_limited (429) of buckets that have no token left."""
+    violated = [
+        (charge.policy, debt_us)
+        for charge, debt_us in zip(charges, debts_us, strict=True)
+        if charge.policy.wait_us(debt_us)
+    ]
+    for policy, _ in violated:
+        metrics.count_admission(policy.name, "throttle", "refused")
+    return refusal(violated)
 
 
 def _name_of(account: str) -> str:
@@ -117,11 +125,4 @@ async def attempt(
         is_allowed, debts_us = await limiter.take(charges)
     if is_allowed:
         return Attempt(limiter, charges, familiar)
-    violated = [
-        (charge.policy, debt_us)
-        for charge, debt_us in zip(charges, debts_us, strict=True)
-        if charge.policy.wait_us(debt_us)
-    ]
-    for policy, _ in violated:
-        metrics.count_admission(policy.name, "throttle", "refused")
-    raise refusal(violated)
+    raise _refused(charges, debts_us)

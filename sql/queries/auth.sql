@@ -148,20 +148,6 @@ select
     extract(epoch from expires_at - now())::bigint as life_s
 from session;
 
--- name: forget_sessions :exec
--- Forget the sessions of a user that were over a month ago, and their refresh tokens.
-delete from user_session
-where
-    org_id = :org_id and user_id = :user_id and id in (
-        select old.id
-        from user_session as old
-        where
-            old.org_id = :org_id and old.user_id = :user_id
-            and old.expires_at < now() - interval '30 days'
-        order by old.expires_at
-        limit 100
-    );
-
 -- name: end_surplus_sessions :exec
 -- End the oldest sessions of a user but for so many; the user's row is locked by then.
 update user_session

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sofinance.app import MACHINE
+from sofinance.jobs.forgetting import forget_expired
 from tests.api.test_sign_in import live_sessions, sign_in
 
 if TYPE_CHECKING:
@@ -208,7 +210,7 @@ async def test_nobody_ends_somebody_elses_session(
         assert (await api.get("/auth/me", owner)).status == 200
 
 
-async def test_sessions_that_were_over_a_month_ago_are_forgotten_at_a_sign_in(
+async def test_sessions_that_were_over_a_month_ago_are_forgotten_with_their_tokens(
     api: Api, org: Org, psql: Psql
 ) -> None:
     cashier = org.member("CASHIER")
@@ -222,7 +224,7 @@ async def test_sessions_that_were_over_a_month_ago_are_forgotten_at_a_sign_in(
             f" expires_at = now() - interval '{days} days' where org_id = %s and id = %s",
             [org.id, session_id], role="superuser",
         )  # fmt: skip
-    await tokens(api, cashier)
+    await forget_expired(api.app[MACHINE].db)
     left = psql("select id from user_session where user_id = %s", [cashier.id], org=org)
     assert (gone,) not in left
     assert (kept,) in left
