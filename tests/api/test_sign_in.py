@@ -150,6 +150,16 @@ async def test_a_refusal_comes_on_a_beat_whoever_it_is(api: Api, org: Org) -> No
         assert min(late_s) < pace.BEAT_S / 4
 
 
+async def test_an_account_has_one_spelling_to_guess_at(api: Api, org: Org) -> None:
+    cashier = org.member("CASHIER")
+    shouted = replace(cashier, email=cashier.email.upper())
+    assert (await sign_in(api, shouted)).status == 200
+    # PostgreSQL lowers a dotted capital I to an i, Python to two letters.
+    dotted = replace(cashier, email=cashier.email.replace("i", "\u0130", 1))
+    assert dotted.email != cashier.email
+    assert (await sign_in(api, dotted)).refused == (401, "invalid_credentials")
+
+
 async def test_guessing_is_refused_for_a_while_known_or_not(api_with: MakeApi, org: Org) -> None:
     """Ten wrong tries; then 429, with the right password too, and the same for a nobody."""
     api = await api_with(rate_limit_enabled=True)

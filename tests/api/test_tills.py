@@ -285,6 +285,15 @@ async def test_guesses_at_pins_are_throttled(till: Till, api_with: MakeApi) -> N
     assert (await limited.sign_in()).refused == (429, "rate_limited")
 
 
+async def test_a_number_has_one_spelling_to_guess_at(till: Till, api_with: MakeApi) -> None:
+    api = await api_with(rate_limit_enabled=True)
+    limited = replace(till, shop=replace(till.shop, api=api))
+    number = till.cashier.id
+    spelled = [f"{'0' * zeros}{number}" for zeros in range(11)]
+    guesses = [await limited.sign_in(user=user, pin="385027") for user in spelled]
+    assert [guess.status for guess in guesses] == [401] * 10 + [429]
+
+
 # -- what a session on a till may do -----------------------------------------------------------
 
 
