@@ -1,81 +1,38 @@
-"""Every setting once: name, type, unit, default and why; all problems are told at once.
+"""Every setting once: name, type, unit, default, form and why; all problems are told at once.
 
 A setting is read from the environment variable of its name in capitals. A secret may also be
 read from a file, whose path is in the variable with ``_FILE`` behind its name (as Docker and
 Kubernetes mount them), so that it stands in no process list and no ``docker inspect``.
+
+Another one is a declaration here and nothing else. What must hold of several together stands in
+config_rules.py; how they are read, in infra/settings_reader.py.
 """
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from datetime import date
-from email.utils import parseaddr
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from sofinance.config_rules import unsafe
-from sofinance.infra.command import EXIT_USAGE, SetupError
-from sofinance.infra.proxies import UNIX, network
+from sofinance.config_rules import PLACEHOLDER_SECRET, at_odds
+from sofinance.infra import settings_checks
+from sofinance.infra.settings_checks import KEY_BYTES, database_url, encryption_key
+from sofinance.infra.settings_reader import Reader, SettingsError, Source, setting, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-SECRET_LENGTH_MIN = 32
-# What .env.example carries: good enough to try the service, refused where it matters.
-PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105 - no secret
-# Source: RFC 7518, 3.2: a key as long as the hash, or longer.
-HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
-KEY_BYTES = 32
+__all__ = [
+    "FIELDS", "PLACEHOLDER_SECRET", "REQUIRED", "Settings", "SettingsError", "Source",
+    "database_url", "encryption_key", "load", "read", "require", "rotation_dates", "source_of",
+]  # fmt: skip
+
 PORT_MAX = 65_535
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
-TRUE = frozenset({"1", "true", "yes", "on"})
-FALSE = frozenset({"0", "false", "no", "off"})
 
 
-class SettingsError(SetupError):
-    """One or more settings are missing or wrong; the message has a line for each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        count = len(self.problems)
-        what = "1 setting is" if count == 1 else f"{count} settings are"
-        super().__init__(f"{what} wrong:{lines}", exit_code=EXIT_USAGE)
-
-
-def setting(  # noqa: PLR0913 - the one place where all that can be said of a setting is said
-    default: str | int | bool,
-    why: str,
-    *,
-    unit: str = "",
-    choices: tuple[str, ...] = (),
-    low: int | None = None,
-    high: int | None = None,
-    secret: bool = False,
-    required: bool = False,
-    unless: str = "",
-    also: tuple[str, ...] = (),
-    example: str = "",
-    max_age_days: int = 180,
-) -> Any:
-    """Declare a setting: its default, what it is for, its bounds and its other names.
-
-    A required one may be left out where the setting `unless` is given. A secret older than
-    `max_age_days` is reported.
-    """
-    return field(
-        default=default,
-        repr=not secret,
-        metadata={
-            "why": why, "unit": unit, "choices": choices, "low": low, "high": high,
-            "secret": secret, "required": required, "unless": unless, "also": also,
-            "example": example, "max_age_days": max_age_days,
-        },
-    )  # fmt: skip
+def _rotated_on(_variable: str, text: str) -> str:
+    rotation_dates(text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +54,12 @@ class Settings:
         "", "The database, as the role sofinance_app: postgresql://user:password@host:port/name.",
         secret=True, required=True, max_age_days=90,
         example="postgresql://sofinance_app:...@127.0.0.1:5432/sofinance",
+        check=settings_checks.database_url,
     )  # fmt: skip
     owner_url: str = setting(
         "", "The same database as a role that may migrate it, for `migrate` and `user create`.",
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
+        check=settings_checks.database_url,
     )  # fmt: skip
     database_pool_size: int = setting(
         10, "Connections per worker process; all workers' together stay below max_connections.",
@@ -122,10 +81,12 @@ class Settings:
         "", "The key that signs access tokens: 32 characters or more, from a random source.",
         secret=True, required=True, unless="jwt_keys_dir", also=("SECRET_KEY",),
         example=PLACEHOLDER_SECRET, max_age_days=365,
+        check=settings_checks.signing_secret,
     )  # fmt: skip
     jwt_secret_previous: str = setting(
         "", "While JWT_SECRET changes, the other one: it verifies tokens and signs none.",
         secret=True, max_age_days=365,
+        check=settings_checks.signing_secret,
     )  # fmt: skip
     jwt_algorithm: str = setting(
         "HS256", "How JWT_SECRET signs; a key from JWT_KEYS_DIR has its own algorithm.",
@@ -167,6 +128,7 @@ class Settings:
         "", "Your page on which a new password is chosen; the link in the mail is this and "
         "`#token=...`. Without it the mail has the token alone.",
         example="https://office.example.com/new-password",
+        check=settings_checks.page,
     )  # fmt: skip
     operator_org_id: int = setting(
         0, "The organisation whose administrators see the server's own state (/debug, jobs); with "
@@ -181,6 +143,7 @@ class Settings:
     sign_up_url: str = setting(
         "", "Your page on which one signs up; the link in the mail is this and `#token=...`. "
         "Without it the mail has the token alone.", example="https://office.example.com/welcome",
+        check=settings_checks.page,
     )  # fmt: skip
     mfa_required_roles: str = setting(
         "", "Roles that must use a second factor, with commas between; until they have enrolled "
@@ -191,20 +154,24 @@ class Settings:
         "", "Encrypts secrets in the database: 32 bytes from `openssl rand -hex 32`; keep it apart "
         "from the database's backups. Without it nobody can enrol a second factor.",
         secret=True, max_age_days=365,
+        check=settings_checks.key,
     )  # fmt: skip
     data_encryption_key_previous: str = setting(
         "", "The key before DATA_ENCRYPTION_KEY; it still decrypts.", secret=True,
         max_age_days=365,
+        check=settings_checks.key,
     )  # fmt: skip
 
     backup_url: str = setting(
         "", "The database for `sofinance backup`, as sofinance_backup, which sees all rows.",
         secret=True, max_age_days=90,
         example="postgresql://sofinance_backup:...@127.0.0.1:5432/sofinance",
+        check=settings_checks.database_url,
     )  # fmt: skip
     restore_url: str = setting(
         "", "The database that `sofinance restore` restores into, as a superuser; --to instead.",
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/books",
+        check=settings_checks.database_url,
     )  # fmt: skip
     backup_dir: str = setting("./backups", "Where backups are written to and found.")
     backup_wal_dir: str = setting(
@@ -218,10 +185,12 @@ class Settings:
     backup_encryption_key: str = setting(
         "", "Encrypts backups: 32 bytes from `openssl rand -hex 32`. Keep it apart from them: "
         "without it they cannot be restored.", secret=True, max_age_days=365,
+        check=settings_checks.key,
     )  # fmt: skip
     backup_encryption_key_previous: str = setting(
         "", "The key before BACKUP_ENCRYPTION_KEY; it still decrypts.", secret=True,
         max_age_days=365,
+        check=settings_checks.key,
     )  # fmt: skip
     pg_bin: str = setting(
         "", "The directory of pg_dump and pg_restore; empty: those that fit the server's version, "
@@ -232,6 +201,7 @@ class Settings:
     secrets_rotated_on: str = setting(
         "", "When secrets were last changed, where it is not the time of their file; tells which "
         "are too old.", example="JWT_SECRET=2026-01-15, DATABASE_URL=2026-03-01",
+        check=_rotated_on,
     )  # fmt: skip
 
     idempotency_required: bool = setting(
@@ -257,6 +227,7 @@ class Settings:
     cors_origins: str = setting(
         "", "Origins whose pages may call this, exactly, comma-separated; there is no wildcard.",
         example="https://office.example.com,https://shop.example.com",
+        check=settings_checks.origins,
     )  # fmt: skip
     hsts_max_age_s: int = setting(
         0, "How long browsers shall use only https here (Strict-Transport-Security); 0: not said.",
@@ -308,14 +279,19 @@ class Settings:
     trusted_proxy_ips: str = setting(
         "", "The addresses of the proxies before us, with commas; `unix` for a Unix socket's peer.",
         example="10.0.0.5, 10.0.0.6",
+        check=settings_checks.peers,
     )  # fmt: skip
     trusted_proxy_cidrs: str = setting(
-        "", "Networks in which every address is such a proxy.", example="10.1.0.0/16, fd00::/8"
+        "",
+        "Networks in which every address is such a proxy.",
+        example="10.1.0.0/16, fd00::/8",
+        check=settings_checks.peers,
     )
 
     admin_ip_allowlist_cidrs: str = setting(
         "", "Networks from which administration is open; empty: from everywhere.",
         example="10.8.0.0/16, 192.0.2.7",
+        check=settings_checks.networks,
     )  # fmt: skip
     admin_read_only: bool = setting(
         False, "Refuse changes by administrative endpoints, but for whoever breaks the glass."
@@ -333,7 +309,10 @@ class Settings:
         20, "How long SMTP_HOST may take over one message.", unit="s", low=1, high=300
     )
     mail_from: str = setting(
-        "", "The address that our mail comes from.", example="books@shop.example"
+        "",
+        "The address that our mail comes from.",
+        example="books@shop.example",
+        check=settings_checks.address,
     )
     mail_folder: str = setting(
         "", "Without SMTP_HOST, mail is written here as .eml files; in development under /tmp.",
@@ -394,6 +373,7 @@ class Settings:
     redis_url: str = setting(
         "", "Redis, for what workers share; without it each worker keeps its own.",
         secret=True, example="redis://127.0.0.1:6379/0",
+        check=settings_checks.redis,
     )  # fmt: skip
 
     @property
@@ -419,7 +399,8 @@ class Settings:
 
 
 FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
-REQUIRED = tuple(name for name, f in FIELDS.items() if f.metadata["required"])
+READER = Reader(FIELDS, at_odds)
+REQUIRED = READER.required
 
 
 def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> Settings:
@@ -434,132 +415,14 @@ def read(
     environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values that are given and good, and every problem."""
-    problems: list[str] = []
-    wrong: set[str] = set()
-    values: dict[str, Any] = {}
-    for name, declared in FIELDS.items():
-        try:
-            text = _read(declared, environ)
-            if text is not None:
-                values[name] = _parse(declared, text)
-        except ValueError as problem:
-            problems.append(str(problem))
-            wrong.add(name)
-    problems += _at_odds(values)
-    problems += [_missing(n) for n in required if _lacks(values.get, n) and n not in wrong]
-    return values, problems
+    return READER.read(environ, required)
 
 
 def require(settings: Settings, names: Iterable[str]) -> None:
     """Refuse settings that lack one of these; for commands that need only some."""
-    problems = [_missing(n) for n in names if _lacks(vars(settings).get, n)]
+    problems = READER.missing(vars(settings).get, names)
     if problems:
         raise SettingsError(problems)
-
-
-def _at_odds(values: Mapping[str, Any]) -> Iterable[str]:
-    """Yield what is wrong with settings together, or with one in this environment."""
-
-    def value(name: str) -> Any:
-        return values.get(name, FIELDS[name].default)
-
-    environment, algorithm = value("environment"), value("jwt_algorithm")
-    for name in ("jwt_secret", "jwt_secret_previous"):
-        secret, length_min = value(name), HMAC_LENGTHS[algorithm]
-        if secret == PLACEHOLDER_SECRET and environment != "development":
-            yield (
-                f"{name.upper()} is the example's: in {environment} it must be your own, "
-                "for instance from `openssl rand -hex 32`."
-            )
-        elif secret and len(secret.encode()) < length_min:
-            yield f"{name.upper()} is too short for {algorithm}, which needs {length_min} bytes."
-    if value("jwt_secret") and value("jwt_secret") == value("jwt_secret_previous"):
-        yield "JWT_SECRET_PREVIOUS is JWT_SECRET itself; it is for the other one, while it changes."
-    overlap_minutes, token_minutes = value("jwt_key_overlap_minutes"), value("access_token_minutes")
-    if value("jwt_keys_dir") and overlap_minutes < token_minutes:
-        yield (
-            "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
-            "people out."
-        )
-    if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
-        yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
-    yield from unsafe(value)
-    if (
-        environment != "development"
-        and value("mfa_required_roles")
-        and not value("data_encryption_key")
-    ):
-        yield (
-            "DATA_ENCRYPTION_KEY is missing: MFA_REQUIRED_ROLES demands second factors, and "
-            "without it nobody can enrol one."
-        )
-    yield from _mail_at_odds(value)
-
-
-def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
-    if value("smtp_host") and not value("mail_from"):
-        yield "MAIL_FROM is missing: SMTP_HOST will take no mail without a sender."
-    if value("smtp_user") and not value("smtp_password"):
-        yield "SMTP_USER is set and SMTP_PASSWORD is not."
-    if value("smtp_password") and value("smtp_tls") == "off" and value("smtp_host") not in LOOPBACK:
-        yield "SMTP_TLS is off: SMTP_PASSWORD would travel where anybody can read it."
-
-
-def _lacks(get: Callable[[str], Any], name: str) -> bool:
-    """Say whether a setting is not given, nor what makes up for it."""
-    instead = FIELDS[name].metadata["unless"]
-    return not get(name) and not (instead and get(instead))
-
-
-def _missing(name: str) -> str:
-    return f"{name.upper()} is missing. {FIELDS[name].metadata['why']}"
-
-
-def _read(declared: Field[Any], environ: Mapping[str, str]) -> str | None:
-    """Return the text of a setting from its variable, another name of it, or its file."""
-    variables = (declared.name.upper(), *declared.metadata["also"])
-    for variable in variables:
-        text = environ.get(variable, "").strip()
-        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
-        if text and path:
-            raise ValueError(f"{variable} and {variable}_FILE are both set; keep one of them.")
-        if path:
-            try:
-                text = Path(path).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-                raise ValueError(f"{variable}_FILE: cannot read {path}: {why}.") from None
-            if not text:
-                raise ValueError(f"{variable}_FILE: {path} is empty.")
-        if text:
-            return text
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a setting was given: in a variable, or in the file that a variable names."""
-
-    variable: str
-    path: Path | None = None
-
-    def changed_at_s(self) -> float | None:
-        """Return when the file was last written; None for a variable, or if it is gone."""
-        try:
-            return None if self.path is None else self.path.stat().st_mtime
-        except OSError:
-            return None
-
-
-def source_of(declared: Field[Any], environ: Mapping[str, str]) -> Source | None:
-    """Return where a setting was given; None when its default holds."""
-    for variable in (declared.name.upper(), *declared.metadata["also"]):
-        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
-        if path:
-            return Source(f"{variable}_FILE", Path(path))
-        if environ.get(variable, "").strip():
-            return Source(variable)
-    return None
 
 
 def rotation_dates(text: str) -> dict[str, date]:
@@ -581,133 +444,3 @@ def rotation_dates(text: str) -> dict[str, date]:
                 f"SECRETS_ROTATED_ON: {variable} needs a date such as 2026-01-15."
             ) from None
     return found
-
-
-def _parse(declared: Field[Any], text: str) -> str | int | bool:
-    """Return the value of a setting; a ValueError says in a sentence what is wrong with it."""
-    variable, rule = declared.name.upper(), declared.metadata
-    shown = "the given value" if rule["secret"] else repr(text)
-    if declared.type == "bool":
-        if text.lower() not in TRUE | FALSE:
-            raise ValueError(f"{variable} must be true or false, not {shown}.")
-        return text.lower() in TRUE
-    if declared.type == "int":
-        unit = f" {rule['unit']}" if rule["unit"] else ""
-        low, high = rule["low"], rule["high"]
-        # isdecimal alone would let other scripts' digits pass; int() alone '1_000' and ' 5'.
-        if not (text.isascii() and text.isdecimal() and low <= int(text[:20]) <= high):
-            raise ValueError(
-                f"{variable} must be a whole number from {low} to {high}{unit}, not {shown}."
-            )
-        return int(text)
-    if rule["choices"]:
-        by_fold: dict[str, str] = {choice.lower(): choice for choice in rule["choices"]}
-        if text.lower() not in by_fold:
-            choices = ", ".join(rule["choices"])
-            raise ValueError(f"{variable} must be one of {choices}, not {shown}.")
-        return by_fold[text.lower()]
-    return _text(declared.name, text)
-
-
-def _text(name: str, text: str) -> str:
-    """Return the text of a setting that has a form of its own, or any other text as it is."""
-    variable = name.upper()
-    match name:
-        case "database_url" | "owner_url" | "backup_url" | "restore_url":
-            return database_url(variable, text)
-        case "cors_origins":
-            return _origins(variable, text)
-        case "redis_url":
-            _check_redis(variable, text)
-        case "trusted_proxy_ips" | "trusted_proxy_cidrs":
-            _check_networks(variable, text, also=(UNIX,))
-        case "admin_ip_allowlist_cidrs":
-            _check_networks(variable, text)
-        case "secrets_rotated_on":
-            rotation_dates(text)
-        case "password_reset_url" | "sign_up_url":
-            _check_page(variable, text)
-        case "mail_from":
-            if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
-                raise ValueError(f"{variable} must be an address, such as books@shop.example.")
-        case _:
-            _check_secret(name, text)
-    return text
-
-
-def _check_redis(variable: str, text: str) -> None:
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
-
-
-def _check_page(variable: str, text: str) -> None:
-    """Refuse what is no page of ours: what is put behind it lets people in."""
-    url = urlsplit(text)
-    is_ours = url.scheme == "http" and url.hostname in LOOPBACK
-    if not (url.scheme == "https" and url.hostname) and not is_ours:
-        raise ValueError(f"{variable} must begin with https://, or http:// on this machine.")
-    if url.fragment or not text.isprintable() or " " in text:
-        raise ValueError(f"{variable} must be a URL without a #; the token stands there.")
-
-
-def _check_secret(name: str, text: str) -> None:
-    if name.startswith("jwt_secret") and len(text) < SECRET_LENGTH_MIN:
-        raise ValueError(
-            f"{name.upper()} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
-            "for instance from `openssl rand -hex 32`."
-        )
-    if name.startswith(("data_encryption_key", "backup_encryption_key")):
-        try:
-            encryption_key(text)
-        except ValueError as error:
-            raise ValueError(f"{name.upper()} {error}: `openssl rand -hex 32`.") from None
-
-
-def encryption_key(text: str) -> bytes:
-    """Return the 32 bytes of a key in hex or base64; a ValueError says that it is none."""
-    try:
-        key = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else b64decode(text, altchars=b"-_")
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES or not any(key):
-        raise ValueError(f"must be {KEY_BYTES} random bytes in hex or base64")
-    return key
-
-
-def _check_networks(variable: str, text: str, *, also: tuple[str, ...] = ()) -> None:
-    for part in text.split(","):
-        name = part.strip()
-        try:
-            if name and name not in also:
-                network(name)
-        except ValueError:
-            raise ValueError(f"{variable}: {name!r} is no address and no network.") from None
-
-
-def _origins(variable: str, text: str) -> str:
-    """Return a list of origins, each as browsers write it."""
-    origins = [origin.strip() for origin in text.split(",")]
-    for origin in origins:
-        if not ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"{variable}: {origin!r} is not an origin as browsers send it: scheme://host or "
-                "scheme://host:port in lower case, without a path; there is no wildcard."
-            )
-    return ",".join(origins)
-
-
-def database_url(variable: str, text: str) -> str:
-    """Return a URL that both asyncpg and psycopg take, from the spellings people have."""
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018 - the attribute is what checks the port
-    except ValueError as error:
-        raise ValueError(f"{variable} is not a URL: {error}.") from None
-    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"}:
-        raise ValueError(f"{variable} must begin with postgresql://.")
-    if not parts.path.strip("/"):
-        raise ValueError(f"{variable} must name a database: postgresql://user@host:port/name.")
-    # ?schema=public is what Prisma's URLs carry; PostgreSQL knows no such parameter.
-    query = urlencode([pair for pair in parse_qsl(parts.query) if pair != ("schema", "public")])
-    # Not urlunsplit: it takes the // from a URL without a host, as of a local socket.
-    return f"postgresql://{parts.netloc}{parts.path}{f'?{query}' if query else ''}"

@@ -1,4 +1,4 @@
-"""What production refuses of settings: told at start, all at once, and by `config check`."""
+"""What settings must not be together, and what production refuses: told at start, all at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from sofinance.infra.settings_checks import LOOPBACK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+# What .env.example carries: good enough to try the service, refused where it matters.
+PLACEHOLDER_SECRET = "change-me-before-anyone-else-can-reach-this"  # noqa: S105 - no secret
+# Source: RFC 7518, 3.2: a key as long as the hash, or longer.
+HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 DEVELOPMENT, PRODUCTION = "development", "production"
 TOKEN_LENGTH_MIN = 24
@@ -16,6 +23,50 @@ GUESSES = frozenset({
     "", "...", "admin", "changeme", "change-me", "example", "password", "postgres", "root",
     "secret", "sofinance", "sofinance_app", "test",
 })  # fmt: skip
+
+
+def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    """Yield what is wrong with settings together, or with one in this environment."""
+    environment, algorithm = value("environment"), value("jwt_algorithm")
+    for name in ("jwt_secret", "jwt_secret_previous"):
+        secret, length_min = value(name), HMAC_LENGTHS[algorithm]
+        if secret == PLACEHOLDER_SECRET and environment != "development":
+            yield (
+                f"{name.upper()} is the example's: in {environment} it must be your own, "
+                "for instance from `openssl rand -hex 32`."
+            )
+        elif secret and len(secret.encode()) < length_min:
+            yield f"{name.upper()} is too short for {algorithm}, which needs {length_min} bytes."
+    if value("jwt_secret") and value("jwt_secret") == value("jwt_secret_previous"):
+        yield "JWT_SECRET_PREVIOUS is JWT_SECRET itself; it is for the other one, while it changes."
+    overlap_minutes, token_minutes = value("jwt_key_overlap_minutes"), value("access_token_minutes")
+    if value("jwt_keys_dir") and overlap_minutes < token_minutes:
+        yield (
+            "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
+            "people out."
+        )
+    if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
+        yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
+    yield from unsafe(value)
+    if (
+        environment != "development"
+        and value("mfa_required_roles")
+        and not value("data_encryption_key")
+    ):
+        yield (
+            "DATA_ENCRYPTION_KEY is missing: MFA_REQUIRED_ROLES demands second factors, and "
+            "without it nobody can enrol one."
+        )
+    yield from _mail_at_odds(value)
+
+
+def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("smtp_host") and not value("mail_from"):
+        yield "MAIL_FROM is missing: SMTP_HOST will take no mail without a sender."
+    if value("smtp_user") and not value("smtp_password"):
+        yield "SMTP_USER is set and SMTP_PASSWORD is not."
+    if value("smtp_password") and value("smtp_tls") == "off" and value("smtp_host") not in LOOPBACK:
+        yield "SMTP_TLS is off: SMTP_PASSWORD would travel where anybody can read it."
 
 
 def unsafe(value: Callable[[str], Any]) -> Iterable[str]:

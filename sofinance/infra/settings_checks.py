@@ -1,0 +1,125 @@
+"""The forms that settings have: each check returns the text, or says what is wrong with it.
+
+A check is given the variable's name and its text, and is named where the setting is declared.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from email.utils import parseaddr
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from sofinance.infra.proxies import UNIX, network
+
+SECRET_LENGTH_MIN = 32
+KEY_BYTES = 32
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+
+
+def address(variable: str, text: str) -> str:
+    """Return a mail address."""
+    if parseaddr(text)[1].count("@") != 1 or not text.isprintable():
+        raise ValueError(f"{variable} must be an address, such as books@shop.example.")
+    return text
+
+
+def signing_secret(variable: str, text: str) -> str:
+    """Return a secret that is long enough to sign with."""
+    if len(text) < SECRET_LENGTH_MIN:
+        raise ValueError(
+            f"{variable} has {len(text)} characters; it needs {SECRET_LENGTH_MIN} or more, "
+            "for instance from `openssl rand -hex 32`."
+        )
+    return text
+
+
+def key(variable: str, text: str) -> str:
+    """Return the text of a key to encrypt with."""
+    try:
+        encryption_key(text)
+    except ValueError as error:
+        raise ValueError(f"{variable} {error}: `openssl rand -hex 32`.") from None
+    return text
+
+
+def encryption_key(text: str) -> bytes:
+    """Return the 32 bytes of a key in hex or base64; a ValueError says that it is none."""
+    try:
+        bits = (
+            bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else b64decode(text, altchars=b"-_")
+        )
+    except ValueError:
+        bits = b""
+    if len(bits) != KEY_BYTES or not any(bits):
+        raise ValueError(f"must be {KEY_BYTES} random bytes in hex or base64")
+    return bits
+
+
+def redis(variable: str, text: str) -> str:
+    """Return the URL of a Redis."""
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+    return text
+
+
+def page(variable: str, text: str) -> str:
+    """Return the URL of a page of ours, and of no other: what is put behind it lets people in."""
+    url = urlsplit(text)
+    is_ours = url.scheme == "http" and url.hostname in LOOPBACK
+    if not (url.scheme == "https" and url.hostname) and not is_ours:
+        raise ValueError(f"{variable} must begin with https://, or http:// on this machine.")
+    if url.fragment or not text.isprintable() or " " in text:
+        raise ValueError(f"{variable} must be a URL without a #; the token stands there.")
+    return text
+
+
+def networks(variable: str, text: str) -> str:
+    """Return a list of addresses and networks."""
+    return _networks(variable, text)
+
+
+def peers(variable: str, text: str) -> str:
+    """Return such a list, in which `unix` stands for the peer of a Unix socket."""
+    return _networks(variable, text, also=(UNIX,))
+
+
+def _networks(variable: str, text: str, *, also: tuple[str, ...] = ()) -> str:
+    for part in text.split(","):
+        name = part.strip()
+        try:
+            if name and name not in also:
+                network(name)
+        except ValueError:
+            raise ValueError(f"{variable}: {name!r} is no address and no network.") from None
+    return text
+
+
+def origins(variable: str, text: str) -> str:
+    """Return a list of origins, each as browsers write it."""
+    found = [origin.strip() for origin in text.split(",")]
+    for origin in found:
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{variable}: {origin!r} is not an origin as browsers send it: scheme://host or "
+                "scheme://host:port in lower case, without a path; there is no wildcard."
+            )
+    return ",".join(found)
+
+
+def database_url(variable: str, text: str) -> str:
+    """Return a URL that both asyncpg and psycopg take, from the spellings people have."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - the attribute is what checks the port
+    except ValueError as error:
+        raise ValueError(f"{variable} is not a URL: {error}.") from None
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"}:
+        raise ValueError(f"{variable} must begin with postgresql://.")
+    if not parts.path.strip("/"):
+        raise ValueError(f"{variable} must name a database: postgresql://user@host:port/name.")
+    # ?schema=public is what Prisma's URLs carry; PostgreSQL knows no such parameter.
+    query = urlencode([pair for pair in parse_qsl(parts.query) if pair != ("schema", "public")])
+    # Not urlunsplit: it takes the // from a URL without a host, as of a local socket.
+    return f"postgresql://{parts.netloc}{parts.path}{f'?{query}' if query else ''}"
