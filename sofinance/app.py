@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 from aiohttp import web, web_urldispatcher
 
-from sofinance import api, config
-from sofinance.infra import logs, metrics, openapi, secret_ages
+from sofinance import __version__, api, config
+from sofinance.infra import health, logs, metrics, openapi, secret_ages
 from sofinance.infra.deprecation import announced
 from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
 from sofinance.infra.route import Machine, Route
@@ -87,6 +87,9 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
     await machine.limiter.open()
     try:
         await machine.learn()
+        metrics.BUILD.labels(
+            __version__, machine.settings.git_commit, health.known_migrations()[-1]
+        ).set(1)
         machine.mailer.start()
         watchers = [asyncio.create_task(watching) for watching in (watch(machine), watch_loop())]
         yield
@@ -110,6 +113,7 @@ async def watch(machine: Machine) -> None:
     while True:
         if machine.guard.keys.refresh():
             machine.guard.forget()  # what a key that is gone signed
+        machine.caches.publish()
         metrics.POOL_SIZE.set(machine.db.size_max)
         metrics.POOL_OPEN.set(machine.db.pool.open_count)
         metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)

@@ -16,6 +16,7 @@ from sofinance.infra.db import Mode
 from sofinance.infra.envelope import dumps
 from sofinance.infra.errors import ApiError
 from sofinance.infra.guard import Opaque, Principal, forbidden, read_opaque
+from sofinance.infra.logs import safe_path
 from sofinance.infra.proxies import Proxies, network
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def use(conn: Connection, call: Call, glass: Opaque, request: web.Request)
         entity_type=b"break_glass",
         entity_id=glass.id,
         before=None,
-        after=dumps({"method": request.method, "path": request.rel_url.raw_path}),
+        after=dumps({"method": request.method, "path": safe_path(request.rel_url.raw_path)}),
         request_id=call.request_id.encode(),
         ip=None if call.ip is None else call.ip.encode(),
         user_agent=call.user_agent.encode("utf-8", "replace"),

@@ -13,6 +13,7 @@ from sofinance import queries as q
 from sofinance.infra.envelope import dumps
 from sofinance.infra.fields import ID_DIGITS_MAX, ID_MAX
 from sofinance.infra.http import Paged
+from sofinance.infra.logs import safe_agent
 from sofinance.infra.masking import MISSING, compile_mask, mask
 
 if TYPE_CHECKING:
@@ -158,5 +159,5 @@ class Auditor:
 
 
 def user_agent(request: web.Request) -> str:
-    """Return the client's program, as much of it as a row holds."""
-    return request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX]
+    """Return the client's program, as much of it as a row holds, without personal data."""
+    return safe_agent(request.headers.get("User-Agent", ""))[:USER_AGENT_LENGTH_MAX]

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 MAX_AGE_S = 7_200
 REQUEST_HEADERS = (
     "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match",
-    "X-Branch-Id", "X-Break-Glass-Token", "X-Request-ID", "traceparent", "tracestate",
+    "X-Branch-Id", "X-Break-Glass-Token", "X-Request-ID", "X-Span-ID", "X-Trace-ID", "traceparent",
+    "tracestate",
 )  # fmt: skip
 EXPOSED_HEADERS = (
     "Allow", "Deprecation", "ETag", "Idempotency-Key-Expires", "Idempotent-Replayed", "Link",
     "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "Sunset", "WWW-Authenticate",
-    "X-Request-ID", "traceparent",
+    "X-Request-ID", "X-Span-ID", "X-Trace-ID", "traceparent",
 )  # fmt: skip
 VARY = "Origin"
 

@@ -69,6 +69,14 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         "The trace that this request belongs to (W3C Trace Context); a malformed one begins anew.",
         {"type": "string"},
     ),
+    "X-Trace-ID": (
+        "The same without traceparent: 32 hexadecimal digits, or a UUID.",
+        {"type": "string"},
+    ),
+    "X-Span-ID": (
+        "With X-Trace-ID: your part of the trace, 16 hexadecimal digits.",
+        {"type": "string"},
+    ),
     "If-Match": (
         "The ETag of the state that you have seen: what was changed since is 412.",
         {"type": "string"},
@@ -274,6 +282,8 @@ def header_names(endpoint: Endpoint) -> list[str]:
     possible = {
         "X-Request-ID": True,
         "traceparent": True,
+        "X-Trace-ID": True,
+        "X-Span-ID": True,
         BRANCH_HEADER: not endpoint.public,
         KEY_HEADER: keeps_answers(endpoint),
         "If-Match": endpoint.if_match is not None,

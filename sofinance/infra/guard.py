@@ -99,6 +99,7 @@ class Guard:
         self._second_factor_roles = settings.second_factor_roles
         # By the whole header: a lookup instead of an HMAC, two JSON documents and a query.
         self._known: OrderedDict[str, Principal] = OrderedDict()
+        self.hits = self.misses = 0
 
     def issue_token(
         self, *, org_id: int, user_id: int, session_id: int, now: datetime
@@ -123,7 +124,9 @@ class Guard:
             raise unauthorized("This needs an access token: Authorization: Bearer ...")
         known = self._known.get(authorization)
         if known is None:
+            self.misses += 1
             return None
+        self.hits += 1
         if known.expires_at_s <= time.time():
             del self._known[authorization]
             if known.api_key_id is not None:

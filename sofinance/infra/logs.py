@@ -1,8 +1,9 @@
 """Structured logs: one JSON object a line on stdout, the fields of the operations manual.
 
 ``timestamp, level, service, environment, request_id, user_id, message, metadata{...}``, no other.
-A credential, an e-mail address or a phone number that strays into a message is blanked out; bodies
-and headers are never logged.
+Metadata has ip_address, user_agent, trace_id and span_id, null outside a request, and error_code
+where something was refused. A credential, an e-mail address or a phone number that strays into a
+message, a path or the name of a program is blanked out; bodies and headers are never logged.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import re
 import sys
 import traceback
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import unquote
 
 import orjson
 
@@ -29,10 +32,16 @@ SERVICE = "sofinance"
 LEVELS = {number: logging.getLevelName(number) for number in range(0, 51, 10)}
 # A traceback is cut here, so that a line stays a line that log shippers accept.
 METADATA_TEXT_LENGTH_MAX = 16_000
+# Programs that are remembered with what is left of their names.
+USER_AGENT_COUNT_MAX = 1_000
+# What no path has in which there is nothing to blank out.
+SUSPICIOUS = re.compile(r"[%@+:=]|eyJ|sf[a-z]_")
 SECRETS = re.compile(
     r"""(?P<keep>://[^:/@\s]+:)[^@\s]+(?=@)            # the password in a URL
       | (?P<scheme>\b(?:Bearer|Basic)\s+)[\w.~+/=-]+   # an Authorization header
       | \beyJ[\w-]+\.[\w-]+\.[\w-]*                    # a JSON web token
+      | \bsf[a-z]_\d+_\d+_[\w-]+                       # a key or a token of ours
+      | (?P<row>Failing\ row\ contains\ |Key\ \([^)]*\)=)\(.*\)   # PostgreSQL on a refused row
       | (?P<name>(?:password|passwd|secret|token)["']?\s*[=:]\s*["']?)[^\s"',;&}]+
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -43,19 +52,33 @@ class Trace:
     """What is known about the request that is being answered; it fills up on the way."""
 
     __slots__ = (
-        "announced", "context", "error_code", "ip", "is_oauth", "org_id", "quota", "request_id",
-        "user_id",
+        "announced", "context", "error_code", "ip", "is_oauth", "org_id", "origin", "quota",
+        "request_id", "user_id",
     )  # fmt: skip
 
-    def __init__(self, request_id: str, context: TraceContext | None = None) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        context: TraceContext | None = None,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> None:
         self.request_id = request_id
         self.context = context
+        self.ip = ip
+        # What every line of the request says of where it came from.
+        self.origin: Mapping[str, str | None] = {
+            "ip_address": ip,
+            "user_agent": user_agent,
+            "trace_id": None if context is None else context.trace_id,
+            "span_id": None if context is None else context.span_id,
+        }
         # Headers that every answer of the endpoint has, refusals too.
         self.announced: dict[str, str] | None = None
         self.user_id: int | None = None
         self.org_id: int | None = None
         self.error_code: str | None = None
-        self.ip: str | None = None
         # Whether refusals are rendered as RFC 6749 wants them.
         self.is_oauth = False
         # What the answer's headers say of the limits that the request was charged to.
@@ -63,6 +86,7 @@ class Trace:
 
 
 TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
+NO_ORIGIN = Trace("").origin
 
 
 class Journal:
@@ -78,8 +102,7 @@ class Journal:
         if level < self.level:
             return
         trace = TRACE.get()
-        if trace is not None and trace.context is not None:
-            metadata = {**metadata, "trace_id": trace.context.trace_id}
+        origin = NO_ORIGIN if trace is None else trace.origin
         line = orjson.dumps(
             {
                 "timestamp": iso_now(),
@@ -89,7 +112,7 @@ class Journal:
                 "request_id": None if trace is None else trace.request_id,
                 "user_id": None if trace is None else trace.user_id,
                 "message": message,
-                "metadata": metadata,
+                "metadata": {**metadata, **origin},
             },
             default=str,
             option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS,
@@ -126,9 +149,31 @@ class JsonHandler(logging.Handler):
 def redact(text: str) -> str:
     """Blank out what looks like a credential, an e-mail address or a phone number."""
     safe = SECRETS.sub(
-        lambda found: (found["keep"] or found["scheme"] or found["name"] or "") + "[redacted]", text
+        lambda found: (
+            (found["keep"] or found["scheme"] or found["row"] or found["name"] or "") + "[redacted]"
+        ),
+        text,
     )
     return mask_text(safe)
+
+
+def safe_path(raw_path: str) -> str:
+    """Return a request's path without credentials and personal data."""
+    if not SUSPICIOUS.search(raw_path):
+        return raw_path
+    return "/".join(_safe_part(part) for part in raw_path.split("/"))
+
+
+def _safe_part(raw: str) -> str:
+    plain = unquote(raw)
+    safe = redact(plain)
+    return raw if safe == plain else safe
+
+
+@lru_cache(USER_AGENT_COUNT_MAX)
+def safe_agent(user_agent: str) -> str:
+    """Return the name of a client's program, without the same."""
+    return redact(user_agent)
 
 
 def redact_all(value: Any) -> Any:

@@ -39,6 +39,8 @@ PERSONAL_KEYS = frozenset({
     "customer_address", "cashier_name", "supplier_name", "admin_email", "admin_first_name",
     "admin_last_name",
 })  # fmt: skip
+# What anybody may write anything into: addresses and numbers in it are blanked out.
+FREE_TEXT_KEYS = frozenset({"notes", "memo", "reason"})
 # Things that are people: of them, these are personal too.
 PEOPLE = frozenset({"customer", "customers", "user", "users", "cashier", "supplier", "suppliers"})
 PERSONAL_OF_PEOPLE = frozenset({"name", "notes"})
@@ -46,6 +48,7 @@ PERSONAL_OF_PEOPLE = frozenset({"name", "notes"})
 PLAIN_CODES_OF = frozenset({"accounts", "account", "tax", "tax_code", "denial"})
 
 SECRET, PERSONAL, PERSONAL_CHANGED = "[secret]", "[personal]", "[personal, changed]"
+FREE_TEXT = "free text"
 MISSING: Any = object()
 
 EMAIL = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
@@ -87,18 +90,20 @@ def _mask_field(name: str, value: Any, before: Any, kind: str) -> Any:
         return SECRET
     if found == PERSONAL:
         return PERSONAL if before is MISSING or before == value else PERSONAL_CHANGED
+    if isinstance(value, str) and found == FREE_TEXT:
+        return mask_text(value)
     if isinstance(value, str | int | float | bool):
         return value
     return mask(value, before, kind=name)
 
 
 def kind_of_field(name: str, kind: str) -> str | None:
-    """Return SECRET, PERSONAL or None for a field of a thing."""
+    """Return SECRET, PERSONAL, FREE_TEXT or None for a field of a thing."""
     if name in SECRET_KEYS:
         return None if name == "code" and kind in PLAIN_CODES_OF else SECRET
     if name in PERSONAL_KEYS or (name in PERSONAL_OF_PEOPLE and kind in PEOPLE):
         return PERSONAL
-    return None
+    return FREE_TEXT if name in FREE_TEXT_KEYS else None
 
 
 def _part(before: Any, name: Any) -> Any:

@@ -79,6 +79,9 @@ RATE_LIMIT_CIRCUIT_OPEN = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 
+AUTHENTICATION_FAILURES = Counter(
+    "authentication_failures_total", "Requests whose credentials let nobody in.", ["error_code"]
+)
 SIGN_UPS = Counter("sign_ups_total", "Organisations that signed up by themselves.")
 SIGN_INS = Counter("sign_ins_total", "Sign-ins that were tried.", ["outcome"])
 SECRET_AGES = Gauge(
@@ -90,6 +93,17 @@ SECRET_AGE_LIMITS = Gauge(
     multiprocess_mode="livemax",
 )  # fmt: skip
 
+CACHE_HITS = Counter("cache_hits_total", "Questions that a cache answered.", ["cache"])
+CACHE_MISSES = Counter("cache_misses_total", "Questions that a cache did not answer.", ["cache"])
+CIRCUIT_STATE = Gauge(
+    "circuit_state",
+    "0 while another server is asked, 0.5 while it is tried again, 1 while it is not asked.",
+    ["circuit"], multiprocess_mode="livemax",
+)  # fmt: skip
+BUILD = Gauge(
+    "build_info", "1, with what exactly runs here.", ["version", "commit", "migration"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")

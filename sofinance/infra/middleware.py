@@ -13,12 +13,14 @@ from aiohttp.http_exceptions import LineTooLong
 
 from sofinance.infra import errors, metrics, oauth, trace_context
 from sofinance.infra.answer import JSON_HEADERS
-from sofinance.infra.audit import USER_AGENT_LENGTH_MAX
+from sofinance.infra.audit import user_agent
 from sofinance.infra.cors import Cors
 from sofinance.infra.envelope import Envelope
 from sofinance.infra.errors import ApiError
-from sofinance.infra.logs import JOURNAL, TRACE, Trace
+from sofinance.infra.logs import JOURNAL, TRACE, Trace, safe_path
+from sofinance.infra.masking import mask_text
 from sofinance.infra.security import SECURITY_HEADERS, Hsts
+from sofinance.infra.trace_context import SPAN_HEADER, TRACE_HEADER
 
 if TYPE_CHECKING:
     from sofinance.infra.route import Machine
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 UNMATCHED = "unmatched"
+UNAUTHORIZED = 401
 # What aiohttp refuses by itself, before or around our handlers.
 AIOHTTP_CODES = {
     404: ("not_found", "There is no such thing here."),
@@ -48,11 +51,12 @@ def surround(machine: Machine) -> Any:
         started_s = time.perf_counter()
         given = request.headers.get("X-Request-ID")
         context = trace_context.read(request.headers)
-        request_id = given if given and REQUEST_ID.fullmatch(given) else context.trace_id
-        trace = Trace(request_id, context)
-        trace.ip = machine.proxies.address(request)
+        is_good = given and REQUEST_ID.fullmatch(given) and mask_text(given) == given
+        request_id = given if given and is_good else context.trace_id
+        ip = machine.proxies.address(request)
+        trace = Trace(request_id, context, ip=ip, user_agent=user_agent(request))
         TRACE.set(trace)
-        method, path = request.method, request.rel_url.raw_path
+        method, path = request.method, safe_path(request.rel_url.raw_path)
         JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
         try:
             response = cors.preflight(request) or await handler(request)
@@ -63,6 +67,8 @@ def surround(machine: Machine) -> Any:
             for name, value in trace.quota.items():
                 response.headers[name] = value
             response.headers["traceparent"] = context.traceparent
+            response.headers[TRACE_HEADER] = context.trace_id
+            response.headers[SPAN_HEADER] = context.span_id
             dress(response, trace)
             cors.dress(request, response)
             hsts.dress(request, response)
@@ -76,11 +82,13 @@ def surround(machine: Machine) -> Any:
             "route": route,
             "status": response.status,
             "duration_ms": round(duration_s * 1000, 3),
-            "ip_address": trace.ip,
-            "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH_MAX],
         }
         if trace.error_code is not None:
             line["error_code"] = trace.error_code
+        if response.status == UNAUTHORIZED:
+            told = {"error_code": trace.error_code, "route": route}
+            metrics.AUTHENTICATION_FAILURES.labels(trace.error_code or "").inc()
+            JOURNAL.write(logging.WARNING, "authentication failed", told)
         level = logging.ERROR if response.status >= 500 else logging.INFO
         JOURNAL.write(level, "request completed", line)
         return response

@@ -54,6 +54,8 @@ SECONDS = {"type": "integer", "minimum": 1}
 ANSWER_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": ("The name of this request: yours, else its trace id.", TEXT),
     "traceparent": ("Our part of the trace (W3C Trace Context).", TEXT),
+    "X-Trace-ID": ("The trace, as in traceparent.", TEXT),
+    "X-Span-ID": ("Our part of it, as in traceparent.", TEXT),
     "ETag": ('The state of this: `"<version>-<digest>"`, for If-Match and If-None-Match.', TEXT),
     "Link": ("The pages around this one (RFC 8288), and where a retirement is explained.", TEXT),
     "Location": ("Where it is.", {"type": "string", "format": "uri-reference"}),
@@ -68,7 +70,7 @@ ANSWER_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Deprecation": ("Since when this is deprecated (RFC 9745).", TEXT),
     "Sunset": ("When this will be gone (RFC 8594).", TEXT),
 }
-EVERYWHERE = ("X-Request-ID", "traceparent")
+EVERYWHERE = ("X-Request-ID", "traceparent", "X-Trace-ID", "X-Span-ID")
 QUOTA = ("RateLimit-Policy", "RateLimit")
 # What is refused before a request is one has no name and no trace.
 UNREADABLE = frozenset({400, 417, 431})

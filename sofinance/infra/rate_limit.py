@@ -204,6 +204,7 @@ class Limiter:
     def _tell(self, why: str | None) -> None:
         """Note that Redis is there, or why it is not."""
         metrics.RATE_LIMIT_CIRCUIT_OPEN.set(0 if why is None else 1)
+        metrics.CIRCUIT_STATE.labels("redis").set(0 if why is None else 1)
         if why is None:
             log.info("rate limits are shared through Redis")
         else:

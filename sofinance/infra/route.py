@@ -21,6 +21,7 @@ from sofinance.infra import administration, errors, idempotency
 from sofinance.infra.administration import Administration
 from sofinance.infra.answer import Answer, Writer, respond
 from sofinance.infra.audit import Auditor, user_agent
+from sofinance.infra.caches import Caches
 from sofinance.infra.captcha import Captcha
 from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
 from sofinance.infra.envelope import Envelope
@@ -40,7 +41,7 @@ from sofinance.infra.parse import (
     read_json,
     read_path,
 )
-from sofinance.infra.proxies import Proxies
+from sofinance.infra.proxies import Proxies, plain
 from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.secretbox import SecretBox
 from sofinance.infra.shapes import compile_load
@@ -97,6 +98,10 @@ class Machine:
         self.vocabulary: dict[str, str] = {}
         self.permissions: frozenset[str] = frozenset()
         self.draining = False
+        self.caches = Caches()
+        self.caches.add("credentials", lambda: self.guard)
+        self.caches.add("openings", opening.cache_info)
+        self.caches.add("addresses", plain.cache_info)
 
     async def learn(self) -> None:
         """Load what the database knows and every request needs: rules' messages, permissions."""

@@ -2,6 +2,7 @@
 
 `traceparent` is `00-<trace id>-<parent id>-<flags>`. A request that brings a good one belongs to
 its trace; any other begins a new one. Level 2's random flag is set on the ids that we make.
+Without it X-Trace-ID (32 hexadecimal digits, or a UUID) and X-Span-ID (16) say the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ TRACEPARENT = re.compile(
 MEMBER = re.compile(
     r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
+TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
+TRACE_HEADER, SPAN_HEADER = "X-Trace-ID", "X-Span-ID"
 MEMBER_COUNT_MAX = 32
 STATE_LENGTH_MAX = 512
 
@@ -36,6 +40,7 @@ class TraceContext(NamedTuple):
     span_id: str
     flags: int
     state: str | None
+    parent_id: str | None = None
 
     @property
     def traceparent(self) -> str:
@@ -48,12 +53,28 @@ def read(headers: CIMultiDictProxy[str]) -> TraceContext:
     given = headers.getall("traceparent", ())
     found = TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
     if found is None or (found["version"] == VERSION and found["more"]):
-        made = os.urandom(24).hex()
-        return TraceContext(made[:32], made[32:], RANDOM, None)
+        return _read_own(headers)
     flags = int(found["flags"], 16) & (SAMPLED | RANDOM)
-    return TraceContext(
-        found["trace"], os.urandom(8).hex(), flags, read_state(headers.getall("tracestate", ()))
-    )
+    state = read_state(headers.getall("tracestate", ()))
+    return TraceContext(found["trace"], os.urandom(8).hex(), flags, state, found["parent"])
+
+
+def new() -> TraceContext:
+    """Begin a trace."""
+    made = os.urandom(24).hex()
+    return TraceContext(made[:32], made[32:], RANDOM, None)
+
+
+def _read_own(headers: CIMultiDictProxy[str]) -> TraceContext:
+    given = headers.get(TRACE_HEADER)
+    if given is None:
+        return new()
+    trace_id = given.strip().lower().replace("-", "")
+    if not TRACE_ID.fullmatch(trace_id):
+        return new()
+    parent_id = headers.get(SPAN_HEADER, "").strip().lower()
+    parent = parent_id if SPAN_ID.fullmatch(parent_id) else None
+    return TraceContext(trace_id, os.urandom(8).hex(), 0, None, parent)
 
 
 def read_state(given: Sequence[str]) -> str | None:

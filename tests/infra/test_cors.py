@@ -77,7 +77,7 @@ async def test_a_browser_asks_first(open_api: Api, org: Org) -> None:
     allowed = answer.headers["Access-Control-Allow-Headers"].lower().split(", ")
     assert {
         "authorization", "content-type", "idempotency-key", "if-match", "if-none-match",
-        "x-branch-id", "x-request-id", "traceparent",
+        "x-branch-id", "x-request-id", "x-span-id", "x-trace-id", "traceparent",
     } <= set(allowed)  # fmt: skip
     assert answer.headers["Access-Control-Max-Age"] == "7200"
     assert answer.headers["Vary"] == "Origin"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from sofinance.infra import logs, metrics
-from sofinance.infra.logs import JOURNAL, TRACE, Trace, redact
+from sofinance.infra import logs, metrics, trace_context
+from sofinance.infra.logs import JOURNAL, TRACE, Trace, redact, safe_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FIELDS = [
     "timestamp", "level", "service", "environment", "request_id", "user_id", "message", "metadata",
 ]  # fmt: skip
+NOWHERE = {"ip_address": None, "user_agent": None, "trace_id": None, "span_id": None}
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def lines(stream: io.StringIO) -> list[Any]:
 
 
 def test_a_line_has_the_promised_fields_and_no_others(stream: io.StringIO) -> None:
-    trace = Trace("r-1")
+    context = trace_context.new()
+    trace = Trace("r-1", context, ip="192.0.2.7", user_agent="till/2")
     trace.user_id = 7
     TRACE.set(trace)
     JOURNAL.write(logging.INFO, "request completed", {"status": 201})
@@ -53,11 +55,16 @@ def test_a_line_has_the_promised_fields_and_no_others(stream: io.StringIO) -> No
     del first["timestamp"], second["timestamp"]
     assert first == {
         "level": "INFO", "service": "sofinance", "environment": "staging", "request_id": "r-1",
-        "user_id": 7, "message": "request completed", "metadata": {"status": 201},
+        "user_id": 7, "message": "request completed",
+        "metadata": {
+            "status": 201, "ip_address": "192.0.2.7", "user_agent": "till/2",
+            "trace_id": context.trace_id, "span_id": context.span_id,
+        },
     }  # fmt: skip
     assert second == {
         "level": "WARNING", "service": "sofinance", "environment": "staging", "request_id": None,
-        "user_id": None, "message": "odd: x", "metadata": {"logger": "sofinance.test", "a": 1},
+        "user_id": None, "message": "odd: x",
+        "metadata": {"logger": "sofinance.test", "a": 1, **NOWHERE},
     }  # fmt: skip
 
 
@@ -91,6 +98,9 @@ def test_an_exception_is_one_line(stream: io.StringIO) -> None:
         ("eyJhbGciOi.eyJzdWIiOi.c2lnbg", "[redacted]"),
         ('{"password": "x y"}', '{"password": "[redacted] y"}'),
         ("token=abc&x=1", "token=[redacted]&x=1"),
+        ("the key sfk_1_22_aB-_9 of", "the key [redacted] of"),
+        ("DETAIL:  Failing row contains (1, Ada, 7).", "DETAIL:  Failing row contains [redacted]."),
+        ("Key (name)=(Ada) is there", "Key (name)=[redacted] is there"),
         ("nothing to hide", "nothing to hide"),
     ],
 )
@@ -134,5 +144,21 @@ def test_what_is_logged_beside_a_message_is_masked_too(stream: io.StringIO) -> N
     (line,) = lines(stream)
     assert line["metadata"] == {
         "logger": "sofinance.test", "email": "[personal]", "note": "ask [personal]",
-        "tries": [{"token": "[secret]"}, 3],
+        "tries": [{"token": "[secret]"}, 3], **NOWHERE,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("/api/v1/sales/7", "/api/v1/sales/7"),
+        ("/api/v1/customers/ada%40shop.example", "/api/v1/customers/[personal]"),
+        ("/api/v1/customers/ada@shop.example/sales", "/api/v1/customers/[personal]/sales"),
+        ("/x/%2B49 89 1234567", "/x/[personal]"),
+        ("/x/eyJhbGciOi.eyJzdWIiOi.c2lnbg", "/x/[redacted]"),
+        ("/x/sfr_1_22_aB-_9", "/x/[redacted]"),
+        ("/x/a%20b", "/x/a%20b"),
+    ],
+)
+def test_a_path_is_logged_without_people_and_keys(path: str, left: str) -> None:
+    assert safe_path(path) == left

@@ -102,3 +102,10 @@ def test_where_nothing_is_masked_nothing_is_done() -> None:
 def test_a_code_is_a_secret_but_for_accounts_and_taxes() -> None:
     assert mask({"code": "1000"}, kind="accounts") == {"code": "1000"}
     assert mask({"code": "1000"}, kind="tills") == {"code": "[secret]"}
+
+
+def test_free_text_keeps_all_but_addresses_and_numbers() -> None:
+    said = {"notes": "ring ada@shop.example", "memo": "till 7", "reason": "call +49 89 1234567"}
+    left = {"notes": "ring [personal]", "memo": "till 7", "reason": "call [personal]"}
+    assert mask(said, kind="sales") == left
+    assert mask(said, kind="customers") == {**left, "notes": "[personal]"}

@@ -92,9 +92,41 @@ async def test_answer_log_and_problem_say_the_same(
     headers = {"traceparent": GOOD, "Accept": "application/problem+json"}
     answer = await api.get("/nowhere", headers=headers)
     assert answer.headers["traceparent"].startswith(f"00-{ID}-")
+    assert answer.headers["X-Trace-ID"] == ID
+    assert answer.headers["traceparent"].split("-")[2] == answer.headers["X-Span-ID"]
     assert answer.body["trace_id"] == ID
     lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["metadata"]["trace_id"] for line in lines] == [ID, ID]
+    assert {line["metadata"]["span_id"] for line in lines} == {answer.headers["X-Span-ID"]}
     # A request that names itself in no way has one name for both.
     made = (await api.get("/info")).headers
     assert made["traceparent"].split("-")[1] == made["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace_id", "parent_id"),
+    [
+        ((("X-Trace-ID", ID), ("X-Span-ID", PARENT)), ID, PARENT),
+        ((("X-Trace-ID", ID.upper()),), ID, None),
+        ((("X-Trace-ID", "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"),), ID, None),
+        ((("X-Trace-ID", ID), ("X-Span-ID", "x")), ID, None),
+        ((("X-Trace-ID", "0" * 32), ("X-Span-ID", PARENT)), None, None),
+        ((("X-Trace-ID", "till-7"),), None, None),
+        ((("X-Span-ID", PARENT),), None, None),
+        ((("traceparent", GOOD), ("X-Trace-ID", "f" * 32), ("X-Span-ID", "f" * 16)), ID, PARENT),
+    ],
+)
+def test_our_own_headers_say_the_same(
+    headers: tuple[tuple[str, str], ...], trace_id: str | None, parent_id: str | None
+) -> None:
+    context = read(*headers)
+    assert (context.trace_id == ID) is (trace_id == ID)
+    assert context.parent_id == parent_id
+    assert context.span_id != PARENT
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-3]", context.traceparent)
+
+
+async def test_the_trace_of_our_own_headers_comes_back(api: Api) -> None:
+    answer = await api.get("/info", headers={"X-Trace-ID": ID, "X-Span-ID": PARENT})
+    assert (answer.headers["X-Trace-ID"], answer.headers["traceparent"][3:35]) == (ID, ID)
+    assert answer.headers["X-Span-ID"] not in {PARENT, ""}
