@@ -27,6 +27,7 @@ import asyncpg
 import psycopg
 import pytest
 from aiohttp.test_utils import TestServer
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 
 from sofinance.app import create_app
@@ -49,6 +50,13 @@ DEBIAN_PROGRAMS = "/usr/lib/postgresql/{major}/bin"
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 TEMPLATE_LOCK_KEY = 7_153_620
 ADMIN_PASSWORD = "correct horse battery staple"  # noqa: S105 - of made-up people
+
+
+# The gate tries the same examples each time, on a busy machine too; with
+# HYPOTHESIS_PROFILE=explore it looks for new ones.
+hypothesis_settings.register_profile("gate", derandomize=True, deadline=None)
+hypothesis_settings.register_profile("explore", max_examples=2_000, deadline=None)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
 # -- the server --------------------------------------------------------------------------------

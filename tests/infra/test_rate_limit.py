@@ -97,7 +97,7 @@ CALLS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(calls=CALLS)
 def test_redis_and_memory_decide_alike(shared_redis: RedisServer, calls: list[Any]) -> None:
     """Number for number, with the clock and the expiry in our hands."""

@@ -450,7 +450,7 @@ LOADED_CHARACTER = st.sampled_from(';|"\\:,[]()*!=@{}#^&~ \n\t-2001.dateUSD')
 TEXTS = st.sampled_from(NASTY) | st.text(ANY_CHARACTER | LOADED_CHARACTER, max_size=40)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=20))
 def test_no_text_changes_a_date_an_account_or_an_amount(texts: list[str]) -> None:
     on = date(2024, 2, 29)
