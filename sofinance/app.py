@@ -110,6 +110,7 @@ async def drain(app: web.Application) -> None:
 
 async def watch(machine: Machine) -> None:
     """Keep the gauges of the pool and of the database current."""
+    given = config.layers(os.environ)
     while True:
         if machine.guard.keys.refresh():
             machine.guard.forget()  # what a key that is gone signed
@@ -118,7 +119,7 @@ async def watch(machine: Machine) -> None:
         metrics.POOL_OPEN.set(machine.db.pool.open_count)
         metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)
         metrics.POOL_WAITING.set(machine.db.pool.waiting_count)
-        secret_ages.publish(os.environ, machine.guard.keys, now=datetime.now(UTC))
+        secret_ages.publish(given, machine.guard.keys, now=datetime.now(UTC))
         try:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)

@@ -1,8 +1,9 @@
 """Every setting once: name, type, unit, default, form and why; all problems are told at once.
 
-A setting is read from the environment variable of its name in capitals. A secret may also be
-read from a file, whose path is in the variable with ``_FILE`` behind its name (as Docker and
-Kubernetes mount them), so that it stands in no process list and no ``docker inspect``.
+A setting is read from the environment variable of its name in capitals, else from the files that
+infra/settings_layers.py names. A secret may also be read from a file, whose path is in the
+variable with ``_FILE`` behind its name (as Docker and Kubernetes mount them), so that it stands in
+no process list and no ``docker inspect``.
 
 Another one is a declaration here and nothing else. What must hold of several together stands in
 config_rules.py; how they are read, in infra/settings_reader.py.
@@ -17,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 from sofinance.config_rules import PLACEHOLDER_SECRET, at_odds
 from sofinance.infra import settings_checks
 from sofinance.infra.settings_checks import KEY_BYTES, database_url, encryption_key
-from sofinance.infra.settings_reader import Reader, SettingsError, Source, setting, source_of
+from sofinance.infra.settings_layers import Layers
+from sofinance.infra.settings_reader import Reader, SettingsError, setting, source_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "FIELDS", "PLACEHOLDER_SECRET", "REQUIRED", "Settings", "SettingsError", "Source",
-    "database_url", "encryption_key", "load", "read", "require", "rotation_dates", "source_of",
+    "FIELDS", "PLACEHOLDER_SECRET", "REQUIRED", "Layers", "Settings", "SettingsError",
+    "database_url", "encryption_key", "layers", "load", "read", "require", "rotation_dates",
+    "source_of", "text_of",
 ]  # fmt: skip
 
 PORT_MAX = 65_535
@@ -412,10 +415,16 @@ def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> S
 
 
 def read(
-    environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED
+    environ: Mapping[str, str] | Layers, *, required: Iterable[str] = REQUIRED
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values that are given and good, and every problem."""
-    return READER.read(environ, required)
+    given = environ if isinstance(environ, Layers) else layers(environ)
+    return READER.read(given, required)
+
+
+def layers(environ: Mapping[str, str]) -> Layers:
+    """Return where settings are given, the strongest first: the environment, then its files."""
+    return READER.layers(environ)
 
 
 def require(settings: Settings, names: Iterable[str]) -> None:

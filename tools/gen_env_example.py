@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 HEADER = """\
 # Every setting, with its default; generated from sofinance/config.py by `make generate`.
 # A line that is commented out shows the default. A secret may also stand in a file of its own,
-# whose path is in the variable with _FILE behind its name.
+# whose path is in the variable with _FILE behind its name. SOFINANCE_ENV_FILE names a file such as
+# this one, SOFINANCE_CONFIG_DIR a directory of YAML files: docs/configuration.md.
 """
 
 

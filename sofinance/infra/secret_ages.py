@@ -15,8 +15,7 @@ from sofinance import config
 from sofinance.infra import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from sofinance.config import Layers
     from sofinance.infra.keys import KeyRing
 
 DAY_S = 86_400
@@ -36,15 +35,17 @@ class Age:
         return self.age_s is not None and self.age_s > self.limit_s
 
 
-def ages(environ: Mapping[str, str], ring: KeyRing | None, *, now: datetime) -> list[Age]:
+def ages(layers: Layers, ring: KeyRing | None, *, now: datetime) -> list[Age]:
     """Return the age of every secret that is set, and of the key that signs."""
     try:
-        rotated_on = config.rotation_dates(environ.get("SECRETS_ROTATED_ON", ""))
+        rotated_on = config.rotation_dates(
+            config.text_of(config.FIELDS["secrets_rotated_on"], layers) or ""
+        )
     except ValueError:
         rotated_on = {}  # wrong settings are told by who reads them; ages are not worth a failure
     found = []
     for name, declared in config.FIELDS.items():
-        source = config.source_of(declared, environ) if declared.metadata["secret"] else None
+        source = config.source_of(declared, layers) if declared.metadata["secret"] else None
         if source is None:
             continue
         since_s = None
@@ -66,9 +67,9 @@ def _age_s(since_s: float | None, now: datetime) -> float | None:
     return None if since_s is None else max(now.timestamp() - since_s, 0.0)
 
 
-def publish(environ: Mapping[str, str], ring: KeyRing, *, now: datetime) -> None:
+def publish(layers: Layers, ring: KeyRing, *, now: datetime) -> None:
     """Set the gauges of what is known."""
-    for known in ages(environ, ring, now=now):
+    for known in ages(layers, ring, now=now):
         metrics.SECRET_AGE_LIMITS.labels(known.secret).set(known.limit_s)
         if known.age_s is not None:
             metrics.SECRET_AGES.labels(known.secret).set(known.age_s)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sofinance.infra.command import EXIT_USAGE, SetupError
+from sofinance.infra.settings_layers import Layers, read_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,20 +76,24 @@ class Reader:
         """Return the names of the settings that the service cannot do without."""
         return tuple(name for name, f in self.fields.items() if f.metadata["required"])
 
-    def read(
-        self, environ: Mapping[str, str], required: Iterable[str]
-    ) -> tuple[dict[str, Any], list[str]]:
+    def layers(self, environ: Mapping[str, str]) -> Layers:
+        """Return where settings are given: the environment and the files that go with it."""
+        return read_layers(self.fields, environ)
+
+    def read(self, layers: Layers, required: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
         """Return the values that are given and good, and every problem."""
-        problems: list[str] = []
+        problems = list(layers.problems)
         wrong: set[str] = set()
         values: dict[str, Any] = {}
         for name, declared in self.fields.items():
             try:
-                text = _read(declared, environ)
+                text = text_of(declared, layers)
                 if text is not None:
                     values[name] = _parse(declared, text)
             except ValueError as problem:
-                problems.append(str(problem))
+                source = source_of(declared, layers)
+                where = f"{source.layer}: " if source is not None and source.layer else ""
+                problems.append(f"{where}{problem}")
                 wrong.add(name)
         problems += self.rules(lambda name: values.get(name, self.fields[name].default))
         return values, problems + self.missing(values.get, (n for n in required if n not in wrong))
@@ -103,33 +108,20 @@ class Reader:
         return problems
 
 
-def _read(declared: Field[Any], environ: Mapping[str, str]) -> str | None:
-    """Return the text of a setting from its variable, another name of it, or its file."""
-    variables = (declared.name.upper(), *declared.metadata["also"])
-    for variable in variables:
-        text = environ.get(variable, "").strip()
-        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
-        if text and path:
-            raise ValueError(f"{variable} and {variable}_FILE are both set; keep one of them.")
-        if path:
-            try:
-                text = Path(path).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-                raise ValueError(f"{variable}_FILE: cannot read {path}: {why}.") from None
-            if not text:
-                raise ValueError(f"{variable}_FILE: {path} is empty.")
-        if text:
-            return text
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a setting was given: in a variable, or in the file that a variable names."""
+    """Where a setting was given: in a variable, or in the file that a variable names.
+
+    `layer` is the file in which the variable stands, empty for the environment itself.
+    """
 
     variable: str
     path: Path | None = None
+    layer: str = ""
+
+    def __str__(self) -> str:
+        named = self.variable if self.path is None else f"{self.variable}: {self.path}"
+        return f"{self.layer}: {named}" if self.layer else named
 
     def changed_at_s(self) -> float | None:
         """Return when the file was last written; None for a variable, or if it is gone."""
@@ -139,14 +131,50 @@ class Source:
             return None
 
 
-def source_of(declared: Field[Any], environ: Mapping[str, str]) -> Source | None:
+def source_of(declared: Field[Any], layers: Layers) -> Source | None:
     """Return where a setting was given; None when its default holds."""
-    for variable in (declared.name.upper(), *declared.metadata["also"]):
-        path = environ.get(f"{variable}_FILE", "").strip() if declared.metadata["secret"] else ""
-        if path:
-            return Source(f"{variable}_FILE", Path(path))
-        if environ.get(variable, "").strip():
-            return Source(variable)
+    found = _find(declared, layers)
+    return None if found is None else found[0]
+
+
+def text_of(declared: Field[Any], layers: Layers) -> str | None:
+    """Return the text of a setting; None when its default holds.
+
+    A ValueError says why the file of a secret is not read.
+    """
+    found = _find(declared, layers)
+    if found is None:
+        return None
+    source, text = found
+    if source.path is None:
+        return text
+    if text:
+        variable = source.variable.removesuffix("_FILE")
+        raise ValueError(f"{variable} and {source.variable} are both set; keep one of them.")
+    try:
+        content = source.path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"{source.variable}: cannot read {source.path}: {why}.") from None
+    if not content:
+        raise ValueError(f"{source.variable}: {source.path} is empty.")
+    return content
+
+
+def _find(declared: Field[Any], layers: Layers) -> tuple[Source, str] | None:
+    """Return the strongest layer's variable, or another name of it, and its text."""
+    for layer in layers.found:
+        for variable in (declared.name.upper(), *declared.metadata["also"]):
+            text = layer.texts.get(variable, "").strip()
+            path = (
+                layer.texts.get(f"{variable}_FILE", "").strip()
+                if declared.metadata["secret"]
+                else ""
+            )
+            if path:
+                return Source(f"{variable}_FILE", Path(path), layer.name), text
+            if text:
+                return Source(variable, None, layer.name), text
     return None
 
 

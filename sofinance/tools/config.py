@@ -13,6 +13,7 @@ from sofinance.infra.captcha import Captcha
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, SetupError
 from sofinance.infra.keys import KeyRing
 from sofinance.infra.secret_ages import DAY_S, Age, ages
+from sofinance.infra.settings_layers import likely_meant
 
 if TYPE_CHECKING:
     import argparse
@@ -44,8 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_check(args: argparse.Namespace) -> int:
     """Tell every problem at once, by the names of the variables."""
-    environ = os.environ
-    values, problems = config.read(environ)
+    layers = config.layers(os.environ)
+    values, problems = config.read(layers)
     ring = None
     if not problems:
         settings = config.Settings(**values)
@@ -56,22 +57,26 @@ def run_check(args: argparse.Namespace) -> int:
                 problems.append(error.message)
             else:
                 ring = made if isinstance(made, KeyRing) else ring
-    known = ages(environ, ring, now=datetime.now(UTC))
+    known = ages(layers, ring, now=datetime.now(UTC))
     old = [told(age) for age in known if age.is_too_old]
     unknown = [age.secret.upper() for age in known if age.age_s is None]
+    meant = likely_meant(config.FIELDS, os.environ)
     if args.json:
-        found = {"problems": problems, "too_old": old, "age_unknown": unknown}
+        found = {"problems": problems, "too_old": old, "age_unknown": unknown, "meant": meant}
         print(orjson.dumps(found).decode())
     else:
-        print("\n".join(lines(problems, old, unknown)))
+        print("\n".join(lines(problems, old, unknown, meant)))
     if problems:
         return EXIT_USAGE
     return EXIT_FAILED if old else EXIT_GOOD
 
 
-def lines(problems: list[str], old: list[str], unknown: list[str]) -> Iterable[str]:
+def lines(
+    problems: list[str], old: list[str], unknown: list[str], meant: Mapping[str, str]
+) -> Iterable[str]:
     """Yield what a person reads."""
     yield from (f"wrong: {problem}" for problem in problems)
+    yield from (f"perhaps: {given} sets nothing; is {name} meant?" for given, name in meant.items())
     yield from (f"old: {text}" for text in old)
     if unknown:
         yield f"unknown age: {', '.join(unknown)}; SECRETS_ROTATED_ON says it."
@@ -87,9 +92,9 @@ def told(age: Age) -> str:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print each setting, its value and, if asked, where it comes from."""
-    environ = os.environ
-    values, problems = config.read(environ, required=())
-    rows = [row(name, values, environ) for name in config.FIELDS]
+    layers = config.layers(os.environ)
+    values, problems = config.read(layers, required=())
+    rows = [row(name, values, layers) for name in config.FIELDS]
     if args.json:
         print(orjson.dumps({"settings": rows, "problems": problems}).decode())
     else:
@@ -104,16 +109,14 @@ def run_show(args: argparse.Namespace) -> int:
     return EXIT_USAGE if problems else EXIT_GOOD
 
 
-def row(name: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+def row(name: str, values: Mapping[str, Any], layers: config.Layers) -> dict[str, Any]:
     """Return a setting as it is shown."""
     declared = config.FIELDS[name]
-    source = config.source_of(declared, environ)
+    source = config.source_of(declared, layers)
     value = values.get(name, declared.default)
     if source is not None and name not in values:
         value = "[wrong]"
     elif declared.metadata["secret"] and value:
         value = MASKED
-    origin = "default"
-    if source is not None:
-        origin = source.variable if source.path is None else f"{source.variable}: {source.path}"
+    origin = "default" if source is None else str(source)
     return {"name": name.upper(), "value": value, "origin": origin}

@@ -44,7 +44,8 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace the environment of the process."""
 
     def put(given: dict[str, str]) -> None:
-        for name in [*config.FIELDS, *(f"{name}_file" for name in config.FIELDS)]:
+        files = ("sofinance_config_dir", "sofinance_env_file")
+        for name in [*files, *config.FIELDS, *(f"{name}_file" for name in config.FIELDS)]:
             monkeypatch.delenv(name.upper(), raising=False)
         for name, value in given.items():
             monkeypatch.setenv(name, value)
@@ -159,7 +160,7 @@ def test_a_key_of_the_ring_knows_its_age(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     make_key(tmp_path, "eddsa", now=now - timedelta(days=400))
     settings = config.load({**GOOD, "JWT_KEYS_DIR": str(tmp_path)})
-    found = secret_ages.ages({}, KeyRing.configured(settings), now=now)
+    found = secret_ages.ages(config.layers({}), KeyRing.configured(settings), now=now)
     (age,) = found
     assert (age.secret, age.is_too_old) == ("jwt_keys_dir", True)
     assert age.age_s == pytest.approx(400 * DAY_S, abs=2)
@@ -178,7 +179,7 @@ def test_ages_are_metrics(tmp_path: Path) -> None:
     os.utime(file, (old_s, old_s))
     ring = KeyRing.configured(config.load(GOOD))
     environ = {"SMTP_PASSWORD_FILE": str(file), "OWNER_URL": "postgresql://a:b@c/d"}
-    secret_ages.publish(environ, ring, now=datetime.now(UTC))
+    secret_ages.publish(config.layers(environ), ring, now=datetime.now(UTC))
     lines = dict(line.rsplit(" ", 1) for line in metrics.render().decode().splitlines())
     age_s = float(lines['secret_age_seconds{secret="smtp_password"}'])
     assert age_s == pytest.approx(10 * DAY_S, abs=60)
