@@ -166,7 +166,7 @@ def _yaml(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
         if not all(isinstance(node, yaml.ScalarNode) for node in (key, *items)):
             problems.append(
                 f"{path}, line {key.start_mark.line + 1}: a setting's value is a text, a number, "
-                "true or false, or a list."
+                "yes or no, or a list."
             )
             continue
         yield key.value, ",".join(_scalar(node) for node in items)

@@ -128,7 +128,7 @@ def test_yaml_is_read_as_text_by_the_same_rules(place: Place):
         ("a: &a 1\nport: *b", "default.yaml, line 2: this is not YAML."),
         (
             "port: {low: 1}",
-            "default.yaml, line 1: a setting's value is a text, a number, true or false, or a list.",
+            "default.yaml, line 1: a setting's value is a text, a number, yes or no, or a list.",
         ),
         ("port: !!python/object/apply:os.getpid []", None),
         ("# " + "x" * FILE_BYTES_MAX, "Cannot read default.yaml: it has more than 262144 bytes."),
