@@ -201,6 +201,43 @@ class Settings:
         example="/usr/lib/postgresql/18/bin",
     )  # fmt: skip
 
+    storage_backend: str = setting(
+        "local", "Where files are kept: a directory of this machine, or a bucket that speaks S3.",
+        choices=("local", "s3"),
+    )  # fmt: skip
+    storage_dir: str = setting(
+        "./uploads", "Where STORAGE_BACKEND=local keeps files; all workers must see it."
+    )
+    s3_endpoint_url: str = setting(
+        "", "Where the bucket is, unless it is at AWS.", example="https://minio.example.com:9000"
+    )
+    s3_bucket: str = setting("", "The bucket that files are kept in.", example="sofinance-files")
+    s3_region: str = setting("us-east-1", "The bucket's region.")
+    s3_access_key_id: str = setting(
+        "", "The name of the key to the bucket; empty: that of the machine's role."
+    )
+    s3_secret_access_key: str = setting("", "The key that goes with S3_ACCESS_KEY_ID.", secret=True)
+    s3_prefix: str = setting(
+        "", "What every key begins with, in a bucket that others use, too.", example="sofinance/"
+    )
+    s3_connect_timeout_s: int = setting(
+        3, "How long connecting to the bucket may take.", unit="s", low=1, high=60
+    )
+    s3_read_timeout_s: int = setting(
+        10, "How long the bucket may be silent.", unit="s", low=1, high=300
+    )
+    s3_attempts: int = setting(
+        4, "How often the bucket is asked before it counts as a failure.",
+        unit="attempts", low=1, high=10,
+    )  # fmt: skip
+    upload_max_bytes: int = setting(
+        10_485_760, "The largest file that may be attached; a larger one is answered 413.",
+        unit="bytes", low=1_024, high=1_073_741_824,
+    )  # fmt: skip
+    upload_timeout_s: int = setting(
+        300, "How long a file may take to arrive.", unit="s", low=1, high=1_800
+    )
+
     secrets_rotated_on: str = setting(
         "", "When secrets were last changed, where it is not the time of their file; tells which "
         "are too old.", example="JWT_SECRET=2026-01-15, DATABASE_URL=2026-03-01",

@@ -58,6 +58,14 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
             "without it nobody can enrol one."
         )
     yield from _mail_at_odds(value)
+    yield from _storage_at_odds(value)
+
+
+def _storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("storage_backend") == "s3" and not value("s3_bucket"):
+        yield "S3_BUCKET is missing: STORAGE_BACKEND=s3 keeps files in it."
+    if bool(value("s3_access_key_id")) != bool(value("s3_secret_access_key")):
+        yield "S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together; one of them is missing."
 
 
 def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:

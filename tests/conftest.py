@@ -37,6 +37,7 @@ from sofinance.infra.command import SetupError
 from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
 from tests.pgbouncer_server import PgBouncer
+from tests.s3_server import S3Server
 from tests.support import ROLE_PASSWORD, Api, Org, Psql, found, role_url
 
 if TYPE_CHECKING:
@@ -267,6 +268,14 @@ async def api_with(settings: Settings) -> AsyncIterator[MakeApi]:
             return await stack.enter_async_context(_serving(replace(settings, **changes)))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A server that speaks S3; a test that stops it starts it again."""
+    server = S3Server()
+    yield server
+    server.stop()
 
 
 # -- organisations -----------------------------------------------------------------------------

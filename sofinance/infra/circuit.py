@@ -1,0 +1,95 @@
+"""A circuit breaker: whoever failed so often lately is left alone for a while, then tried by one.
+
+Closed, everybody may call. After so many failures within a window it opens, and nobody waits for
+what does not answer. After the recovery time it is half open: one call goes through and decides.
+Each process counts for itself, so that nothing else has to be there for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sofinance.infra import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+CLOSED, HALF_OPEN, OPEN = 0.0, 0.5, 1.0
+
+
+class CircuitOpenError(ConnectionError):
+    """Nothing was tried: what is called has failed too often lately."""
+
+
+class Circuit:
+    """Counts failures of what `counts` names and refuses to call while there are too many.
+
+    `async with circuit:` around a call raises CircuitOpenError instead of calling.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        failure_count_max: int,
+        window_s: float,
+        recovery_s: float,
+        counts: tuple[type[BaseException], ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._failure_count_max, self._window_s = failure_count_max, window_s
+        self._recovery_s, self._counts, self._clock = recovery_s, counts, clock
+        self._failed_at_s: deque[float] = deque(maxlen=failure_count_max)
+        self._open_until_s: float | None = None
+        self._is_probing = False
+        self._show()
+
+    @property
+    def state(self) -> float:
+        """Return 0 while it is closed, 0.5 half open, 1 open."""
+        if self._open_until_s is None:
+            return CLOSED
+        return OPEN if self._clock() < self._open_until_s else HALF_OPEN
+
+    @property
+    def retry_after_s(self) -> int:
+        """Return how long until somebody may try, in whole seconds, one at least."""
+        if self._open_until_s is None:
+            return 1
+        return max(1, round(self._open_until_s - self._clock()))
+
+    async def __aenter__(self) -> None:
+        state = self.state
+        if state == OPEN or (state == HALF_OPEN and self._is_probing):
+            raise CircuitOpenError(f"the circuit {self.name} is open")
+        self._is_probing = state == HALF_OPEN
+        self._show()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        was_probing, self._is_probing = self._is_probing, False
+        if isinstance(error, self._counts):
+            self._fail(was_probing=was_probing)
+        elif error is None or isinstance(error, Exception):
+            # An answer, if only a refusal: it is there. A cancelled call has told nothing.
+            self._failed_at_s.clear()
+            self._open_until_s = None
+        self._show()
+
+    def _fail(self, *, was_probing: bool) -> None:
+        now_s = self._clock()
+        self._failed_at_s.append(now_s)
+        is_full = len(self._failed_at_s) == self._failure_count_max
+        if was_probing or (is_full and now_s - self._failed_at_s[0] <= self._window_s):
+            self._open_until_s = now_s + self._recovery_s
+
+    def _show(self) -> None:
+        metrics.CIRCUIT_STATE.labels(self.name).set(self.state)
