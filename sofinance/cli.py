@@ -76,14 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args)
     except SetupError as error:
         return _tell(error.message, error.exit_code)
-    except NO_DATABASE as error:
-        return _tell(f"The database does not answer: {_sentence(error)}", EXIT_CANNOT_RUN)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         # `sofinance export ... | head`: nobody listens any more; keep Python from flushing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_GOOD
+    except NO_DATABASE as error:
+        return _tell(f"The database does not answer: {_sentence(error)}", EXIT_CANNOT_RUN)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _run(args: argparse.Namespace) -> int:

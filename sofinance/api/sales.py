@@ -9,6 +9,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from sofinance import queries as q
+from sofinance.infra import audit
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Exact, Id, LowerEmail, Money, PageQuery, Quantity, Timestamp
 from sofinance.infra.http import Call, Routes, paged
@@ -313,6 +314,11 @@ async def post_sale(call: Call) -> Any:
             notes=None,
         )
         customer_id = customer.id
+        await audit.write(
+            call, call.conn, org_id=call.org_id, user_id=call.user_id,
+            session_id=call.principal.session_id, action="customers.create_customer",
+            entity="customers", entity_id=customer_id, after={**customer},
+        )  # fmt: skip
     items, payments = body["items"], body["payments"]
     sale = await q.sales.post_sale(
         call.conn,

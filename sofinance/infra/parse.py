@@ -32,6 +32,11 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 DEPTH_MAX = 512
 CONTENT_TYPE_COUNT_MAX = 256
 FORM_FIELD_COUNT_MAX = 50
+# Of these the first would count here, and perhaps the last in front of us.
+ONCE = (
+    "Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "X-Break-Glass-Token",
+    BRANCH_HEADER,
+)  # fmt: skip
 # Brackets in strings are none: a string is passed over as a whole, to its end or the text's.
 BRACKET_OR_STRING = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
@@ -272,6 +277,16 @@ def _id(text: str) -> int:
     if type(number) is int and 0 < number <= ID_MAX:
         return number
     raise errors.not_found()
+
+
+def refuse_repeated(request: web.Request) -> None:
+    """Refuse a header that says one thing and comes twice: nobody knows which counts.
+
+    Raises repeated_header (400). A proxy and we could read different ones (RFC 9110, 5.3).
+    """
+    for name in ONCE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise ApiError("repeated_header", f"Send {name} once.", status=400)
 
 
 def read_branch(request: web.Request) -> int | None:

@@ -40,6 +40,7 @@ from sofinance.infra.parse import (
     read_form,
     read_json,
     read_path,
+    refuse_repeated,
 )
 from sofinance.infra.proxies import Proxies, plain
 from sofinance.infra.rate_limit import Limiter
@@ -140,6 +141,7 @@ class Route:
         """Answer one request; raises what went wrong, for the middleware to render."""
         trace = TRACE.get() or Trace("")
         trace.is_oauth = self.endpoint.oauth
+        refuse_repeated(request)
         if self.endpoint.public:
             if self._is_limited:
                 limit = self.endpoint.limit

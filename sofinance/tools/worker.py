@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from sofinance.jobs import Job
 
 RUNS_TOLD = 20
+STEERED = {
+    "run": "{0} runs as soon as a worker is free: `sofinance jobs runs {0}` tells what came of it.",
+    "pause": "{0} is paused: no worker runs it until `sofinance jobs resume {0}`.",
+    "resume": "{0} is run again when it is due.",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -114,6 +119,7 @@ async def steer(args: argparse.Namespace) -> int:
                     f"There is no job {args.job!r}: a worker makes them known when it starts.",
                     exit_code=EXIT_USAGE,
                 )
+            print(STEERED[args.action].format(args.job))
     return EXIT_GOOD
 
 

@@ -164,6 +164,12 @@ async def test_a_sale_names_nobody_in_the_log(shop: Shop, psql: Psql) -> None:
     assert row["total"] == "11.00"
     assert "uux" not in after
     assert "Ada" not in after
+    ((entity_id, after),) = psql(
+        "select entity_id, after::text from audit_log where action = 'customers.create_customer'",
+        org=shop.org,
+    )
+    assert entity_id == sale.data["customer_id"]
+    assert "uux" not in after
 
 
 async def test_rows_of_earlier_releases_are_masked_when_they_are_read(

@@ -18,7 +18,7 @@ import pytest
 from sofinance import __version__
 from sofinance import queries as q
 from sofinance.app import MACHINE
-from sofinance.infra import db, logs, route
+from sofinance.infra import db, logs, parse, route
 from sofinance.infra.envelope import ENVELOPE_KEYS
 from sofinance.infra.errors import ApiError
 from sofinance.infra.logs import JOURNAL
@@ -194,6 +194,15 @@ async def test_each_request_is_logged_when_it_starts_and_when_it_is_done(
 
 
 # --- who may --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", parse.ONCE)
+async def test_a_header_that_says_one_thing_comes_once(api: Api, org: Org, name: str) -> None:
+    sent = [("Authorization", f"Bearer {org.admin.token}"), (name, "1"), (name, "2")]
+    async with api.session.get(f"{api.base_url}/api/v1{PATH}", headers=sent) as answer:
+        assert answer.status == 400
+        error = (await answer.json())["error"]
+    assert (error["code"], error["message"]) == ("repeated_header", f"Send {name} once.")
 
 
 async def test_without_a_good_token_nobody_is_let_in(api: Api, org: Org) -> None:

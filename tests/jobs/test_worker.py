@@ -281,6 +281,9 @@ async def test_jobs_are_told_run_and_paused_by_command(
 
     assert await jobs("run", "nap") == 0
     assert await jobs("pause", "nap") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("nap runs as soon as a worker is free")
+    assert second.startswith("nap is paused")
     await one.run_once()
     assert runs(psql) == [], "paused is paused"
     assert await jobs("resume", "nap") == 0
