@@ -32,10 +32,10 @@ UTF_8 = frozenset({"utf-8", "utf8"})
 DEPTH_MAX = 512
 CONTENT_TYPE_COUNT_MAX = 256
 FORM_FIELD_COUNT_MAX = 50
-# Of these the first would count here, and perhaps the last in front of us.
+# Of these the first would count here, and perhaps the last in front of us; aiohttp itself refuses
+# others, such as Content-Type.
 ONCE = (
-    "Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "X-Break-Glass-Token",
-    BRANCH_HEADER,
+    "Authorization", "Content-Encoding", "Idempotency-Key", "X-Break-Glass-Token", BRANCH_HEADER,
 )  # fmt: skip
 # Brackets in strings are none: a string is passed over as a whole, to its end or the text's.
 BRACKET_OR_STRING = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
