@@ -16,8 +16,9 @@ from aiohttp import web, web_urldispatcher
 from sofinance import __version__, api, config
 from sofinance.infra import health, logs, metrics, openapi, secret_ages
 from sofinance.infra.deprecation import announced
+from sofinance.infra.machine import Machine
 from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
-from sofinance.infra.route import Machine, Route
+from sofinance.infra.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,7 +92,10 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
             __version__, machine.settings.git_commit, health.known_migrations()[-1]
         ).set(1)
         machine.mailer.start()
-        watchers = [asyncio.create_task(watching) for watching in (watch(machine), watch_loop())]
+        watching = [watch(machine), watch_loop()]
+        if machine.db.replica is not None:
+            watching.append(machine.db.replica.watch())
+        watchers = [asyncio.create_task(each) for each in watching]
         yield
         for watcher in watchers:
             watcher.cancel()

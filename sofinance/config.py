@@ -75,6 +75,18 @@ class Settings:
         5, "How long a request waits for a free connection before it answers 503.",
         unit="s", low=1, high=60,
     )  # fmt: skip
+    database_pool_waiting_max: int = setting(
+        200, "How many requests may wait for a connection in a worker; who comes then is answered "
+        "503 at once.", unit="requests", low=0, high=10_000,
+    )  # fmt: skip
+    database_replica_url: str = setting(
+        "", "A streaming standby of the same database that answers reports, as sofinance_app.",
+        secret=True, max_age_days=90, example="postgresql://sofinance_app:...@replica/sofinance",
+    )  # fmt: skip
+    database_replica_lag_max_s: int = setting(
+        2, "How long a report waits for the standby to have all that was committed before it was "
+        "asked for; a standby that lags more is not used.", unit="s", low=1, high=60,
+    )  # fmt: skip
     database_statement_timeout_ms: int = setting(
         5_000, "The longest a statement may run before PostgreSQL cancels it and we answer 503.",
         unit="ms", low=100, high=600_000,

@@ -1735,6 +1735,11 @@ class request:
 
     admit: ClassVar[_Admit]
 
+    class _DemandReplayed(Statement):
+        async def __call__(self, conn: Connection, /, *, position: int) -> int: ...
+
+    demand_replayed: ClassVar[_DemandReplayed]
+
     class SetLimitsRow(Row):
         statement_timeout: str | None
         lock_timeout: str | None
@@ -1800,6 +1805,31 @@ class request:
         async def __call__(self, conn: Connection, /) -> int: ...
 
     ping: ClassVar[_Ping]
+
+    class GetPositionRow(Row):
+        timeline: int
+        bytes: int
+
+    class _GetPosition(Statement):
+        async def __call__(self, conn: Connection, /) -> request.GetPositionRow: ...
+
+    get_position: ClassVar[_GetPosition]
+
+    class GetReplayRow(Row):
+        is_standby: bool
+        bytes: int | None
+        timeline: int
+        cluster: int
+
+    class _GetReplay(Statement):
+        async def __call__(self, conn: Connection, /) -> request.GetReplayRow: ...
+
+    get_replay: ClassVar[_GetReplay]
+
+    class _GetCluster(Statement):
+        async def __call__(self, conn: Connection, /) -> int: ...
+
+    get_cluster: ClassVar[_GetCluster]
 
     class GetDatabaseStatsRow(Row):
         name: str

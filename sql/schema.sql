@@ -697,6 +697,28 @@ ALTER FUNCTION public.declare_job(p_name text, p_description text, p_every_s int
 
 COMMENT ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) IS 'Makes a job known, or changes when it runs.';
 
+-- function: demand_replayed(bigint)
+
+CREATE FUNCTION public.demand_replayed(p_position bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    -- A standby that was promoted would tell the last position of its former life.
+    if not pg_is_in_recovery() then
+        raise exception using errcode = 'SF421', message = 'this server is no standby';
+    end if;
+    if coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn < p_position, true) then
+        raise exception using errcode = 'SF425', message = 'the standby is not there yet';
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.demand_replayed(p_position bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.demand_replayed(p_position bigint) IS 'Goes on only on a standby that has replayed the log up to a position; raises SF425 when it is not
+there yet, SF421 on a server that is no standby.';
+
 -- table: app_user
 
 CREATE TABLE public.app_user (
@@ -7978,6 +8000,9 @@ REVOKE ALL ON FUNCTION public.customer_credit_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.demand_replayed(p_position bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.demand_replayed(p_position bigint) TO sofinance_app;
 
 GRANT SELECT ON TABLE public.app_user TO sofinance_backup;
 GRANT SELECT ON TABLE public.app_user TO sofinance_app;

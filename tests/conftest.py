@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     data = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
     data.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
-    server = embedded.Server(data / "data", programs=_programs(), options=UNSAFE_BUT_FAST)
+    server = embedded.Server(data / "data", programs=programs(), options=UNSAFE_BUT_FAST)
 
     def stop() -> None:
         del os.environ["TEST_SERVER"]
@@ -95,7 +95,8 @@ def pytest_report_header() -> list[str]:
         return [f"PostgreSQL {conn.info.parameter_status('server_version')}"]
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
+    """Return PostgreSQL's programs, if they are not the embedded ones."""
     major = os.environ.get("TEST_POSTGRES", "")
     if major in {"", "embedded"}:
         return None

@@ -62,6 +62,7 @@ UNPLANNED = {
     "integrity.list_guards": "reads PostgreSQL's catalogue, which every migration changes",
     "integrity.users_sign_in_where_they_belong": "is for roles that may read sign_in_address",
     "request.count_migrations": "reads yoyo's table, which every migration adds a row to",
+    "request.demand_replayed": "raises on a server that is no standby",
     "request.get_database_stats": "reads PostgreSQL's catalogue, which lists other databases",
     "request.list_vocabulary": "reads PostgreSQL's catalogue, once at start",
 }

@@ -56,6 +56,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "api_keys.note_use": {"id": "111"},
     "auth.resolve_api_key": {"api_key_id": "111", "secret_hash": DIGEST},
     "auth.resolve_session": {"session_id": "11100"},
+    "request.demand_replayed": {"position": "0"},
     "request.admit": {"session_id": "11100", "access_version": "1"},
     "auth.find_sign_in": {"email": "user1@org1.example"},
     "branches.change_branch": {"id": "101"},

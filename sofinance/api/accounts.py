@@ -145,7 +145,7 @@ async def close_account(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/accounts/{id}/entries", permission="accounts:read", org_wide=True, query=CursorQuery(),
-    returns=AccountLines(), report=True,
+    returns=AccountLines(), report=True, replica=True,
 )  # fmt: skip
 async def list_account_entries(call: Call) -> Any:
     """List the journal lines of an account, latest entry first."""

@@ -67,7 +67,7 @@ class Logs(Schema):
 
 @routes.endpoint(
     "GET", "/audit/logs", permission="audit:read", org_wide=True, admin=True, limit="report",
-    query=LogQuery(), returns=Logs(),
+    query=LogQuery(), returns=Logs(), replica=True,
 )  # fmt: skip
 async def list_logs(call: Call) -> Any:
     """List what was done, the latest first.

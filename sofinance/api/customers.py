@@ -122,7 +122,7 @@ async def get_balance(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/customers/{id}/ar/summary", permission="customers:read",
-    returns=CustomerReceivables(),
+    returns=CustomerReceivables(), replica=True,
 )  # fmt: skip
 async def summarise_receivables(call: Call) -> Any:
     """Sum up a customer's receivables."""

@@ -174,7 +174,7 @@ async def receive_goods(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/inventory/receipts", permission="inventory:read", query=ReceiptQuery(),
-    returns=GoodsReceipts(),
+    returns=GoodsReceipts(), replica=True,
 )  # fmt: skip
 async def list_goods_receipts(call: Call) -> Any:
     """List goods receipts, latest first."""
@@ -205,7 +205,7 @@ async def get_goods_receipt(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/inventory/stock-levels", permission="inventory:read", query=StockQuery(),
-    returns=paged(StockLevel()),
+    returns=paged(StockLevel()), replica=True,
 )  # fmt: skip
 async def list_stock_levels(call: Call) -> Any:
     """List what each branch has of each product."""
@@ -219,7 +219,7 @@ async def list_stock_levels(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/inventory/movements", permission="inventory:read", query=MovementQuery(),
-    returns=Movements(),
+    returns=Movements(), replica=True,
 )  # fmt: skip
 async def list_movements(call: Call) -> Any:
     """List the movements of a product in a branch, latest first."""

@@ -169,7 +169,7 @@ async def post_entry(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/journal/entries", permission="journal:read", org_wide=True, query=EntryQuery(),
-    returns=paged(Entry()),
+    returns=paged(Entry()), replica=True,
 )  # fmt: skip
 async def list_entries(call: Call) -> Any:
     """List entries, latest date first."""
@@ -244,7 +244,7 @@ def entry_is_final() -> ApiError:
 @routes.endpoint(
     "GET", "/journal/trial-balance", permission="journal:read", org_wide=True,
     query=TrialBalanceQuery(),
-    returns=TrialBalance(), report=True, limit="report",
+    returns=TrialBalance(), report=True, replica=True, limit="report",
 )  # fmt: skip
 async def get_trial_balance(call: Call) -> Any:
     """Get every account's balance at the end of a date."""

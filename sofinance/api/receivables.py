@@ -58,6 +58,7 @@ class Ageing(Schema):
     org_wide=True,
     returns=Receivables(),
     report=True,
+    replica=True,
 )
 async def summarise_receivables(call: Call) -> Any:
     """Sum up what all customers owe; equals the balance of accounts receivable."""
@@ -69,7 +70,7 @@ async def summarise_receivables(call: Call) -> Any:
 @routes.endpoint(
     "GET", "/sales/ar/aging", permission="sales:read", org_wide=True,
     query=AgeingQuery(), returns=Ageing(),
-    report=True,
+    report=True, replica=True,
 )  # fmt: skip
 async def age_receivables(call: Call) -> Any:
     """Sum up what is owed by the age of the sale in days."""

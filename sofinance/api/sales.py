@@ -347,8 +347,9 @@ async def post_sale(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/sales", permission="sales:read", query=SaleQuery(), returns=paged(ListedSale())
-)
+    "GET", "/sales", permission="sales:read", query=SaleQuery(), returns=paged(ListedSale()),
+    replica=True,
+)  # fmt: skip
 async def list_sales(call: Call) -> Any:
     """List sales, latest first; voided ones only with include_voided."""
     names = (
@@ -363,7 +364,7 @@ async def list_sales(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/sales/summary", permission="sales:read", query=SummaryQuery(), returns=Summary(),
-    report=True,
+    report=True, replica=True,
 )  # fmt: skip
 async def summarise_sales(call: Call) -> Any:
     """Sum up the sales of the last days, today included."""
@@ -386,7 +387,7 @@ async def summarise_sales(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/sales/today/summary", permission="sales:read", query=BranchQuery(), returns=Today(),
-    report=True,
+    report=True, replica=True,
 )  # fmt: skip
 async def summarise_today(call: Call) -> Any:
     """Sum up today's sales; today is the branch's, or without one the organisation's."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import enum
 import functools
+import socket
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ import asyncpg
 from sofinance import queries as q
 from sofinance.infra import metrics
 from sofinance.infra.command import SetupError
-from sofinance.infra.pool import Pool
+from sofinance.infra.pool import Pool, StaleConnectionError
+from sofinance.infra.replica import Replica
 from sofinance.infra.sql import Connection, Row
 
 if TYPE_CHECKING:
@@ -42,6 +44,21 @@ ROLLBACK_TIMEOUT_S = 2
 # How much longer than PostgreSQL itself we wait for the end of a statement: past that the server
 # or the way to it is gone.
 ANSWER_SLACK_S = 5
+# How often a transaction is begun, on one connection after another, before it is given up.
+BEGIN_COUNT_MAX = 3
+# How a connection that died while it was idle shows itself when it is used.
+DEAD = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server said goodbye while nothing was asked
+    OSError,
+)
+# A machine that lost its power says nothing: the kernel gives a connection up when what was sent is
+# not confirmed for so long, and asks after so long a silence.
+UNCONFIRMED_MAX_MS = 6_000
+SILENCE_S, PROBE_INTERVAL_S, PROBE_COUNT = 5, 2, 3
 # Opening messages that are remembered, one per organisation, user and mode.
 MESSAGE_COUNT_MAX = 4_096
 
@@ -122,26 +139,46 @@ class Database:
         self._settings = settings
         self.statement_timeout_ms = settings.database_statement_timeout_ms
         self.size_max = settings.database_pool_size
-        self.pool = Pool(
-            self._connect,
+        self.pool = self._pool(settings.database_url)
+        self.replica: Replica | None = None
+        if settings.database_replica_url:
+            connect = functools.partial(self._connect, settings.database_replica_url)
+            self.replica = Replica(
+                connect,
+                self._pool(settings.database_replica_url),
+                self.pool,
+                lag_max_s=settings.database_replica_lag_max_s,
+            )
+
+    def _pool(self, url: str) -> Pool:
+        return Pool(
+            functools.partial(self._connect, url),
             abandon,
-            size_max=settings.database_pool_size,
-            timeout_s=settings.database_acquire_timeout_s,
+            size_max=self._settings.database_pool_size,
+            waiting_max=self._settings.database_pool_waiting_max,
+            timeout_s=self._settings.database_acquire_timeout_s,
         )
 
     async def open(self) -> None:
-        """Connect; raises what asyncpg raises when the server is not there or is not usable."""
+        """Connect; raises what asyncpg raises when the server is not there or is not usable.
+
+        The standby need not be there: it is used as soon as it is.
+        """
         count = min(POOL_SIZE_MIN, self.size_max)
         for conn in [await self.pool.take() for _ in range(count)]:
             self.pool.give_back(conn)
+        if self.replica is not None:
+            await self.replica.look()
 
     async def close(self) -> None:
         """Let what runs finish, for a bounded time, then close every connection."""
+        if self.replica is not None:
+            await self.replica.close(CLOSE_TIMEOUT_S)
         await self.pool.close(CLOSE_TIMEOUT_S)
 
-    async def _connect(self) -> Any:
+    async def _connect(self, url: str) -> Any:
         conn = await asyncpg.connect(
-            self._settings.database_url,
+            url,
             record_class=Row,
             statement_cache_size=(
                 STATEMENT_COUNT_MAX if self._settings.database_prepared_statements else 0
@@ -156,6 +193,7 @@ class Database:
         except SetupError:
             await conn.close()
             raise
+        expect_silence_to_end(conn)
         return conn
 
     async def ping(self) -> None:
@@ -175,8 +213,27 @@ class Database:
     @contextlib.asynccontextmanager
     async def admitted(self, scope: Scope, *, mode: Mode) -> AsyncGenerator[Connection]:
         """Run a transaction of a caller, if the database still lets them in; it commits."""
-        message = opening(mode, scope, self.statement_timeout_ms)
-        async with self._transaction(message) as conn:
+        async with self._transaction(mode, self._opening(mode, scope)) as conn:
+            yield conn
+
+    @contextlib.asynccontextmanager
+    async def report(self, org_id: int) -> AsyncGenerator[Connection]:
+        """Run a transaction whose queries see one state of an organisation, on the standby if any.
+
+        What breaks it off half-way is raised: an export that is half written is not begun anew.
+        """
+        scope = Scope(org_id=org_id)
+        async with contextlib.AsyncExitStack() as stack:
+            conn = None
+            if self.replica is not None and self.replica.is_fit:
+                begun = self.replica.begun(self._opening(Mode.REPORT, scope))
+                try:
+                    conn = await stack.enter_async_context(begun)
+                except Exception as error:
+                    if not self.replica.excuses(error):
+                        raise
+            if conn is None:
+                conn = await stack.enter_async_context(self.admitted(scope, mode=Mode.REPORT))
             yield conn
 
     @contextlib.asynccontextmanager
@@ -189,24 +246,60 @@ class Database:
         limits = q.request.set_limits.literal(
             statement_timeout_ms=self.statement_timeout_ms, lock_timeout_ms=LOCK_TIMEOUT_MS
         )
-        async with self._transaction(f"{BEGIN[mode]};\n{limits}") as conn:
+        async with self._transaction(mode, f"{BEGIN[mode]};\n{limits}") as conn:
             yield conn
+
+    def _opening(self, mode: Mode, scope: Scope) -> str:
+        return opening(mode, scope, self.statement_timeout_ms)
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, message: str) -> AsyncGenerator[Connection]:
-        async with self.pool.lend() as conn:
-            await conn.execute(message)
-            yield conn
-            await commit(conn, COMMIT)
+    async def _transaction(self, mode: Mode, message: str) -> AsyncGenerator[Connection]:
+        stack, conn = await self._begun(message)
+        try:
+            async with stack:
+                yield conn
+                await commit(conn, COMMIT)
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            if mode is not Mode.WRITE:
+                raise
+            raise StaleConnectionError("the primary takes no writes") from error
+
+    async def _begun(self, message: str) -> tuple[contextlib.AsyncExitStack, Connection]:
+        """Begin a transaction, and return what ends its loan; dead connections are passed over."""
+        attempt = 1
+        while True:
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    conn = await stack.enter_async_context(self.pool.lend())
+                    await begin(conn, message)
+                    return stack.pop_all(), conn
+            except StaleConnectionError:
+                if attempt == BEGIN_COUNT_MAX:
+                    raise
+            attempt += 1
 
 
-async def commit(conn: Connection, message: str) -> None:
+async def begin(conn: Connection, message: str) -> str:
+    """Send the message that begins with BEGIN; returns the last statement's command tag."""
+    try:
+        return await conn.execute(message)
+    except TimeoutError:
+        raise  # the server is there, and slow
+    except DEAD as error:
+        raise StaleConnectionError from error
+
+
+async def commit(conn: Any, message: str) -> None:
     """Send the message that ends with COMMIT; deferred rules raise here."""
     started_s = perf_counter()
     try:
         tag = await conn.execute(message)
-    except BaseException:
+    except BaseException as error:
         metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, None)
+        if isinstance(error, TimeoutError | asyncio.CancelledError):
+            # Before asyncpg has sent its request to cancel: a commit that waits for a synchronous
+            # standby would be cut short by it, and be seen although a failover loses it.
+            conn.terminate()
         raise
     metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, 0)
     if tag != "COMMIT":
@@ -218,9 +311,25 @@ async def abandon(conn: Any) -> None:
     if not conn.is_closed() and conn.is_in_transaction():
         try:
             await conn.execute(ROLLBACK, timeout=ROLLBACK_TIMEOUT_S)
-        except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+        except (asyncpg.PostgresError, *DEAD):
             # The connection is of no use any more: the server undoes its work, the pool drops it.
             conn.terminate()
+
+
+def expect_silence_to_end(conn: Any) -> None:
+    """Have the kernel close the connection when nobody is at the other end any more."""
+    sock = conn._transport.get_extra_info("socket")  # noqa: SLF001 - asyncpg has no setting for it
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", SILENCE_S),
+        ("TCP_KEEPINTVL", PROBE_INTERVAL_S),
+        ("TCP_KEEPCNT", PROBE_COUNT),
+        ("TCP_USER_TIMEOUT", UNCONFIRMED_MAX_MS),
+    ):
+        if hasattr(socket, name):  # macOS has not all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def check_server(conn: Any) -> None:

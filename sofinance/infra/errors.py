@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import orjson
 
+from sofinance.infra.pool import PoolFullError
 from sofinance.infra.sql import NotFoundError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ TRY_AGAIN = frozenset({"40001", "40P01", "55P03", "57014"})
 ACCESS_CHANGED = "SF401"
 # The server is going down, coming up, or full. 08 and 53 are whole classes, tested by prefix.
 UNAVAILABLE = frozenset({"57P01", "57P02", "57P03"})
+# What asyncpg says of a connection that the server ended between two questions.
+GOODBYE = "cannot switch to state"
 # A value that PostgreSQL cannot take: too long, out of range, not of its type, not text.
 BAD_VALUE = frozenset({"22001", "22003", "22007", "22008", "22021", "22P02", "22P05"})
 
@@ -158,22 +161,26 @@ def _details(detail: str | None) -> dict[str, Any]:
     return found
 
 
-def translate(error: BaseException, vocabulary: Mapping[str, str]) -> ApiError | None:
+def translate(  # noqa: PLR0911 - one for each kind
+    error: BaseException, vocabulary: Mapping[str, str]
+) -> ApiError | None:
     """Turn anything that a handler or a COMMIT raised into an ApiError; None is a bug of ours."""
     match error:
         case ApiError():
             return error
         case NotFoundError():
             return not_found()
+        case PoolFullError():
+            return try_again()
         case asyncpg.DataError() if "value out of int" in str(error):
             # asyncpg refuses the number before PostgreSQL sees it.
             return ApiError("invalid_request", "A number is out of range.", status=422)
         case asyncpg.PostgresError():
             return from_postgres(error, vocabulary)
-        case asyncpg.InterfaceError() | OSError() if not isinstance(
-            error, asyncpg.InternalClientError
-        ):
+        case asyncpg.InterfaceError() | OSError():
             # A closed connection, a refused one, or (TimeoutError is an OSError) none free in time.
+            return unavailable()
+        case asyncpg.InternalClientError() if GOODBYE in str(error):
             return unavailable()
     return None
 

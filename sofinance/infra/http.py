@@ -166,6 +166,7 @@ class Endpoint:
     message: str
     location: str | None
     mode: Mode
+    replica: bool
     idempotent: bool
     if_match: IfMatch | None
     deprecated: Deprecation | None
@@ -215,6 +216,7 @@ class Routes(list[Endpoint]):
         location: str | None = None,
         read: bool = False,
         report: bool = False,
+        replica: bool = False,
         idempotent: bool = True,
         if_match: IfMatch | None = None,
         deprecated: Deprecation | None = None,
@@ -237,7 +239,8 @@ class Routes(list[Endpoint]):
         `query`: what goes in, schemas whose unknown fields are errors. `returns`: what comes out;
         None answers 204. `status` is 200, or 204. `location` is a template over the answer's and
         the path's fields. `read` (so is every GET) makes the transaction read-only; `report` lets
-        all its queries see one state. `idempotent=False` is for answers that must not be stored,
+        all its queries see one state; `replica` lets a standby answer, if there is one that has
+        all that was committed before. `idempotent=False` is for answers that must not be stored,
         such as tokens. `if_match` is for what changes one row: "optional" takes an If-Match,
         "required" demands one (428); the handler returns the row with its `version`, a DELETE's as
         well. `deprecated` is said on every answer, and its use is counted. `entity` names the kind
@@ -260,6 +263,8 @@ class Routes(list[Endpoint]):
         if returns is None and not public and status not in {None, 204}:
             raise TypeError(f"{where}: an endpoint that returns nothing answers 204")
         mode = Mode.REPORT if report else Mode.READ if read or method == "GET" else Mode.WRITE
+        if replica and (public or own_transactions or mode is Mode.WRITE):
+            raise TypeError(f"{where}: a standby only answers what one transaction reads")
         if if_match is not None and (public or mode is not Mode.WRITE):
             raise TypeError(f"{where}: if_match is for what changes something")
         answered = status or (204 if returns is None else 200)
@@ -286,6 +291,7 @@ class Routes(list[Endpoint]):
                     message=message or ("Created" if answered == 201 else "OK"),
                     location=None if location is None else PREFIX + location,
                     mode=mode,
+                    replica=replica,
                     idempotent=idempotent,
                     if_match=if_match,
                     deprecated=deprecated,

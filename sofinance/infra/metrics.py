@@ -47,6 +47,25 @@ POOL_WAITS = Histogram(
     buckets=BUCKETS_S,
 )  # fmt: skip
 POOL_TIMEOUTS = Counter("db_pool_timeout_total", "Requests that waited for one in vain.")
+POOL_REFUSALS = Counter(
+    "db_pool_refused_total", "Requests that were sent away because too many waited already."
+)
+REPLICA_REPORTS = Counter("db_replica_reports_total", "Reports that the replica answered.")
+REPLICA_FALLBACKS = Counter(
+    "db_replica_fallbacks_total", "Reports that the primary read for the replica, by the reason.",
+    ["reason"],
+)  # fmt: skip
+REPLICA_WAITS = Counter(
+    "db_replica_wait_seconds_total", "What reports waited for the replica to catch up."
+)
+REPLICA_UP = Gauge(
+    "db_replica_up", "1 while the replica answers as one, else 0.", ["server"],
+    multiprocess_mode="livemin",
+)  # fmt: skip
+REPLICA_LAG = Gauge(
+    "db_replica_lag_seconds", "How long the replica has lacked what the primary has.", ["server"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
 QUERY_DURATIONS = Histogram(
     "db_query_duration_seconds", "How long named queries took, the way there and back included.",
     ["query"], buckets=QUERY_BUCKETS_S,

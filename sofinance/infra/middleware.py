@@ -23,7 +23,7 @@ from sofinance.infra.security import SECURITY_HEADERS, Hsts
 from sofinance.infra.trace_context import SPAN_HEADER, TRACE_HEADER
 
 if TYPE_CHECKING:
-    from sofinance.infra.route import Machine
+    from sofinance.infra.machine import Machine
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from sofinance.infra import metrics
 
 if TYPE_CHECKING:
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
 
 class PoolClosedError(ConnectionError):
     """The pool is closed, or will be as soon as everything is back."""
+
+
+class PoolFullError(RuntimeError):
+    """As many wait for a connection as may; nothing was done."""
+
+
+class PoolTimeoutError(TimeoutError):
+    """None was free in time; nothing was done."""
+
+
+class StaleConnectionError(ConnectionError):
+    """The connection was of no use when it was taken from the pool: nothing was done with it."""
+
+
+# What says that the server is not what it was: gone, or a standby that writes nothing. Whatever
+# else is connected to it is of no use either.
+GONE = (StaleConnectionError, asyncpg.ReadOnlySQLTransactionError)
 
 
 class Pool:
@@ -32,10 +51,11 @@ class Pool:
         tidy: Callable[[Any], Awaitable[None]],
         *,
         size_max: int,
+        waiting_max: int,
         timeout_s: float,
     ) -> None:
         self._connect, self.tidy = connect, tidy
-        self._size_max, self._timeout_s = size_max, timeout_s
+        self._size_max, self._waiting_max, self._timeout_s = size_max, waiting_max, timeout_s
         self._idle: list[Any] = []
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._open_count = 0
@@ -64,7 +84,8 @@ class Pool:
     async def take(self) -> Any:
         """Return a connection, which must be given back.
 
-        Raises TimeoutError when none is free in time, and whatever connecting raises.
+        Raises PoolFullError when too many wait already, TimeoutError when none is free in time,
+        and whatever connecting raises.
         """
         while not self._is_closing:
             if self._idle:
@@ -91,6 +112,20 @@ class Pool:
         if self._is_closing and not self.in_use_count:
             self._all_back.set()
 
+    def drop_idle(self) -> None:
+        """Close what nobody uses: the server behind it is gone."""
+        while self._idle:
+            self._open_count -= 1
+            self._idle.pop().terminate()
+
+    def give_up(self, error: Exception) -> None:
+        """Let nobody wait for a server that is gone."""
+        self.drop_idle()
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiting.clear()
+
     async def close(self, timeout_s: float) -> None:
         """Wait for what is lent out, so long at most, and close everything."""
         self._is_closing = True
@@ -114,6 +149,10 @@ class Pool:
             raise
 
     async def _wait(self) -> Any:
+        if len(self._waiting) >= self._waiting_max:
+            # Who comes last in such a crowd would wait in vain, and holds memory meanwhile.
+            metrics.POOL_REFUSALS.inc()
+            raise PoolFullError("Too many wait for a connection.")
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         started_s = perf_counter()
@@ -121,9 +160,7 @@ class Pool:
             async with asyncio.timeout(self._timeout_s):
                 return await waiter
         except BaseException as error:
-            if isinstance(error, TimeoutError):
-                metrics.POOL_TIMEOUTS.inc()
-            if waiter.done() and not waiter.cancelled():
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # It came at the very moment that we gave up: somebody else may have it.
                 conn = waiter.result()
                 if conn is None:
@@ -132,6 +169,9 @@ class Pool:
                     self.give_back(conn)
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
+            if isinstance(error, TimeoutError):
+                metrics.POOL_TIMEOUTS.inc()
+                raise PoolTimeoutError("No connection was free in time.") from None
             raise
         finally:
             metrics.POOL_WAITS.observe(perf_counter() - started_s)
@@ -159,10 +199,13 @@ class Loan:
         return self._conn
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, _error: object, _traceback: object
+        self, kind: type[BaseException] | None, error: object, _traceback: object
     ) -> None:
         try:
-            if kind is None or issubclass(kind, Exception):
+            if isinstance(error, GONE):
+                self._conn.terminate()
+                self._pool.drop_idle()
+            elif kind is None or issubclass(kind, Exception):
                 await self._pool.tidy(self._conn)
             else:
                 # Cancelled: a query may still run on it.

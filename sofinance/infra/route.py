@@ -17,21 +17,16 @@ import orjson
 from aiohttp import web
 
 from sofinance import queries as q
-from sofinance.infra import administration, errors, idempotency
-from sofinance.infra.administration import Administration
+from sofinance.infra import administration, errors, idempotency, metrics
 from sofinance.infra.answer import Answer, Writer, respond
 from sofinance.infra.audit import Auditor, user_agent
-from sofinance.infra.caches import Caches
-from sofinance.infra.captcha import Captcha
-from sofinance.infra.db import COMMIT, Database, Mode, Scope, commit, opening
-from sofinance.infra.envelope import Envelope
+from sofinance.infra.db import COMMIT, Mode, Scope, begin, commit, opening
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
-from sofinance.infra.guard import Guard, Opaque, Principal, forbidden, is_looked_up
+from sofinance.infra.guard import Opaque, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
-from sofinance.infra.mail import Mailer
 from sofinance.infra.parse import (
     BRANCH_HEADER,
     QueryReader,
@@ -42,13 +37,14 @@ from sofinance.infra.parse import (
     read_path,
     refuse_repeated,
 )
-from sofinance.infra.proxies import Proxies, plain
-from sofinance.infra.rate_limit import Limiter
-from sofinance.infra.secretbox import SecretBox
+from sofinance.infra.pool import StaleConnectionError
 from sofinance.infra.shapes import compile_load
 
 if TYPE_CHECKING:
-    from sofinance.config import Settings
+    from collections.abc import Callable
+
+    from sofinance.infra.machine import Machine
+    from sofinance.infra.replica import Replica
     from sofinance.infra.sql import Connection
 
 ATTEMPT_COUNT_MAX = 3
@@ -57,14 +53,6 @@ FORBIDDEN = 403
 BACKOFF_MS = 10
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
-# How a connection that died while it was idle shows itself when it is used.
-DEAD = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
-    OSError,
-)
 NOBODY = Principal(
     org_id=0, user_id=0, role="", permissions=frozenset(), branch_ids=frozenset(), session_id=None,
     api_key_id=None, till_id=None, has_second_factor=False, gate=None, expires_at_s=0.0,
@@ -82,41 +70,6 @@ GATES = {
 }
 
 
-class Machine:
-    """What the endpoints of one application share."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.db = Database(settings)
-        self.envelope = Envelope.configured(settings)
-        self.guard = Guard(settings, self.db)
-        self.limiter = Limiter(settings)
-        self.mailer = Mailer.configured(settings)
-        self.captcha = Captcha.configured(settings)
-        self.secret_box = SecretBox.configured(settings)
-        self.proxies = Proxies.configured(settings)
-        self.administration = Administration(settings, self.proxies)
-        self.vocabulary: dict[str, str] = {}
-        self.permissions: frozenset[str] = frozenset()
-        self.draining = False
-        self.caches = Caches()
-        self.caches.add("credentials", lambda: self.guard)
-        self.caches.add("openings", opening.cache_info)
-        self.caches.add("addresses", plain.cache_info)
-
-    async def learn(self) -> None:
-        """Load what the database knows and every request needs: rules' messages, permissions."""
-        async with self.db.untenanted() as conn:
-            rules = await q.request.list_vocabulary(conn)
-            permissions = await q.auth.list_permissions(conn)
-        self.permissions = frozenset(permission.name for permission in permissions)
-        self.vocabulary = {rule.code: rule.message for rule in rules}
-
-
-class StaleConnectionError(ConnectionError):
-    """The connection was dead when it was taken from the pool: nothing was done with it."""
-
-
 class Route:
     """An endpoint in an application: what can be worked out before the first request, is."""
 
@@ -131,6 +84,7 @@ class Route:
         self._precondition = Precondition(endpoint.if_match, endpoint.method)
         self._query = QueryReader(endpoint.query)
         self._has_path = "{" in endpoint.path
+        self._replica = machine.db.replica if endpoint.replica else None
         writes = self._writes = endpoint.mode is Mode.WRITE
         self._audits = writes and machine.settings.enable_audit_logging
         self._keeps = writes and endpoint.idempotent
@@ -189,10 +143,7 @@ class Route:
         attempt = 1
         while True:
             try:
-                if self.endpoint.own_transactions:
-                    return await self._answer_alone(request, make_call(None), glass)
-                async with machine.db.pool.lend() as conn:
-                    return await self._attempt(request, make_call(conn), key, glass)
+                return await self._once(request, principal.scope, make_call, key, glass)
             except (StaleConnectionError, asyncpg.PostgresError) as error:
                 if attempt == ATTEMPT_COUNT_MAX or not is_worth_another_try(error):
                     raise
@@ -277,6 +228,53 @@ class Route:
         if isinstance(result, web.StreamResponse):
             return result
         answer = self._writer.write(request, call, result)
+        return self._writer.respond(request, answer)
+
+    async def _once(
+        self,
+        request: web.Request,
+        scope: Scope,
+        make_call: Callable[[Connection | None], Call],
+        key: Key | None,
+        glass: Opaque | None,
+    ) -> web.StreamResponse:
+        """Answer, from wherever this endpoint may."""
+        if self.endpoint.own_transactions:
+            return await self._answer_alone(request, make_call(None), glass)
+        if self._replica is not None:
+            reported = await self._report(request, scope, make_call, self._replica)
+            if reported is not None:
+                return reported
+        try:
+            async with self._machine.db.pool.lend() as conn:
+                return await self._attempt(request, make_call(conn), key, glass)
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            if not self._writes:
+                raise  # our bug
+            raise StaleConnectionError("the primary takes no writes") from error
+
+    async def _report(
+        self,
+        request: web.Request,
+        scope: Scope,
+        make_call: Callable[[Connection | None], Call],
+        replica: Replica,
+    ) -> web.Response | None:
+        """Answer from the standby; None when it cannot, and the primary should."""
+        if not replica.is_fit:
+            replica.count_unfit()
+            return None
+        message = opening(self.endpoint.mode, scope, self._machine.db.statement_timeout_ms)
+        try:
+            async with replica.begun(message) as conn:
+                call = make_call(conn)
+                answer = self._writer.write(request, call, await self._handler(call))
+                await commit(conn, COMMIT)
+        except Exception as error:
+            if replica.excuses(error):
+                return None
+            raise
+        metrics.REPLICA_REPORTS.inc()
         return self._writer.respond(request, answer)
 
     async def _attempt(
@@ -367,16 +365,6 @@ class Route:
         if stored.etag is not None:
             headers["ETag"] = stored.etag
         return respond(stored.status, stored.body, headers)
-
-
-async def begin(conn: Connection, message: str) -> str:
-    """Send the message that begins with BEGIN; returns the last statement's command tag."""
-    try:
-        return await conn.execute(message)
-    except TimeoutError:
-        raise  # the server is there, and slow
-    except DEAD as error:
-        raise StaleConnectionError from error
 
 
 def is_worth_another_try(error: BaseException) -> bool:

@@ -24,7 +24,6 @@ from sofinance.infra.command import (
     SetupError,
     database_options,
 )
-from sofinance.infra.db import Mode
 from sofinance.rules import money
 from sofinance.tools.orgs import connected, one_organisation, org_option
 
@@ -366,7 +365,7 @@ async def run(args: argparse.Namespace) -> int:
     with _output(args.output) as stream:
         async with connected(args) as database:
             org_id = await one_organisation(database, args.org)
-            async with database.tenant(org_id, mode=Mode.REPORT) as conn:
+            async with database.report(org_id) as conn:
                 await export_ledger(conn, org_id, FORMATS[args.format], args.as_of, stream.write)
     return EXIT_GOOD
 

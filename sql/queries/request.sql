@@ -43,6 +43,11 @@ select set_config('app.till_id', :till_id::bigint::text, true) as till_id;
 -- nullable: session_id, api_key_id
 select admit(:user_id, :session_id, :api_key_id, :access_version);
 
+-- name: demand_replayed :exec
+-- Go on only on a standby that has replayed the log up to here: raises SF425 when it is not there
+-- yet, SF421 on a server that is no standby.
+select demand_replayed(:position::bigint);
+
 -- name: set_limits :one
 -- Say how long a transaction without a tenant may run and wait, until its end.
 select
@@ -136,6 +141,29 @@ where named.message is not null;
 -- Say that the database answers.
 -- not null: answer
 select 1 as answer;
+
+-- name: get_position :one
+-- Read up to where the log of the primary is on disk, all that anybody was told is committed, and
+-- which timeline it is on.
+-- not null: timeline, bytes
+select
+    ('x' || left(pg_walfile_name(flushed.at), 8))::bit(32)::int as timeline,
+    (flushed.at - '0/0'::pg_lsn)::bigint as bytes
+from (select pg_current_wal_flush_lsn() as at) as flushed;
+
+-- name: get_replay :one
+-- Read up to where a standby has replayed the log, on which timeline, of which cluster.
+-- not null: is_standby, timeline, cluster
+select
+    pg_is_in_recovery() as is_standby,
+    (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint as bytes,
+    (select timeline_id from pg_control_checkpoint()) as timeline,
+    (select system_identifier from pg_control_system()) as cluster;
+
+-- name: get_cluster :value
+-- Read which cluster this is: its standbys have the same number, and nobody else has.
+-- not null: cluster
+select system_identifier as cluster from pg_control_system();
 
 -- name: get_database_stats :one
 -- Read what the server counts of this database since its counters were last reset.

@@ -12,6 +12,7 @@ from sofinance.infra import errors, rate_limit
 from sofinance.infra.buckets import Policy
 from sofinance.infra.errors import ApiError, NotFoundError, from_postgres, translate, wants_problem
 from sofinance.infra.logs import Trace
+from sofinance.infra.pool import PoolFullError
 
 WORDS = {"toy_name_taken": "Taken.", "stock_not_negative": "Not enough."}
 
@@ -103,6 +104,9 @@ def test_other_errors_are_known_or_ours() -> None:
     assert seen(out_of_range) == (422, "invalid_request")
     assert seen(asyncpg.DataError("expected a date instance, got 'str'")) is None
     assert seen(asyncpg.InternalClientError("a bug")) is None
+    goodbye = asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is ...")
+    assert seen(goodbye) == (503, "unavailable")
+    assert seen(PoolFullError("Too many wait.")) == (503, "try_again")
     assert seen(KeyError("total")) is None
 
 

@@ -6,9 +6,11 @@ import asyncio
 import random
 from typing import Any
 
+import asyncpg
 import pytest
 
-from sofinance.infra.pool import Pool, PoolClosedError
+from sofinance.infra import metrics
+from sofinance.infra.pool import Pool, PoolClosedError, PoolFullError, StaleConnectionError
 
 
 class Conn:
@@ -56,9 +58,18 @@ class Server:
             raise RuntimeError("cannot roll back")
 
 
-def make_pool(size_max: int = 2, timeout_s: float = 5.0) -> tuple[Pool, Server]:
+def make_pool(
+    size_max: int = 2, timeout_s: float = 5.0, waiting_max: int = 100
+) -> tuple[Pool, Server]:
     server = Server()
-    return Pool(server.connect, server.tidy, size_max=size_max, timeout_s=timeout_s), server
+    pool = Pool(
+        server.connect,
+        server.tidy,
+        size_max=size_max,
+        waiting_max=waiting_max,
+        timeout_s=timeout_s,
+    )
+    return pool, server
 
 
 async def test_the_one_used_last_is_used_next() -> None:
@@ -100,6 +111,50 @@ async def test_nobody_waits_for_ever() -> None:
     assert pool.waiting_count == 0
     pool.give_back(conn)
     assert await pool.take() is conn
+
+
+async def test_a_crowd_waits_in_a_bounded_queue() -> None:
+    pool, _ = make_pool(size_max=1, waiting_max=3)
+    refusals = metrics.POOL_REFUSALS._value.get()  # noqa: SLF001 - nothing public tells
+    conn = await pool.take()
+    waiting = [asyncio.create_task(pool.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for _ in range(5):
+        with pytest.raises(PoolFullError):
+            await pool.take()
+    assert pool.waiting_count == 3
+    assert metrics.POOL_REFUSALS._value.get() == refusals + 5  # noqa: SLF001
+    for task in waiting:
+        pool.give_back(conn)
+        assert await task is conn
+    pool.give_back(conn)
+    assert await pool.take() is conn, "and all is as it was"
+
+
+@pytest.mark.parametrize("error", [StaleConnectionError(), asyncpg.ReadOnlySQLTransactionError()])
+async def test_a_server_that_is_gone_takes_its_idle_connections_along(error: Exception) -> None:
+    pool, server = make_pool(size_max=3)
+    conns = [await pool.take() for _ in range(3)]
+    for conn in conns[:2]:
+        pool.give_back(conn)
+    with pytest.raises(type(error)):
+        async with pool.lend():
+            raise error
+    assert [conn.closed for conn in conns] == [True, True, False]
+    assert pool.open_count == 1
+    assert await pool.take() is server.made[3]
+
+
+async def test_nobody_waits_for_a_server_that_is_given_up() -> None:
+    pool, _ = make_pool(size_max=1)
+    conn = await pool.take()
+    waiting = [asyncio.create_task(pool.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    pool.give_up(StaleConnectionError("it is away"))
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in told} == {StaleConnectionError}
+    pool.give_back(conn)
+    assert (pool.open_count, pool.in_use_count, pool.waiting_count) == (1, 0, 0)
 
 
 async def test_a_closed_connection_makes_room_for_another() -> None:

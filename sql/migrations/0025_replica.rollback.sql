@@ -1,0 +1,3 @@
+-- Ask no standby any more.
+set local role sofinance_owner;
+drop function demand_replayed(bigint);
