@@ -82,6 +82,7 @@ class Settings:
     database_replica_url: str = setting(
         "", "A streaming standby of the same database that answers reports, as sofinance_app.",
         secret=True, max_age_days=90, example="postgresql://sofinance_app:...@replica/sofinance",
+        check=settings_checks.database_url,
     )  # fmt: skip
     database_replica_lag_max_s: int = setting(
         2, "How long a report waits for the standby to have all that was committed before it was "

@@ -18,6 +18,7 @@ HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 DEVELOPMENT, PRODUCTION = "development", "production"
 TOKEN_LENGTH_MIN = 24
+DATABASES = ("database_url", "database_replica_url", "owner_url", "backup_url", "restore_url")
 # Passwords that somebody tries first.
 GUESSES = frozenset({
     "", "...", "admin", "changeme", "change-me", "example", "password", "postgres", "root",
@@ -94,7 +95,7 @@ def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
 
 
 def _open_doors(value: Callable[[str], Any]) -> Iterable[str]:
-    for name in ("database_url", "owner_url", "backup_url", "restore_url"):
+    for name in DATABASES:
         if value(name) and _is_guessed(value(name)):
             yield f"{name.upper()} has a password that everybody tries first; in production no."
     token = value("metrics_token")

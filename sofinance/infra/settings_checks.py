@@ -112,13 +112,20 @@ def database_url(variable: str, text: str) -> str:
     """Return a URL that both asyncpg and psycopg take, from the spellings people have."""
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018 - the attribute is what checks the port
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        for host in hosts:
+            urlsplit(f"//{host}").port  # noqa: B018 - the attribute is what checks the port
     except ValueError as error:
         raise ValueError(f"{variable} is not a URL: {error}.") from None
     if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"}:
         raise ValueError(f"{variable} must begin with postgresql://.")
     if not parts.path.strip("/"):
         raise ValueError(f"{variable} must name a database: postgresql://user@host:port/name.")
+    if len(hosts) > 1 and "target_session_attrs=" not in parts.query:
+        raise ValueError(
+            f"{variable} names several hosts: say which is meant, for instance with "
+            "?target_session_attrs=read-write."
+        )
     # ?schema=public is what Prisma's URLs carry; PostgreSQL knows no such parameter.
     query = urlencode([pair for pair in parse_qsl(parts.query) if pair != ("schema", "public")])
     # Not urlunsplit: it takes the // from a URL without a host, as of a local socket.

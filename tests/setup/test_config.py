@@ -133,6 +133,16 @@ def test_spellings_of_a_database_url_become_one():
     assert settings.database_url == "postgresql://app:p%40ss@db:6543/books?sslmode=require"
 
 
+def test_a_database_url_may_name_several_hosts_if_it_says_which_is_meant():
+    url = "postgresql://app:p@one:5432,two:5433/books"
+    (problem,) = problems({**GOOD, "DATABASE_URL": url})
+    assert "several hosts" in problem
+    url += "?target_session_attrs=read-write"
+    assert load({**GOOD, "DATABASE_URL": url}).database_url == url
+    (problem,) = problems({**GOOD, "DATABASE_URL": url.replace("5433", "x")})
+    assert problem.startswith("DATABASE_URL is not a URL")
+
+
 def test_the_example_environment_is_a_good_one():
     text = (Path(__file__).parents[2] / ".env.example").read_text("utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
