@@ -189,14 +189,32 @@ class Settings:
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/books",
         check=settings_checks.database_url,
     )  # fmt: skip
-    backup_dir: str = setting("./backups", "Where backups are written to and found.")
+    backup_dir: str = setting(
+        "./backups", "Where backups are written to and found: a directory, or s3://bucket/prefix.",
+        check=settings_checks.place,
+    )  # fmt: skip
     backup_wal_dir: str = setting(
-        "", "Where archive_command keeps PostgreSQL's log; empty: `wal` in BACKUP_DIR.",
-        example="/srv/wal",
+        "", "Where archive_command keeps PostgreSQL's log, a directory or s3://bucket/prefix; "
+        "empty: `wal` in BACKUP_DIR.", example="/srv/wal", check=settings_checks.place,
     )  # fmt: skip
     backup_keep_days: int = setting(
         30, "How long a backup is kept; the newest good one stays in any case.",
         unit="days", low=1, high=3_650,
+    )  # fmt: skip
+    backup_keep_weeks: int = setting(
+        12, "How long the last backup of each week is kept, beyond BACKUP_KEEP_DAYS.",
+        unit="weeks", low=0, high=520,
+    )  # fmt: skip
+    backup_s3_endpoint: str = setting(
+        "", "The S3 server of backups; empty: Amazon's.", example="https://minio.example.com",
+        check=settings_checks.endpoint,
+    )  # fmt: skip
+    backup_s3_region: str = setting("", "Its region; empty: us-east-1.", example="eu-central-1")
+    backup_s3_access_key_id: str = setting(
+        "", "Who writes backups to S3; empty: what AWS_* or the machine's role say.", secret=True,
+    )  # fmt: skip
+    backup_s3_secret_access_key: str = setting(
+        "", "The secret that belongs to BACKUP_S3_ACCESS_KEY_ID.", secret=True,
     )  # fmt: skip
     backup_encryption_key: str = setting(
         "", "Encrypts backups: 32 bytes from `openssl rand -hex 32`. Keep it apart from them: "

@@ -108,18 +108,18 @@ def check(backup: Backup, target: Target, keys: Keys, pg_bin: str) -> programs.P
     newer = [name for name in backup.manifest["migrations"] if name not in migrate.known()]
     if newer:
         raise BackupError(
-            f"{backup.path.name} is of a newer release than this one, which does not know "
+            f"{backup.name} is of a newer release than this one, which does not know "
             f"{newer[0]}: restore it with release {backup.manifest['release']}."
         )
     if backup.manifest["server_major"] > target.server_major:
         raise BackupError(
-            f"{backup.path.name} is of PostgreSQL {backup.manifest['server_major']}, and the "
+            f"{backup.name} is of PostgreSQL {backup.manifest['server_major']}, and the "
             f"server is PostgreSQL {target.server_major}: restore into one as new."
         )
     chosen = programs.fitting(target.server_major, pg_bin, restores=True)
     if chosen.major < backup.manifest["programs_major"]:
         raise BackupError(
-            f"{backup.path.name} was written by pg_dump {backup.manifest['programs_major']}, which "
+            f"{backup.name} was written by pg_dump {backup.manifest['programs_major']}, which "
             f"pg_restore {chosen.major} cannot read: restore into a newer server."
         )
     read_back(backup, keys, chosen)

@@ -1,8 +1,8 @@
 """Back to a point in time: a copy of the server's files, and the log of all that was written since.
 
-PostgreSQL hands each segment of its write-ahead log to scripts/archive_wal.sh, and keeps it until
-that has brought it to disk. A base backup and the segments since are replayed up to any moment
-after it, in a data directory of the kind that `sofinance dev --data` serves.
+PostgreSQL hands each segment of its write-ahead log to an archive_command (wal.py), and keeps it
+until that has brought it to its place. A base backup and the segments since are replayed up to any
+moment after it, in a data directory of the kind that `sofinance dev --data` serves.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import shutil
 import tarfile
 import time
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ import psycopg
 from psycopg import sql
 
 from sofinance import __version__
-from sofinance.backups import programs, sealed, store
+from sofinance.backups import programs, sealed, store, wal
+from sofinance.backups.places import read_chunks
 from sofinance.backups.take import connected
 from sofinance.infra import embedded
 from sofinance.infra.command import SetupError
@@ -31,16 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sofinance.backups.places import Place
     from sofinance.backups.take import Keys
 
 BASES = "base"
 BASE = re.compile(r"base_(?P<stamp>\d{8}T\d{6}Z)\.tar\.gz(?:\.enc)?")
-# 24 hexadecimal digits, a timeline's history, or the note of where a base backup began.
-SEGMENT = re.compile(r"[0-9A-F]{24}(\.[0-9A-F]{8}\.backup|\.partial)?|[0-9A-F]{8}\.history")
-TIMELINE_DIGITS = 8
 # A segment that is older than every base backup is of no use; clocks may differ a little.
 MARGIN = timedelta(hours=1)
 RECOVERY_TIMEOUT_S = 3_600
+FIRST_SEGMENT = re.compile(rb"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)")
+# The first file of an archive is backup_label, of some hundred bytes.
+LABEL_WITHIN_BYTES = 16_384
 REPLAY = "# To replay it; goes when that is done.\n"
 ONLY_HERE = "local all all trust\n"
 WITH_PASSWORDS = """\
@@ -51,7 +54,7 @@ host replication all 127.0.0.1/32 scram-sha-256
 
 
 def take_base(
-    url: str, folder: Path, *, keys: Keys, pg_bin: str, told: Callable[[str], None]
+    url: str, place: Place, *, keys: Keys, pg_bin: str, told: Callable[[str], None]
 ) -> store.Backup:
     """Copy the server's files while it runs; the role needs REPLICATION."""
     began, key = time.monotonic(), keys.current
@@ -72,17 +75,17 @@ def take_base(
         major = conn.info.server_version // 10_000
         version = conn.info.parameter_status("server_version")
     chosen, taken_at = programs.fitting(major, pg_bin), datetime.now(UTC)
-    ending = ".enc" if key else ""
-    path = _made(folder / BASES) / f"base_{taken_at:{store.STAMP}}.tar.gz{ending}"
+    at = place / BASES
+    name = f"base_{taken_at:{store.STAMP}}.tar.gz{'.enc' if key else ''}"
     command = [
         chosen["pg_basebackup"], "--pgdata=-", "--format=tar", "--wal-method=fetch", "--gzip",
         "--checkpoint=fast", "--no-password",
     ]  # fmt: skip
-    digest, size = hashlib.sha256(), 0
+    digest, size, label = hashlib.sha256(), 0, _Label()
     told("copying the server's files")
     env = programs.environment(url)
-    with store.written(path) as file, programs.running("pg_basebackup", command, env) as process:
-        chunks = store.read_chunks(process.stdout)
+    with at.writing(name) as file, programs.running("pg_basebackup", command, env) as process:
+        chunks = label.seen(read_chunks(process.stdout))
         for chunk in sealed.seal(chunks, key) if key else chunks:
             digest.update(chunk)
             size += file.write(chunk)
@@ -90,21 +93,23 @@ def take_base(
         "release": __version__, "taken_at": iso(taken_at), "finished_at": iso(datetime.now(UTC)),
         "server_version": version, "server_major": major, "database": modes[1],
         "is_encrypted": key is not None, "bytes": size, "migrations": [], "contents": {},
+        "first_segment": label.first_segment,
         "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
-    return store.finish(path, digest.hexdigest(), manifest, key)
+    backup = store.finish(at, name, digest.hexdigest(), manifest, key)
+    told("reading it back")
+    read_base(backup, keys)
+    return backup
 
 
-def base_paths(folder: Path) -> list[Path]:
-    """Return the files of the base backups, finished or not."""
-    there = (folder / BASES).glob("base_*") if (folder / BASES).is_dir() else ()
-    return sorted(path for path in there if BASE.fullmatch(path.name))
+def base_names(place: Place) -> list[str]:
+    """Return the names of the base backups, finished or not."""
+    return [e.name for e in (place / BASES).entries() if BASE.fullmatch(e.name)]
 
 
-def bases(folder: Path) -> list[store.Backup]:
+def bases(place: Place) -> list[store.Backup]:
     """Return the finished base backups, the oldest first."""
-    paths = [path for path in base_paths(folder) if store.sum_path(path).exists()]
-    return sorted(map(store.load, paths), key=lambda backup: backup.taken_at)
+    return store.listing(place / BASES, form=BASE)
 
 
 def read_base(backup: store.Backup, keys: Keys) -> None:
@@ -115,46 +120,75 @@ def read_base(backup: store.Backup, keys: Keys) -> None:
         with tarfile.open(fileobj=io.BufferedReader(stream), mode="r|gz") as tar:
             names = {member.name for member in tar}
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise store.BackupError(f"{backup.path.name} is no archive: {error}.") from None
+        raise store.BackupError(f"{backup.name} is no archive: {error}.") from None
     if not {"backup_label", "PG_VERSION", "backup_manifest"} <= names:
-        raise store.BackupError(f"{backup.path.name} is no copy of a server's files.")
+        raise store.BackupError(f"{backup.name} is no copy of a server's files.")
 
 
-def prune(folder: Path, segments: Path, keep_days: int, *, now: datetime) -> list[str]:
-    """Remove base backups that are too old, but the newest, and the log from before the oldest."""
-    all_, gone = bases(folder), []
-    for backup in all_[:-1]:
-        if now - backup.taken_at > timedelta(days=keep_days):
-            store.remove(backup)
-            gone.append(backup.path.name)
-    kept = bases(folder)
-    if kept and segments.is_dir():
-        oldest_s = (kept[0].taken_at - MARGIN).timestamp()
-        for path in segments.iterdir():
-            is_segment = SEGMENT.fullmatch(path.name) and not path.name.endswith(".history")
-            if is_segment and path.stat().st_mtime < oldest_s:
-                path.unlink()
-                gone.append(path.name)
+def prune(place: Place, segments: Place, keeping: store.Keeping, *, now: datetime) -> list[str]:
+    """Remove base backups that are too old, but the newest, and the log that none of them needs.
+
+    A segment goes when it is of before the first one that any base backup needs, and was archived
+    before that began: so neither a wrong clock nor another server's log takes one away.
+    """
+    all_, gone = bases(place), []
+    kept_names = {*keeping.kept(all_, now=now), *(backup.name for backup in all_[-1:])}
+    for backup in all_:
+        if backup.name not in kept_names:
+            store.remove(backup.place, backup.name)
+            gone.append(backup.name)
+    kept = [backup for backup in all_ if backup.name in kept_names]
+    if kept:
+        before = kept[0].taken_at - MARGIN
+        needed = [backup.manifest.get("first_segment") or "" for backup in kept]
+        first = min(name[wal.TIMELINE_DIGITS :] for name in needed)
+        for segment in wal.kept(segments):
+            is_of_before = "" < segment.position < first or not first
+            if segment.position and is_of_before and segment.archived_at < before:
+                segments.remove(segment.name)
+                gone.append(segment.name)
+    (place / BASES).clear(now=now)
+    segments.clear(now=now)
     return gone
 
 
-def base_for(folder: Path, at: datetime | None) -> store.Backup:
+def base_for(place: Place, at: datetime | None) -> store.Backup:
     """Return the latest base backup that was finished by a moment."""
     found = [
-        backup for backup in bases(folder)
+        backup for backup in bases(place)
         if at is None or datetime.fromisoformat(backup.manifest["finished_at"]) <= at
     ]  # fmt: skip
     if not found:
         when = f" from before {iso(at)}" if at else ""
-        raise SetupError(f"There is no base backup{when} in {folder / BASES}.")
+        raise SetupError(f"There is no base backup{when} in {(place / BASES).location()}.")
     return found[-1]
+
+
+class _Label:
+    """Reads in passing where in the log a base backup begins."""
+
+    def __init__(self) -> None:
+        self._inflating, self._read = zlib.decompressobj(wal.GZIP), b""
+
+    def seen(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the chunks of a compressed archive as they are."""
+        for chunk in chunks:
+            if len(self._read) < LABEL_WITHIN_BYTES:
+                self._read += self._inflating.decompress(chunk, LABEL_WITHIN_BYTES)
+            yield chunk
+
+    @property
+    def first_segment(self) -> str | None:
+        """The segment that it begins in."""
+        found = FIRST_SEGMENT.search(self._read)
+        return found[1].decode() if found else None
 
 
 class Recovery(embedded.Server):
     """A server whose data directory is made from a base backup and the log since."""
 
     def __init__(
-        self, data: Path, base: store.Backup, segments: Path, keys: Keys, at: datetime | None,
+        self, data: Path, base: store.Backup, segments: Place, keys: Keys, at: datetime | None,
         pg_bin: str = "",
     ) -> None:  # fmt: skip
         """Take an empty directory and the moment to go back to; None: all that there is."""
@@ -190,11 +224,11 @@ class Recovery(embedded.Server):
         command = [self._chosen["pg_verifybackup"], "--no-parse-wal", "--quiet", str(partial)]
         with programs.running("pg_verifybackup", command, programs.environment("")):
             pass
-        label = (partial / "backup_label").read_text("utf-8")
-        first = re.search(r"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)", label)
+        label = (partial / "backup_label").read_bytes()
+        first = FIRST_SEGMENT.search(label)
         if first is None:
-            raise store.BackupError(f"{self._base.path.name} has no start in its log.")
-        self._lay_out(partial, first[1])
+            raise store.BackupError(f"{self._base.name} has no start in its log.")
+        self._lay_out(partial, first[1].decode())
         if self.account.run_as():
             for path in (partial, *partial.rglob("*")):
                 os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
@@ -204,10 +238,9 @@ class Recovery(embedded.Server):
         """Write the log, and how to replay it."""
         log = pgdata / "replayed"
         log.mkdir(0o700)
-        for path in self._segments.glob("*"):
-            is_later = path.name[TIMELINE_DIGITS:] >= first[TIMELINE_DIGITS:]
-            if SEGMENT.fullmatch(path.name) and (is_later or path.name.endswith(".history")):
-                shutil.copyfile(path, log / path.name)
+        for segment in wal.kept(self._segments):
+            if not segment.position or segment.position >= first[wal.TIMELINE_DIGITS :]:
+                wal.fetch(self._segments, segment.segment, log / segment.segment, self._keys)
         target = (
             f"recovery_target_time = '{self._at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00'\n"
             if self._at
@@ -266,14 +299,6 @@ class _Stream(io.RawIOBase):
         count = min(len(buffer), len(self._held))
         buffer[:count], self._held = self._held[:count], self._held[count:]
         return count
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"Cannot use {folder} for backups: {error.strerror}.") from None
-    return folder
 
 
 def _row(conn: psycopg.Connection[Any], query: str) -> Any:

@@ -1,4 +1,4 @@
-"""The directory of backups: a dump, its manifest and the checksum of both, each whole or not there.
+"""A backup in a place: a dump, its manifest and the checksum of both, each whole or not there.
 
 ``pg_<database>_<UTC stamp>.dump`` (``.dump.enc``: encrypted) is what pg_dump wrote; beside
 it ``.json`` says what is in it, and ``.sha256``, which `sha256sum -c` reads, comes last: without it
@@ -12,26 +12,23 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sofinance.backups import sealed
+from sofinance.backups.places import Folder, MissingError, Place, read_chunks
 from sofinance.infra.command import EXIT_FAILED, EXIT_USAGE, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FORMAT = 1
-READ_BYTES = 1 << 20
 NAME = re.compile(r"pg_(?P<database>.+)_(?P<stamp>\d{8}T\d{6}Z)\.dump(?:\.enc)?")
 STAMP = "%Y%m%dT%H%M%SZ"
-PARTIAL = ".partial"
-# What a killed backup left is taken away when nobody can be writing it any more.
-PARTIAL_AGE_MAX = timedelta(days=2)
+DAYS_OF_WEEK = 7
 
 
 class BackupError(SetupError):
@@ -43,10 +40,16 @@ class BackupError(SetupError):
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A finished backup: its file, and what its manifest says."""
+    """A finished backup: where it is, and what its manifest says."""
 
-    path: Path
+    place: Place
+    name: str
     manifest: dict[str, Any]
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+        return self.place.location(self.name)
 
     @property
     def taken_at(self) -> datetime:
@@ -63,17 +66,17 @@ class Backup:
         found = self.manifest["contents"]
         if isinstance(found, str):
             stream = io.BytesIO(base64.b64decode(found))
-            with _told(self.path):
+            with _told(self.name):
                 text = b"".join(sealed.unseal(stream, keys))
             found = json.loads(text)
             if found["dump_sha256"] != self.manifest["sha256"]:
-                raise BackupError(f"{self.path.name}: the manifest is another backup's.")
+                raise BackupError(f"{self.name}: the manifest is another backup's.")
         figures: dict[str, Any] = found
         return figures
 
     def chunks(self, keys: Sequence[bytes]) -> Iterator[bytes]:
         """Yield the dump, decrypted."""
-        with self.path.open("rb") as file, _told(self.path):
+        with self.place.reading(self.name) as file, _told(self.name):
             if self.is_sealed:
                 yield from sealed.unseal(file, keys)
             else:
@@ -81,144 +84,143 @@ class Backup:
 
     def check(self) -> None:
         """Compare dump and manifest with their checksums; raises BackupError."""
-        for path, expected in _sums(self.path).items():
+        sums = _sums(self.place, self.name)
+        for name, expected in sums.items():
             try:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise BackupError(f"{path.name} cannot be read: {error.strerror}.") from None
+                digest = self.place.sha256(name)
+            except MissingError as error:
+                raise BackupError(error.message) from None
             if digest != expected:
                 raise BackupError(
-                    f"{path.name} is damaged: its SHA-256 is not the one in "
-                    f"{sum_path(self.path).name}."
+                    f"{name} is damaged: its SHA-256 is not the one in {sum_name(self.name)}."
                 )
-        if self.path not in _sums(self.path):
-            raise BackupError(f"{sum_path(self.path).name} does not speak of {self.path.name}.")
+        if self.name not in sums:
+            raise BackupError(f"{sum_name(self.name)} does not speak of {self.name}.")
 
 
-def open_backup(path: Path) -> Backup:
-    """Return the backup of a file, its checksums compared; raises BackupError."""
-    if not path.exists():
-        raise SetupError(f"There is no {path}.", exit_code=EXIT_USAGE)
-    backup = load(path)
+def open_backup(place: Place, name: str) -> Backup:
+    """Return a backup, its checksums compared; raises BackupError."""
+    if not place.has(name):
+        raise MissingError(place.location(name))
+    backup = load(place, name)
     backup.check()
     return backup
 
 
-def find(folder: Path, word: str, database: str = "") -> Path:
+def find(place: Place, word: str, database: str = "") -> tuple[Place, str]:
     """Return the file that a person means by ``latest``, a name, a stamp or a path."""
     if word == "latest":
-        all_ = listing(folder, database)
+        all_ = listing(place, database)
         if not all_:
-            raise SetupError(f"There is no finished backup in {folder}.", exit_code=EXIT_USAGE)
-        return all_[-1].path
+            raise SetupError(
+                f"There is no finished backup in {place.location()}.", exit_code=EXIT_USAGE
+            )
+        return place, all_[-1].name
     if Path(word).exists():
-        return Path(word).absolute()
+        path = Path(word).absolute()
+        return Folder(path.parent), path.name
     minute = re.fullmatch(r"backup-(\d{8})-(\d{4})", word)
     named = [
-        backup.path for backup in listing(folder, database)
-        if word in {backup.path.name, backup.path.name.partition(".")[0]}
-        or backup.path.name.partition(".")[0].endswith(f"_{word}")
-        or (minute and f"_{minute[1]}T{minute[2]}" in backup.path.name)
+        backup.name for backup in listing(place, database)
+        if word in {backup.name, backup.location, backup.name.partition(".")[0]}
+        or backup.name.partition(".")[0].endswith(f"_{word}")
+        or (minute and f"_{minute[1]}T{minute[2]}" in backup.name)
     ]  # fmt: skip
     if len(named) != 1:
         what = "There is no" if not named else "There is more than one"
-        raise SetupError(f"{what} backup {word} in {folder}.", exit_code=EXIT_USAGE)
-    return named[0]
+        raise SetupError(f"{what} backup {word} in {place.location()}.", exit_code=EXIT_USAGE)
+    return place, named[0]
 
 
-def listing(folder: Path, database: str = "") -> list[Backup]:
-    """Return the finished backups of a directory, the oldest first."""
+def listing(place: Place, database: str = "", form: re.Pattern[str] = NAME) -> list[Backup]:
+    """Return the finished backups of a place, the oldest first."""
+    names = {entry.name for entry in place.entries()}
     found = []
-    for path in folder.glob("pg_*.dump*") if folder.is_dir() else ():
-        named = NAME.fullmatch(path.name)
-        if named and database in {"", named["database"]} and sum_path(path).exists():
+    for name in names:
+        named = form.fullmatch(name)
+        if (
+            named
+            and database in {"", named.groupdict().get("database")}
+            and sum_name(name) in names
+        ):
             with contextlib.suppress(BackupError):  # `verify` tells; here it would hide the others
-                found.append(load(path))
-    return sorted(found, key=lambda backup: (backup.taken_at, backup.path.name))
+                found.append(load(place, name))
+    return sorted(found, key=lambda backup: (backup.taken_at, backup.name))
 
 
-def unfinished(folder: Path) -> list[Path]:
+def unfinished(place: Place) -> list[str]:
     """Return dumps without checksum or with a manifest that cannot be read."""
-    good = {backup.path for backup in listing(folder)}
-    dumps = {path for path in folder.glob("pg_*.dump*") if NAME.fullmatch(path.name)}
+    good = {backup.name for backup in listing(place)}
+    dumps = {entry.name for entry in place.entries() if NAME.fullmatch(entry.name)}
     return sorted(dumps - good)
 
 
-def prune(folder: Path, database: str, keep_days: int, *, now: datetime) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long backups are kept: all for so many days, and the last of each week for longer."""
+
+    days: int
+    weeks: int = 0
+
+    def kept(self, backups: Sequence[Backup], *, now: datetime) -> set[str]:
+        """Return the names of those that stay; the backups are the oldest first."""
+        week_of = {backup.name: backup.taken_at.isocalendar()[:2] for backup in backups}
+        last_of_week = {week_of[backup.name]: backup.name for backup in backups}
+        within_days = timedelta(days=self.days)
+        within_weeks = timedelta(days=DAYS_OF_WEEK * self.weeks)
+        return {
+            backup.name for backup in backups
+            if now - backup.taken_at <= within_days
+            or (now - backup.taken_at <= within_weeks
+                and last_of_week[week_of[backup.name]] == backup.name)
+        }  # fmt: skip
+
+
+def prune(place: Place, database: str, keeping: Keeping, *, now: datetime) -> list[str]:
     """Remove backups of a database that are too old; return the names of those that went.
 
     The newest whose checksum holds stays, however old it is.
     """
-    backups = listing(folder, database)
-    newest = next((backup for backup in reversed(backups) if _is_whole(backup)), None)
-    gone = []
-    for backup in backups:
-        if backup == newest or newest is None or now - backup.taken_at <= timedelta(days=keep_days):
-            continue
-        remove(backup)
-        gone.append(backup.path.name)
-    for path in folder.glob(f".*{PARTIAL}"):
-        changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        if now - changed_at > PARTIAL_AGE_MAX:
-            path.unlink(missing_ok=True)
+    backups = listing(place, database)
+    kept, gone = keeping.kept(backups, now=now), []
+    if any(backup.name not in kept for backup in backups):
+        newest = next((backup for backup in reversed(backups) if _is_whole(backup)), None)
+        for backup in backups:
+            if newest is not None and backup.name not in {*kept, newest.name}:
+                remove(place, backup.name)
+                gone.append(backup.name)
+    place.clear(now=now)
     return gone
 
 
-def remove(backup: Backup) -> None:
+def remove(place: Place, name: str) -> None:
     """Remove a backup; the checksum first: what a crash leaves is unfinished, and not damaged."""
-    for path in (sum_path(backup.path), manifest_path(backup.path), backup.path):
-        path.unlink(missing_ok=True)
+    for each in (sum_name(name), manifest_name(name), name):
+        place.remove(each)
 
 
-def new_path(folder: Path, database: str, taken_at: datetime, *, is_sealed: bool) -> Path:
-    """Return where a new backup goes; raises SetupError when one is there."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"Cannot use {folder} for backups: {error.strerror}.") from None
+def new_name(place: Place, database: str, taken_at: datetime, *, is_sealed: bool) -> str:
+    """Return what a new backup is called; raises SetupError when there is one."""
     word = re.sub(r"[^A-Za-z0-9_.-]", "-", database)
-    path = folder / f"pg_{word}_{taken_at:{STAMP}}.dump{'.enc' if is_sealed else ''}"
-    if path.exists():
-        raise SetupError(f"{path.name} is there already; try again in a second.")
-    return path
+    name = f"pg_{word}_{taken_at:{STAMP}}.dump{'.enc' if is_sealed else ''}"
+    if place.has(name):
+        raise SetupError(f"{name} is there already; try again in a second.")
+    return name
 
 
-def sum_path(path: Path) -> Path:
-    """Return where a dump's checksums are."""
-    return path.with_name(path.name + ".sha256")
+def sum_name(name: str) -> str:
+    """Return what a dump's checksums are called."""
+    return name + ".sha256"
 
 
-def manifest_path(path: Path) -> Path:
-    """Return where a dump's manifest is."""
-    return path.with_name(path.name + ".json")
+def manifest_name(name: str) -> str:
+    """Return what a dump's manifest is called."""
+    return name + ".json"
 
 
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that only its owner may read, there under its name when it is on disk."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise SetupError(f"Cannot write {path}: {error.strerror}.") from None
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def finish(path: Path, dump_sha256: str, manifest: dict[str, Any], key: bytes | None) -> Backup:
+def finish(
+    place: Place, name: str, dump_sha256: str, manifest: dict[str, Any], key: bytes | None
+) -> Backup:
     """Write manifest and checksums of a dump that is written; it counts from now on."""
     manifest = {"format": FORMAT, **manifest, "sha256": dump_sha256}
     if key is not None:
@@ -226,38 +228,37 @@ def finish(path: Path, dump_sha256: str, manifest: dict[str, Any], key: bytes | 
         encrypted = b"".join(sealed.seal([text], key))
         manifest["contents"] = base64.b64encode(encrypted).decode()
     document = (json.dumps(manifest, indent=2) + "\n").encode()
-    with written(manifest_path(path)) as file:
-        file.write(document)
-    sums = {path.name: dump_sha256, manifest_path(path).name: hashlib.sha256(document).hexdigest()}
-    with written(sum_path(path)) as file:
-        file.write("".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
-    return Backup(path, manifest)
+    place.write(manifest_name(name), document)
+    sums = {name: dump_sha256, manifest_name(name): hashlib.sha256(document).hexdigest()}
+    place.write(
+        sum_name(name), "".join(f"{digest}  {each}\n" for each, digest in sums.items()).encode()
+    )
+    return Backup(place, name, manifest)
 
 
-def load(path: Path) -> Backup:
-    """Return the backup of a file, by its manifest alone; raises BackupError."""
+def load(place: Place, name: str) -> Backup:
+    """Return a backup, by its manifest alone; raises BackupError."""
     try:
-        manifest = json.loads(manifest_path(path).read_bytes())
+        manifest = json.loads(place.read(manifest_name(name)))
         if manifest["format"] > FORMAT:
-            raise BackupError(f"{path.name} was made by a newer release than this one.")
-        backup = Backup(path, manifest)
+            raise BackupError(f"{name} was made by a newer release than this one.")
+        backup = Backup(place, name, manifest)
         _ = backup.taken_at, backup.is_sealed, manifest["sha256"], manifest["migrations"]
-    except OSError as error:
-        name = manifest_path(path).name
-        raise BackupError(f"{name} cannot be read: {error.strerror}.") from None
+    except MissingError:
+        raise BackupError(f"{manifest_name(name)} is missing.") from None
     except (ValueError, KeyError, TypeError):
-        raise BackupError(f"{manifest_path(path).name} is damaged.") from None
+        raise BackupError(f"{manifest_name(name)} is damaged.") from None
     return backup
 
 
-def _sums(path: Path) -> dict[Path, str]:
+def _sums(place: Place, name: str) -> dict[str, str]:
     """Return the checksums by the files that they are of."""
     try:
-        lines = sum_path(path).read_text("utf-8").splitlines()
+        lines = place.read(sum_name(name)).decode().splitlines()
         pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-        return {path.with_name(name.strip().lstrip("*")): digest for digest, name in pairs}
-    except (OSError, ValueError):
-        raise BackupError(f"{path.name} has no {sum_path(path).name} that can be read.") from None
+        return {each.strip().lstrip("*"): digest for digest, each in pairs}
+    except (MissingError, ValueError):
+        raise BackupError(f"{name} has no {sum_name(name)} that can be read.") from None
 
 
 def _is_whole(backup: Backup) -> bool:
@@ -268,14 +269,8 @@ def _is_whole(backup: Backup) -> bool:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(name: str) -> Iterator[None]:
     try:
         yield
     except sealed.SealedError as error:
-        raise BackupError(f"{path.name} cannot be decrypted: {error}.") from None
-
-
-def read_chunks(file: IO[bytes] | None) -> Iterator[bytes]:
-    """Yield what a file or a program's output has, in bounded pieces."""
-    while file and (chunk := file.read(READ_BYTES)):
-        yield chunk
+        raise BackupError(f"{name} cannot be decrypted: {error}.") from None

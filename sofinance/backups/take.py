@@ -15,14 +15,16 @@ import psycopg
 from sofinance import __version__
 from sofinance.backups import programs, store
 from sofinance.backups.contents import begin_snapshot, contents, migrations
+from sofinance.backups.places import PlaceError, read_chunks
 from sofinance.backups.sealed import seal
 from sofinance.infra.command import EXIT_USAGE, SetupError
 from sofinance.infra.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
+    from sofinance.backups.places import Place, Writer
     from sofinance.backups.store import Backup
 
 CONNECT_TIMEOUT_S = 10
@@ -46,13 +48,13 @@ class Keys:
 
 def take(
     url: str,
-    folder: Path,
+    place: Place,
     *,
     keys: Keys,
     pg_bin: str = "",
     told: Callable[[str], None] = lambda _: None,
 ) -> Backup:
-    """Dump the database of a URL into the directory; the backup has been read back."""
+    """Dump the database of a URL into a place; the backup has been read back."""
     began = time.monotonic()
     with connected(url) as conn:
         _check_role(conn)
@@ -65,9 +67,9 @@ def take(
         )
         taken_at = taken_at.astimezone(UTC)
         applied = _migrations(conn)
-        path = store.new_path(folder, database, taken_at, is_sealed=keys.current is not None)
+        name = store.new_name(place, database, taken_at, is_sealed=keys.current is not None)
         try:
-            digest, size = _dump(url, snapshot, path, chosen, keys, told)
+            digest, size = _dump(url, snapshot, place.writing(name), chosen, keys, told)
             manifest = {
                 "release": __version__,
                 "database": database,
@@ -82,13 +84,13 @@ def take(
             }
             manifest["rows"] = sum(each["rows"] for each in manifest["contents"]["tables"].values())
             manifest["seconds"] = round(time.monotonic() - began, 3)
-            backup = store.finish(path, digest, manifest, keys.current)
+            backup = store.finish(place, name, digest, manifest, keys.current)
             told("reading it back")
             read_back(backup, keys, chosen)
         except BaseException:
             # Without all of its three files it is no backup, and must not look like one.
-            for left in (store.sum_path(path), store.manifest_path(path), path):
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(PlaceError):
+                store.remove(place, name)
             raise
     return backup
 
@@ -104,12 +106,12 @@ def read_back(backup: Backup, keys: Keys, chosen: programs.Programs) -> str:
     except store.BackupError:
         raise
     except SetupError as error:
-        raise store.BackupError(f"{backup.path.name} is no dump: {error.message}") from None
+        raise store.BackupError(f"{backup.name} is no dump: {error.message}") from None
     figures = backup.contents(keys.all)
     dumped = sum(LIST_ENTRY_TABLE in line for line in listed.splitlines())
     if dumped != len(figures["tables"]):
         raise store.BackupError(
-            f"{backup.path.name} has {dumped} tables, and ought to have {len(figures['tables'])}."
+            f"{backup.name} has {dumped} tables, and ought to have {len(figures['tables'])}."
         )
     return listed
 
@@ -141,7 +143,7 @@ def feed(process: Any, chunks: Iterator[bytes]) -> None:
 def _dump(
     url: str,
     snapshot: str,
-    path: Path,
+    writing: AbstractContextManager[Writer],
     chosen: programs.Programs,
     keys: Keys,
     told: Callable[[str], None],
@@ -153,10 +155,10 @@ def _dump(
     ]  # fmt: skip
     digest, size, told_at = hashlib.sha256(), 0, time.monotonic()
     with (
-        store.written(path) as file,
+        writing as file,
         programs.running("pg_dump", command, programs.environment(url)) as process,
     ):
-        chunks = store.read_chunks(process.stdout)
+        chunks = read_chunks(process.stdout)
         for chunk in seal(chunks, keys.current) if keys.current else chunks:
             digest.update(chunk)
             size += file.write(chunk)

@@ -16,6 +16,7 @@ SECRET_LENGTH_MIN = 32
 KEY_BYTES = 32
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
 
 
 def address(variable: str, text: str) -> str:
@@ -72,6 +73,21 @@ def page(variable: str, text: str) -> str:
         raise ValueError(f"{variable} must begin with https://, or http:// on this machine.")
     if url.fragment or not text.isprintable() or " " in text:
         raise ValueError(f"{variable} must be a URL without a #; the token stands there.")
+    return text
+
+
+def place(variable: str, text: str) -> str:
+    """Return a directory, or the URL of a bucket and a prefix in it."""
+    if "://" in text and not BUCKET.match(text):
+        raise ValueError(f"{variable} must be a directory, or s3://bucket/prefix.")
+    return text
+
+
+def endpoint(variable: str, text: str) -> str:
+    """Return the URL of a server."""
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError(f"{variable} must begin with https:// or http://.")
     return text
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sofinance import config
-from sofinance.backups import point_in_time, programs, store
+from sofinance.backups import point_in_time, programs, store, wal
+from sofinance.backups.places import Folder, MissingError, Place
+from sofinance.backups.s3 import Access, Bucket
 from sofinance.backups.take import Keys, read_back, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError, data_option
@@ -51,7 +53,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "log that scripts/archive_wal.sh keeps, `sofinance restore --at` goes to any moment since.",
     )
     base.set_defaults(run=run_base)
-    for action in (listed, verified, base):
+    archived = actions.add_parser(
+        "archive-wal",
+        help="keep a segment of PostgreSQL's log: its archive_command",
+        description="archive_command = 'sofinance backup archive-wal %%p': keeps the segment in "
+        "BACKUP_WAL_DIR, compressed, encrypted if backups are, and reads it back. The same again "
+        "is good; another of the same name is refused.",
+    )
+    archived.add_argument("path", type=Path, help="the segment: %%p")
+    archived.set_defaults(run=run_archive)
+    fetched = actions.add_parser(
+        "restore-wal",
+        help="bring a segment back: PostgreSQL's restore_command",
+        description="restore_command = 'sofinance backup restore-wal %%f %%p'. Exit 1: there is "
+        f"none, the log is at its end; {wal.EXIT_UNKNOWN}: that is not known, and PostgreSQL stops "
+        "instead of going on without it.",
+    )
+    fetched.add_argument("segment", help="its name: %%f")
+    fetched.add_argument("path", type=Path, help="where it goes: %%p")
+    fetched.set_defaults(run=run_fetch)
+    for action in (listed, verified, base, archived, fetched):
         folder_options(action, again=True)
 
 
@@ -59,8 +80,9 @@ def folder_options(parser: argparse.ArgumentParser, *, again: bool = False) -> N
     """Add the options that say where backups are; ``again`` after an action, too."""
     default: dict[str, Any] = {"default": argparse.SUPPRESS} if again else {}
     parser.add_argument(
-        "--dir", metavar="DIR", help="the directory of backups (BACKUP_DIR)", **default
-    )
+        "--dir", metavar="DIR",
+        help="the directory of backups, or s3://bucket/prefix (BACKUP_DIR)", **default,
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts", **default)
 
 
@@ -76,17 +98,18 @@ def backup_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Take a backup, then remove the old ones."""
     settings = settings_for_backup(args)
-    folder = Path(settings.backup_dir).absolute()
+    place = place_of(settings)
     backup = take(
-        settings.backup_url, folder, keys=keys_of(settings), pg_bin=settings.pg_bin,
+        settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin,
         told=teller(),
     )  # fmt: skip
-    days = settings.backup_keep_days if args.keep_days is None else args.keep_days
-    gone = store.prune(folder, backup.manifest["database"], days, now=datetime.now(UTC))
+    gone = store.prune(
+        place, backup.manifest["database"], keeping_of(args, settings), now=datetime.now(UTC)
+    )
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
         return EXIT_GOOD
-    print(f"wrote {backup.path}")
+    print(f"wrote {backup.location}")
     print(summary(backup))
     for name in gone:
         print(f"removed {name}")
@@ -95,41 +118,45 @@ def run(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """List the finished backups, and name what is unfinished."""
-    folder = Path(settings_of_folder(args).backup_dir).absolute()
-    backups = [*store.listing(folder), *point_in_time.bases(folder)]
-    unfinished = [path.name for path in store.unfinished(folder)]
+    place = place_of(settings_of_folder(args))
+    backups = [*store.listing(place), *point_in_time.bases(place)]
+    unfinished = store.unfinished(place)
     if args.json:
         found = {"backups": [described(each) for each in backups], "unfinished": unfinished}
         print(json.dumps(found))
         return EXIT_GOOD
     for backup in backups:
-        print(f"{backup.path.name}  {summary(backup)}")
+        print(f"{backup.name}  {summary(backup)}")
     for name in unfinished:
         print(f"{name}  unfinished")
     if not backups:
-        print(f"There is no finished backup in {folder}.", file=sys.stderr)
+        print(f"There is no finished backup in {place.location()}.", file=sys.stderr)
     return EXIT_GOOD
 
 
 def run_verify(args: argparse.Namespace) -> int:
     """Read backups to their end; without names, all there are, and there must be one."""
     settings = settings_of_folder(args)
-    folder = Path(settings.backup_dir).absolute()
+    place = place_of(settings)
+    base_place = place / point_in_time.BASES
     if args.which:
-        paths = [store.find(folder, word) for word in args.which]
+        found = [store.find(place, word) for word in args.which]
     else:
-        paths = sorted({*(b.path for b in store.listing(folder)), *store.unfinished(folder)})
-        paths += point_in_time.base_paths(folder)
-    if not paths:
-        raise SetupError(f"There is no finished backup in {folder}.", exit_code=EXIT_FAILED)
+        names = sorted({*(b.name for b in store.listing(place)), *store.unfinished(place)})
+        found = [(place, name) for name in names]
+        found += [(base_place, name) for name in point_in_time.base_names(place)]
+    if not found:
+        raise SetupError(
+            f"There is no finished backup in {place.location()}.", exit_code=EXIT_FAILED
+        )
     told, results = teller(), []
-    for path in paths:
-        told(f"reading {path.name}")
+    for where, name in found:
+        told(f"reading {name}")
         try:
-            _read(store.open_backup(path), settings)
-            results.append({"name": path.name, "ok": True, "error": None})
+            _read(store.open_backup(where, name), settings)
+            results.append({"name": name, "ok": True, "error": None})
         except store.BackupError as error:
-            results.append({"name": path.name, "ok": False, "error": error.message})
+            results.append({"name": name, "ok": False, "error": error.message})
     told("")
     if args.json:
         print(json.dumps({"ok": all(each["ok"] for each in results), "backups": results}))
@@ -141,7 +168,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def _read(backup: Backup, settings: Settings) -> None:
     """Read a backup to its end; raises BackupError."""
-    if point_in_time.BASE.fullmatch(backup.path.name):
+    if point_in_time.BASE.fullmatch(backup.name):
         point_in_time.read_base(backup, keys_of(settings))
         return
     chosen = programs.fitting(backup.manifest["programs_major"], settings.pg_bin)
@@ -151,17 +178,39 @@ def _read(backup: Backup, settings: Settings) -> None:
 def run_base(args: argparse.Namespace) -> int:
     """Take a base backup, then remove old ones and the log that no other needs."""
     settings = settings_for_backup(args)
-    folder = Path(settings.backup_dir).absolute()
+    place = place_of(settings)
     backup = point_in_time.take_base(
-        settings.backup_url, folder, keys=keys_of(settings), pg_bin=settings.pg_bin, told=teller()
+        settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin, told=teller()
     )
-    days = settings.backup_keep_days if args.keep_days is None else args.keep_days
-    gone = point_in_time.prune(folder, segments_of(settings), days, now=datetime.now(UTC))
+    gone = point_in_time.prune(
+        place, segments_of(settings), keeping_of(args, settings), now=datetime.now(UTC)
+    )
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
     else:
-        print(f"wrote {backup.path}  {backup.manifest['bytes'] / 1e6:,.1f} MB")
+        print(f"wrote {backup.location}  {backup.manifest['bytes'] / 1e6:,.1f} MB")
         print(f"removed {len(gone)} files that nothing needs" if gone else "nothing was too old")
+    return EXIT_GOOD
+
+
+def run_archive(args: argparse.Namespace) -> int:
+    """Keep a segment of PostgreSQL's log."""
+    settings = settings_of_folder(args)
+    location = wal.archive(segments_of(settings), args.path, keys_of(settings))
+    if args.json:
+        print(json.dumps({"location": location}))
+    return EXIT_GOOD
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Bring a segment back; exit 1 only when it is known that there is none."""
+    try:
+        settings = settings_of_folder(args)
+        wal.fetch(segments_of(settings), args.segment, args.path, keys_of(settings))
+    except MissingError as error:
+        raise SetupError(error.message, exit_code=EXIT_FAILED) from None
+    except SetupError as error:
+        raise SetupError(error.message, exit_code=wal.EXIT_UNKNOWN) from None
     return EXIT_GOOD
 
 
@@ -189,9 +238,34 @@ def settings_for_backup(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def segments_of(settings: Settings) -> Path:
-    """Return the directory of the log that archive_command keeps."""
-    return Path(settings.backup_wal_dir or Path(settings.backup_dir) / "wal").absolute()
+def place_of(settings: Settings) -> Place:
+    """Return where backups are."""
+    return _place(settings, settings.backup_dir)
+
+
+def segments_of(settings: Settings) -> Place:
+    """Return where the log is that archive_command keeps."""
+    if settings.backup_wal_dir:
+        return _place(settings, settings.backup_wal_dir)
+    return place_of(settings) / "wal"
+
+
+def _place(settings: Settings, where: str) -> Place:
+    if not where.startswith("s3://"):
+        return Folder(Path(where).absolute())
+    access = Access(
+        endpoint=settings.backup_s3_endpoint,
+        region=settings.backup_s3_region,
+        access_key_id=settings.backup_s3_access_key_id,
+        secret_access_key=settings.backup_s3_secret_access_key,
+    )
+    return Bucket.at(where, access)
+
+
+def keeping_of(args: argparse.Namespace, settings: Settings) -> store.Keeping:
+    """Return how long backups are kept."""
+    days = settings.backup_keep_days if args.keep_days is None else args.keep_days
+    return store.Keeping(days, settings.backup_keep_weeks)
 
 
 def keys_of(settings: Settings) -> Keys:
@@ -211,7 +285,7 @@ def described(backup: Backup) -> dict[str, Any]:
     """Return what `--json` says of a backup."""
     left_out = {"contents", "format"}
     said = {name: value for name, value in backup.manifest.items() if name not in left_out}
-    return {"file": str(backup.path), **said}
+    return {"file": backup.location, **said}
 
 
 def summary(backup: Backup) -> str:

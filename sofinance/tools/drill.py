@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sofinance.backups import bring_back, point_in_time, store
+from sofinance.backups import bring_back, point_in_time, store, wal
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
@@ -21,6 +21,7 @@ from sofinance.infra.times import iso
 from sofinance.tools.backup import (
     backup_options,
     keys_of,
+    place_of,
     segments_of,
     settings_for_backup,
     settings_of_folder,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from sofinance.backups.places import Place
     from sofinance.config import Settings
 
 
@@ -59,23 +61,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Do the drill; the report is written however it ends."""
     settings = settings_of_folder(args) if args.backup else settings_for_backup(args)
-    folder = Path(settings.backup_dir).absolute()
+    place = place_of(settings)
     began_at = datetime.now(UTC)
     report: dict[str, Any] = {"ok": False, "began_at": iso(began_at), "error": None}
     try:
-        _drill(args, settings, folder, report)
+        _drill(args, settings, place, report)
         if args.point_in_time:
-            report["point_in_time"] = _replay(settings, folder)
+            report["point_in_time"] = _replay(settings, place)
         report["ok"] = True
     except store.BackupError as error:
         report["error"] = error.message
     except (psycopg.Error, SetupError) as error:
         report["error"] = _said(error)
-        _write(folder, began_at, report)
+        _write(place, began_at, report)
         raise
-    path = _write(folder, began_at, report)
+    path = _write(place, began_at, report)
     if args.json:
-        print(json.dumps({**report, "report": str(path)}))
+        print(json.dumps({**report, "report": path}))
     else:
         print("\n".join(_table(report)))
         print(f"report: {path}")
@@ -83,16 +85,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _drill(
-    args: argparse.Namespace, settings: Settings, folder: Path, report: dict[str, Any]
+    args: argparse.Namespace, settings: Settings, place: Place, report: dict[str, Any]
 ) -> None:
     keys, told = keys_of(settings), teller()
     if args.backup is None:
-        backup = take(settings.backup_url, folder, keys=keys, pg_bin=settings.pg_bin, told=told)
+        backup = take(settings.backup_url, place, keys=keys, pg_bin=settings.pg_bin, told=told)
         report["backup_s"] = backup.manifest["seconds"]
     else:
-        backup = store.open_backup(store.find(folder, args.backup))
+        backup = store.open_backup(*store.find(place, args.backup))
     report |= {
-        "backup": backup.path.name, "taken_at": backup.manifest["taken_at"],
+        "backup": backup.name, "taken_at": backup.manifest["taken_at"],
         "bytes": backup.manifest["bytes"], "rows": backup.manifest["rows"],
         "organisations": len({each["org_id"] for each in backup.contents(keys.all)["ledger"]}),
     }  # fmt: skip
@@ -102,7 +104,7 @@ def _drill(
     with _target(args, settings) as (url, app_url):
         report["server_s"] = round(time.monotonic() - began, 3)
         means = bring_back.Means(keys, verify_books, settings.pg_bin, told)
-        restored = bring_back.restore(backup, url, folder, means)
+        restored = bring_back.restore(backup, url, Path(), means)
         report["steps_s"] = restored.seconds
         report["migrated"] = list(restored.migrated)
         _check_row_security(url, app_url)
@@ -110,13 +112,13 @@ def _drill(
     told("")
 
 
-def _replay(settings: Settings, folder: Path) -> dict[str, Any]:
+def _replay(settings: Settings, place: Place) -> dict[str, Any]:
     """Go back to the latest moment that is archived; return what it took."""
     segments, lost_at = segments_of(settings), datetime.now(UTC)
-    archived_s = [path.stat().st_mtime for path in segments.glob("[0-9A-F]*")]
-    if not archived_s:
-        raise store.BackupError(f"Nothing is archived in {segments}.")
-    base, began = point_in_time.base_for(folder, None), time.monotonic()
+    archived_at = [segment.archived_at for segment in wal.kept(segments)]
+    if not archived_at:
+        raise store.BackupError(f"Nothing is archived in {segments.location()}.")
+    base, began = point_in_time.base_for(place, None), time.monotonic()
     with _scratch() as scratch:
         server = point_in_time.Recovery(
             scratch / "data", base, segments, keys_of(settings), None, settings.pg_bin
@@ -125,9 +127,9 @@ def _replay(settings: Settings, folder: Path) -> dict[str, Any]:
             server.start()
             verify_books(server.url(embedded.SUPERUSER, server.database))
             return {
-                "base": base.path.name,
+                "base": base.name,
                 "replayed_to": server.replayed_to(),
-                "rpo_s": round(lost_at.timestamp() - max(archived_s), 3),
+                "rpo_s": round((lost_at - max(archived_at)).total_seconds(), 3),
                 "rto_s": round(time.monotonic() - began, 3),
             }
         finally:
@@ -172,12 +174,10 @@ def _check_row_security(url: str, app_url: str) -> None:
     raise store.BackupError("In what was restored, row security does not hold.")
 
 
-def _write(folder: Path, began_at: datetime, report: dict[str, Any]) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"drill_{began_at:{store.STAMP}}.json"
-    with store.written(path) as file:
-        file.write((json.dumps(report, indent=2) + "\n").encode())
-    return path
+def _write(place: Place, began_at: datetime, report: dict[str, Any]) -> str:
+    name = f"drill_{began_at:{store.STAMP}}.json"
+    place.write(name, (json.dumps(report, indent=2) + "\n").encode())
+    return place.location(name)
 
 
 def _said(error: psycopg.Error | SetupError) -> str:

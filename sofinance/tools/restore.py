@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from sofinance.tools import verify
 from sofinance.tools.backup import (
     folder_options,
     keys_of,
+    place_of,
     segments_of,
     settings_of_folder,
     summary,
@@ -93,28 +95,25 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of_folder(args)
     if args.at is not None or args.into is not None:
         return _to_a_point_in_time(args, settings)
-    folder = Path(settings.backup_dir).absolute()
     url = target_url(args, settings)
-    backup = store.open_backup(store.find(folder, args.backup))
+    backup = store.open_backup(*store.find(place_of(settings), args.backup))
     if args.dry_run:
         return _dry_run(args, settings, backup, url)
     told = teller()
     means = bring_back.Means(keys_of(settings), verify_books, settings.pg_bin, told)
     restored = bring_back.restore(
-        backup, url, folder, means, confirm=args.confirm, create=args.create
+        backup, url, confirmations_of(settings), means, confirm=args.confirm, create=args.create
     )
     told("")
     if args.json:
         said = {
-            "ok": True, "file": str(backup.path), "database": restored.database,
+            "ok": True, "file": backup.location, "database": restored.database,
             "rows": restored.rows, "migrated": restored.migrated,
             "kept_as": restored.kept_as or None, "seconds": restored.seconds,
         }  # fmt: skip
         print(json.dumps(said))
         return EXIT_GOOD
-    print(
-        f"restored {backup.path.name} into {restored.database}: {restored.rows:,} rows, all equal"
-    )
+    print(f"restored {backup.name} into {restored.database}: {restored.rows:,} rows, all equal")
     for name in restored.migrated:
         print(f"applied {name}")
     if restored.kept_as:
@@ -129,8 +128,8 @@ def _to_a_point_in_time(args: argparse.Namespace, settings: Settings) -> int:
     if args.at is None or args.into is None:
         raise SetupError("--at and --into go together.", exit_code=EXIT_USAGE)
     at = args.at if isinstance(args.at, datetime) else None
-    folder, began, told = Path(settings.backup_dir).absolute(), time.monotonic(), teller()
-    base = point_in_time.base_for(folder, at)
+    began, told = time.monotonic(), teller()
+    base = point_in_time.base_for(place_of(settings), at)
     server = point_in_time.Recovery(
         args.into.absolute(), base, segments_of(settings), keys_of(settings), at, settings.pg_bin
     )
@@ -145,15 +144,23 @@ def _to_a_point_in_time(args: argparse.Namespace, settings: Settings) -> int:
         server.stop()
     told("")
     said = {
-        "ok": True, "base": base.path.name, "data": str(server.data), "database": server.database,
+        "ok": True, "base": base.name, "data": str(server.data), "database": server.database,
         "replayed_to": replayed_to, "rto_s": round(time.monotonic() - began, 3),
     }  # fmt: skip
     if args.json:
         print(json.dumps(said))
         return EXIT_GOOD
-    print(f"replayed {base.path.name} and its log to {replayed_to}; the books verify")
+    print(f"replayed {base.name} and its log to {replayed_to}; the books verify")
     print(f"{said['rto_s']:.1f} s; the server is stopped, its data is in {server.data}")
     return EXIT_GOOD
+
+
+def confirmations_of(settings: Settings) -> Path:
+    """Return the directory of confirmations: that of backups, or this account's own."""
+    if not settings.backup_dir.startswith("s3://"):
+        return Path(settings.backup_dir).absolute()
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "sofinance"
 
 
 def target_url(args: argparse.Namespace, settings: Settings) -> str:
@@ -177,23 +184,23 @@ def _dry_run(args: argparse.Namespace, settings: Settings, backup: store.Backup,
     token = (
         ""
         if target.is_empty
-        else confirmations.issue(Path(settings.backup_dir).absolute(), backup, target.identity)
+        else confirmations.issue(confirmations_of(settings), backup, target.identity)
     )
     if args.json:
         said = {
-            "file": str(backup.path), "database": target.name, "exists": target.exists,
+            "file": backup.location, "database": target.name, "exists": target.exists,
             "is_empty": target.is_empty, "confirm": token or None,
             "confirm_good_for_s": confirmations.GOOD_FOR_S if token else None,
         }  # fmt: skip
         print(json.dumps(said))
         return EXIT_GOOD
-    print(f"{backup.path.name}  {summary(backup)}")
+    print(f"{backup.name}  {summary(backup)}")
     if not token:
         print(f"It would be restored into {target.name}, which is empty. Nothing was done.")
         return EXIT_GOOD
     print(f"{target.name} is not empty. The backup would be restored beside it and take its name;")
     print("what is there now would stay, under another name. Nothing was done. To do it:")
-    print(f"  sofinance restore {backup.path.name} --to ... --confirm {token}")
+    print(f"  sofinance restore {backup.name} --to ... --confirm {token}")
     print(f"This is good once, for {confirmations.GOOD_FOR_S // 60} minutes.")
     return EXIT_GOOD
 

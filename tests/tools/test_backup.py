@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ import pytest
 
 from sofinance import cli
 from sofinance.backups import confirmations, programs, sealed, store
+from sofinance.backups.places import Folder
 from sofinance.infra import migrate
 from sofinance.infra.command import SetupError
 from sofinance.tools.restore import findings_of
@@ -91,6 +93,10 @@ def target(superuser_dsn: str) -> Iterator[str]:
         names = conn.execute("select datname from pg_database where datname ~ %s", [f"^{name}"])
         for (each,) in names.fetchall():
             conn.execute(f"drop database {each} with (force)")
+
+
+def beside(path: Path, name: Callable[[str], str]) -> Path:
+    return path.with_name(name(path.name))
 
 
 def rows(url: str, statement: str) -> Any:
@@ -193,12 +199,12 @@ async def test_a_damaged_backup_is_refused(shop: Shop, folder: Path, command: Co
     path.write_bytes(whole)
     assert command("backup", "verify")["ok"]
 
-    manifest = store.manifest_path(path)
+    manifest = beside(path, store.manifest_name)
     said = manifest.read_text("utf-8")
     manifest.write_text(said.replace('"rows": ', '"rows": 1'), "utf-8")
     assert "damaged" in command("restore", "latest", "--to", target, fails=1)
     manifest.write_text(said, "utf-8")
-    store.sum_path(path).unlink()
+    beside(path, store.sum_name).unlink()
     assert command("backup", "list") == {"backups": [], "unfinished": [path.name]}
     assert "no" in command("restore", str(path), "--to", target, fails=1)
     assert rows(target, "select count(*) from pg_tables where schemaname = 'public'") == [(0,)]
@@ -213,9 +219,12 @@ async def test_a_dump_that_lies_about_its_checksum_is_found_out(
     assert (await shop.sell(shop.item(), customer_id=customer_id)).status == 201
     await asyncio.sleep(1.1)  # names have seconds
     other = Path(command("backup")["file"])
-    manifest = json.loads(store.manifest_path(other).read_text("utf-8"))
-    figures = json.loads(store.manifest_path(path).read_text("utf-8"))["contents"]
-    store.finish(other, manifest["sha256"], {**manifest, "contents": figures}, None)
+    manifest = json.loads(beside(other, store.manifest_name).read_text("utf-8"))
+    figures = json.loads(beside(path, store.manifest_name).read_text("utf-8"))["contents"]
+    for name in (store.manifest_name(other.name), store.sum_name(other.name)):
+        (other.parent / name).unlink()
+    manifest["contents"] = figures
+    store.finish(Folder(other.parent), other.name, manifest["sha256"], manifest, None)
     said = command("restore", other.name, "--to", target, fails=1)
     assert "public.sale differs" in said
     assert "journal_sha256 differs" in said
@@ -229,7 +238,7 @@ async def test_an_encrypted_backup_opens_with_its_key_alone(
     assert path.name.endswith(".dump.enc")
     assert path.read_bytes().startswith(b"SOFBKP1\n")
     assert b"PGDMP" not in path.read_bytes()
-    assert "ledger" not in store.manifest_path(path).read_text("utf-8")
+    assert "ledger" not in beside(path, store.manifest_name).read_text("utf-8")
 
     monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", OTHER_KEY)
     said = command("restore", "latest", "--to", target, fails=1)
@@ -354,15 +363,15 @@ def test_old_backups_go_and_the_newest_good_one_stays(folder: Path, command: Com
     for day in (1, 2, 3):
         name = f"pg_{database}_2025010{day}T020000Z.dump"
         shutil.copy(path, folder / name)
-        manifest = json.loads(store.manifest_path(path).read_text("utf-8"))
+        manifest = json.loads(beside(path, store.manifest_name).read_text("utf-8"))
         manifest["taken_at"] = f"2025-01-0{day}T02:00:00.000Z"
-        store.finish(folder / name, manifest.pop("sha256"), manifest, None)
+        store.finish(Folder(folder), name, manifest.pop("sha256"), manifest, None)
     # As if nothing had been backed up since: the newest is damaged, so the one before stays.
-    for each in (path, store.manifest_path(path), store.sum_path(path)):
+    for each in (path, beside(path, store.manifest_name), beside(path, store.sum_name)):
         each.unlink()
     (folder / f"pg_{database}_20250103T020000Z.dump").write_bytes(b"damaged")
-    now = store.datetime(2026, 1, 1, tzinfo=store.UTC)
-    gone = store.prune(folder, database, 30, now=now)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    gone = store.prune(Folder(folder), database, store.Keeping(30), now=now)
     assert [name.split("_")[-1] for name in gone] == [
         "20250101T020000Z.dump", "20250103T020000Z.dump",
     ]  # fmt: skip
@@ -370,6 +379,20 @@ def test_old_backups_go_and_the_newest_good_one_stays(folder: Path, command: Com
     # With a new one, the old ones have had their time.
     assert len(command("backup")["removed"]) == 1
     assert len(command("backup", "list")["backups"]) == 1
+
+
+def test_the_last_of_each_week_stays_longer(folder: Path):
+    def taken(day: int) -> store.Backup:
+        at = datetime(2026, 3, 1, 2, tzinfo=UTC) + timedelta(days=day)
+        return store.Backup(Folder(folder), f"day {day}", {"taken_at": at.isoformat()})
+
+    backups = [taken(day) for day in range(120)]
+    now = backups[-1].taken_at + timedelta(hours=1)
+    kept = store.Keeping(30, 12).kept(backups, now=now)
+    days = sorted(int(name.partition(" ")[2]) for name in kept)
+    # 2026-03-01 was a Sunday: day 0, and every seventh is the last of its week.
+    assert days == [*range(42, 90, 7), *range(90, 120)]
+    assert store.Keeping(30).kept(backups, now=now) == {f"day {day}" for day in range(90, 120)}
 
 
 def test_a_role_that_does_not_see_all_rows_takes_no_backup(
@@ -388,7 +411,7 @@ async def test_the_drill_proves_a_restore_and_says_how_long_it_took(
     assert 0 < said["rpo_s"] < said["rto_s"] + 60
     assert {"restore", "compare", "migrate", "analyze", "verify"} == set(said["steps_s"])
     report = json.loads(Path(said["report"]).read_text("utf-8"))
-    assert report["backup"] == store.listing(folder)[-1].path.name
+    assert report["backup"] == store.listing(Folder(folder))[-1].name
     assert report["organisations"] == 1
 
 
@@ -435,15 +458,15 @@ async def test_the_scripts_back_up_restore_and_verify(
 ):
     made = script("backup_pg.sh")
     assert made.returncode == 0, made.stderr
-    (backup,) = store.listing(folder)
-    assert backup.path.name in made.stdout
+    (backup,) = store.listing(Folder(folder))
+    assert backup.name in made.stdout
     summed = subprocess.run(
-        ["sha256sum", "-c", store.sum_path(backup.path)], cwd=folder, check=True
+        ["sha256sum", "-c", store.sum_name(backup.name)], cwd=folder, check=True
     )
     assert summed.returncode == 0
 
     new = target.rpartition("/")[2] + "_scripted"
-    brought = script("restore_pg.sh", str(backup.path), new)
+    brought = script("restore_pg.sh", backup.location, new)
     assert brought.returncode == 0, brought.stderr
     there = role_url(target, "superuser", new)
     assert rows(there, "select count(*) > 2 from sale") == [(True,)]
@@ -467,8 +490,9 @@ async def test_the_scripts_find_a_backup_that_is_damaged(shop: Shop, folder: Pat
     assert script("backup_restore_drill.sh").returncode == 0
     whole = script("verify_backups.sh", "--json")
     assert whole.returncode == 0, whole.stderr
-    (backup,) = store.listing(folder)
-    backup.path.write_bytes(backup.path.read_bytes()[:-100])
+    (backup,) = store.listing(Folder(folder))
+    path = folder / backup.name
+    path.write_bytes(path.read_bytes()[:-100])
     assert script("verify_backups.sh").returncode == 1
     assert script("backup_pg.sh", POSTGRES_PASSWORD="").returncode == 2
 

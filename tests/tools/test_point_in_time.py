@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -20,11 +21,14 @@ import psycopg
 import pytest
 
 from sofinance import cli
-from sofinance.backups import contents, point_in_time, store
+from sofinance.backups import contents, point_in_time, store, wal
+from sofinance.backups.places import Folder
 from sofinance.infra import embedded, migrate
 from sofinance.infra.command import SetupError
 from tests.api.conftest import open_shop
 from tests.conftest import DEBIAN_PROGRAMS, UNSAFE_BUT_FAST
+from tests.s3_faults import place as place_of
+from tests.s3_server import BUCKET, S3Server
 from tests.support import ROLE_PASSWORD, role_url
 
 if TYPE_CHECKING:
@@ -67,6 +71,15 @@ def figures(url: str) -> dict[str, Any]:
     with psycopg.connect(url, autocommit=True) as conn:
         contents.begin_snapshot(conn)
         return contents.contents(conn)
+
+
+@contextlib.contextmanager
+def running_s3() -> Iterator[S3Server]:
+    server = S3Server()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture
@@ -116,6 +129,7 @@ def command(
     monkeypatch.setenv("BACKUP_WAL_DIR", str(archiving.segments))
     monkeypatch.setenv("BACKUP_URL", role_url(archiving.url, "sofinance_backup"))
     monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", "3c" * 32)
+    monkeypatch.setenv("XDG_STATE_HOME", str(archiving.folder.parent / "state"))
     if PROGRAMS:
         monkeypatch.setenv("PG_BIN", str(PROGRAMS))
 
@@ -205,6 +219,64 @@ def refuses_what_it_cannot_do(
     assert "recovery ended before configured recovery target was reached" in refused
 
 
+async def test_the_books_come_back_from_a_bucket(
+    api: Api,
+    org: Org,
+    archiving: Archiving,
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shop = await open_shop(api, org)
+    with running_s3() as s3:
+        monkeypatch.setenv("BACKUP_DIR", f"s3://{BUCKET}/shop")
+        monkeypatch.setenv("BACKUP_WAL_DIR", "")
+        monkeypatch.setenv("BACKUP_S3_ENDPOINT", s3.url)
+        monkeypatch.setenv("BACKUP_S3_ACCESS_KEY_ID", "tests")
+        monkeypatch.setenv("BACKUP_S3_SECRET_ACCESS_KEY", "tests")
+        base = command("backup", "base")
+        assert base["file"].startswith(f"s3://{BUCKET}/shop/base/base_")
+        customer_id = await shop.customer()
+        assert (await shop.sell(shop.item(), customer_id=customer_id)).status == 201
+        now = archiving.figures()
+        archiving.archive()
+        # As PostgreSQL would with archive_command = 'sofinance backup archive-wal %p'.
+        for path in sorted(archiving.segments.iterdir()):
+            said = command("backup", "archive-wal", str(path))
+            assert said["location"] == f"s3://{BUCKET}/shop/wal/{path.name}.gz.enc"
+        fetched = archiving.folder.parent / "RECOVERYXLOG"
+        assert cli.main(["backup", "restore-wal", base["first_segment"], str(fetched)]) == 0
+        assert fetched.stat().st_size == 16 << 20
+        assert cli.main(["backup", "restore-wal", "0" * 24, str(fetched)]) == 1
+        monkeypatch.setenv("BACKUP_S3_ENDPOINT", "http://127.0.0.1:1")
+        assert cli.main(["backup", "restore-wal", base["first_segment"], str(fetched)]) == 200
+        monkeypatch.setenv("BACKUP_S3_ENDPOINT", s3.url)
+
+        assert command("backup", "verify")["ok"]
+        data = archiving.folder.parent / "latest"
+        command("restore", "--at", "latest", "--into", str(data))
+        server = embedded.Server(data, programs=PROGRAMS)
+        server.start()
+        try:
+            assert list(contents.differences(now, figures(server.url("sofinance_backup")))) == []
+        finally:
+            server.stop()
+        said = command("drill", "--point-in-time")
+        assert said["ok"]
+        assert said["report"].startswith(f"s3://{BUCKET}/shop/drill_")
+        assert command("restore", "latest", "--to", archiving.url, "--dry-run")["confirm"]
+
+        # A week later the first base goes, with the log that only it needs.
+        later = datetime.now(UTC) + timedelta(days=31)
+        await asyncio.sleep(1.1)  # names have seconds
+        second = command("backup", "base")
+        place, log = place_of(s3, "shop"), place_of(s3, "shop/wal")
+        kept_names = {segment.name for segment in wal.kept(log)}
+        gone = point_in_time.prune(place, log, store.Keeping(30), now=later)
+        assert gone == [Path(base["file"]).name]  # what was archived lately stays
+        assert {segment.name for segment in wal.kept(log)} == kept_names
+        assert second["file"] == point_in_time.bases(place)[0].location
+
+
 async def test_the_drill_replays_the_log_too(
     api: Api, org: Org, archiving: Archiving, command: Callable[..., Any]
 ):
@@ -236,11 +308,12 @@ def test_old_bases_go_with_the_log_that_only_they_need(
     for name in archived:
         os.utime(archiving.segments / name, (a_month_ago, a_month_ago))
     now = datetime.now(UTC) + timedelta(days=31)
-    gone = point_in_time.prune(archiving.folder, archiving.segments, 30, now=now)
+    place = Folder(archiving.folder)
+    gone = point_in_time.prune(place, Folder(archiving.segments), store.Keeping(30), now=now)
     assert first.name in gone
     assert archived <= set(gone)
-    assert [each.path for each in point_in_time.bases(archiving.folder)] == [second]
-    assert store.sum_path(second).exists()
+    assert [each.location for each in point_in_time.bases(place)] == [str(second)]
+    assert second.with_name(store.sum_name(second.name)).exists()
 
 
 def test_a_server_that_archives_nothing_has_no_base(
@@ -249,9 +322,9 @@ def test_a_server_that_archives_nothing_has_no_base(
     with psycopg.connect(archiving.url, autocommit=True) as conn:
         conn.execute("alter role sofinance_backup noreplication")
     assert "alter role sofinance_backup replication" in command("backup", "base", fails=3)
-    assert point_in_time.bases(archiving.folder) == []
+    assert point_in_time.bases(Folder(archiving.folder)) == []
     with pytest.raises(SetupError, match="no base backup"):
-        point_in_time.base_for(archiving.folder, None)
+        point_in_time.base_for(Folder(archiving.folder), None)
 
 
 def test_a_segment_is_archived_once_and_never_replaced(tmp_path: Path):
