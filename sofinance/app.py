@@ -14,7 +14,9 @@ import asyncpg
 from aiohttp import web, web_urldispatcher
 
 from sofinance import __version__, api, config
-from sofinance.infra import health, logs, metrics, openapi, secret_ages
+from sofinance.infra import health, logs, metrics, openapi, proxies, secret_ages, telemetry
+from sofinance.infra.caches import Caches
+from sofinance.infra.db import opening
 from sofinance.infra.deprecation import announced
 from sofinance.infra.machine import Machine
 from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
@@ -61,6 +63,7 @@ def create_app(settings: config.Settings) -> web.Application:
         if endpoint.method == "GET":
             app.router.add_route("HEAD", endpoint.path, answer)
     openapi.add_documents(app, endpoints, mirrors=settings.enable_key_mirroring)
+    app.cleanup_ctx.append(observe)
     app.cleanup_ctx.append(run_machine)
     app.on_shutdown.append(drain)
     return app
@@ -79,6 +82,12 @@ def find_endpoints() -> list[Endpoint]:
     for module in sorted(pkgutil.iter_modules(api.__path__), key=lambda found: found.name):
         endpoints += importlib.import_module(f"{api.__name__}.{module.name}").routes
     return endpoints
+
+
+async def observe(app: web.Application) -> AsyncIterator[None]:
+    """Tell others about this process, where the settings say so; first of all, and to the end."""
+    async with telemetry.observed(app[MACHINE].settings):
+        yield
 
 
 async def run_machine(app: web.Application) -> AsyncIterator[None]:
@@ -115,10 +124,15 @@ async def drain(app: web.Application) -> None:
 async def watch(machine: Machine) -> None:
     """Keep the gauges of the pool and of the database current."""
     given = config.layers(os.environ)
+    caches = Caches()
+    caches.add("credentials", lambda: machine.guard)
+    caches.add("openings", opening.cache_info)
+    caches.add("addresses", proxies.plain.cache_info)
     while True:
         if machine.guard.keys.refresh():
             machine.guard.forget()  # what a key that is gone signed
-        machine.caches.publish()
+        caches.publish()
+        metrics.EXEMPLARS.write()
         metrics.POOL_SIZE.set(machine.db.size_max)
         metrics.POOL_OPEN.set(machine.db.pool.open_count)
         metrics.POOL_IN_USE.set(machine.db.pool.in_use_count)

@@ -441,6 +441,24 @@ class Settings:
     metrics_token: str = setting(
         "", "When set, /metrics answers only to this bearer token.", secret=True
     )
+    otel_exporter_otlp_endpoint: str = setting(
+        "", "A collector that takes traces as OTLP over HTTP; without it nothing is recorded. "
+        "Needs the extra `telemetry`.", check=settings_checks.collector,
+        example="http://127.0.0.1:4318",
+    )  # fmt: skip
+    otel_exporter_otlp_headers: str = setting(
+        "", "What the collector wants besides, name=value with commas between.", secret=True,
+        check=settings_checks.pairs, example="authorization=Bearer ...",
+    )  # fmt: skip
+    trace_sample_percent: int = setting(
+        10, "How many traces are kept of those that neither failed nor took over a second.",
+        unit="%", low=0, high=100,
+    )  # fmt: skip
+    sentry_dsn: str = setting(
+        "", "Where errors are reported, in Sentry's protocol and without personal data. "
+        "Needs the extra `sentry`.", secret=True, check=settings_checks.sentry_dsn,
+        example="https://key@sentry.example.com/1",
+    )  # fmt: skip
     redis_url: str = setting(
         "", "Redis, for what workers share; without it each worker keeps its own.",
         secret=True, example="redis://127.0.0.1:6379/0",

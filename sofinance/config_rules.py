@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from sofinance.infra.settings_checks import LOOPBACK
+from sofinance.infra.telemetry_packages import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,6 +60,7 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
             "without it nobody can enrol one."
         )
     yield from _mail_at_odds(value)
+    yield from lacking(value)
     yield from _storage_at_odds(value)
 
 

@@ -11,7 +11,7 @@ from marshmallow import Schema, fields
 
 from sofinance import __version__
 from sofinance import queries as q
-from sofinance.infra import errors, health, metrics
+from sofinance.infra import errors, health, metrics, told
 from sofinance.infra.administration import demand_operator
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Timestamp
@@ -20,6 +20,7 @@ from sofinance.infra.http import Call, Routes
 
 routes = Routes()
 
+OPENMETRICS = "application/openmetrics-text"
 # No longer than a new key waits before it signs.
 KEYS_AGE_MAX_S = 60
 
@@ -137,7 +138,10 @@ async def get_liveness(call: Call) -> Any:
 @routes.endpoint("GET", "/metrics", public=True, prefix=False, status=200, refuses=(401, 404))
 @routes.endpoint("GET", "/v1/metrics", public=True, prefix=False, status=200, refuses=(401, 404))
 async def get_metrics(call: Call) -> Any:
-    """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them."""
+    """Return the metrics as Prometheus reads them; METRICS_TOKEN protects them.
+
+    With `Accept: application/openmetrics-text` they have exemplars: the trace of a request.
+    """
     settings = call.settings
     if not settings.metrics_enabled:
         raise errors.not_found()
@@ -146,9 +150,9 @@ async def get_metrics(call: Call) -> Any:
         given.encode(), f"Bearer {settings.metrics_token}".encode()
     ):
         raise unauthorized("The metrics need their own token: Authorization: Bearer ...")
-    jobs, runner_count = await health.read_jobs(call)
-    body = metrics.render(jobs, runner_count)
-    return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+    is_open = OPENMETRICS in call.accept
+    body, content_type = metrics.render(await told.read(call), is_open=is_open)
+    return web.Response(body=body, headers={"Content-Type": content_type, "Vary": "Accept"})
 
 
 @routes.endpoint(

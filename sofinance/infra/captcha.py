@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from sofinance.infra import metrics
+from sofinance.infra import metrics, outgoing
 from sofinance.infra.command import EXIT_USAGE, SetupError
 from sofinance.infra.errors import ApiError
 
@@ -81,7 +81,9 @@ class Captcha:
         form = {"secret": secret, "response": token} | ({"remoteip": ip} if ip else {})
         try:
             async with (
-                aiohttp.ClientSession(timeout=self._timeout) as session,
+                aiohttp.ClientSession(
+                    timeout=self._timeout, trace_configs=[outgoing.traced()]
+                ) as session,
                 # Somebody who can redirect us would answer in the provider's place.
                 session.post(self._url, data=form, allow_redirects=False) as response,
             ):

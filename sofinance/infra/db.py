@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import queries as q
-from sofinance.infra import metrics
+from sofinance.infra import metrics, tracing
 from sofinance.infra.command import SetupError
 from sofinance.infra.pool import Pool, StaleConnectionError
 from sofinance.infra.replica import Replica
@@ -281,12 +281,18 @@ class Database:
 
 async def begin(conn: Connection, message: str) -> str:
     """Send the message that begins with BEGIN; returns the last statement's command tag."""
+    started_s, row_count = perf_counter(), None
     try:
-        return await conn.execute(message)
+        tag = await conn.execute(message)
+        row_count = 0
     except TimeoutError:
         raise  # the server is there, and slow
     except DEAD as error:
         raise StaleConnectionError from error
+    finally:
+        if tracing.RECORDER.is_on:
+            tracing.note_query("request.begin", perf_counter() - started_s, row_count)
+    return tag
 
 
 async def commit(conn: Any, message: str) -> None:
@@ -295,15 +301,22 @@ async def commit(conn: Any, message: str) -> None:
     try:
         tag = await conn.execute(message)
     except BaseException as error:
-        metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, None)
+        _measure_commit(perf_counter() - started_s, None)
         if isinstance(error, TimeoutError | asyncio.CancelledError):
             # Before asyncpg has sent its request to cancel: a commit that waits for a synchronous
             # standby would be cut short by it, and be seen although a failover loses it.
             conn.terminate()
         raise
-    metrics.observe_query(q.request.commit_work.key, perf_counter() - started_s, 0)
+    _measure_commit(perf_counter() - started_s, 0)
     if tag != "COMMIT":
         raise NotCommittedError(tag)
+
+
+def _measure_commit(duration_s: float, row_count: int | None) -> None:
+    key = q.request.commit_work.key
+    metrics.observe_query(key, duration_s, row_count)
+    if tracing.RECORDER.is_on:
+        tracing.note_query(key, duration_s, row_count)
 
 
 async def abandon(conn: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from sofinance import queries as q
 from sofinance.infra.sql import SQL_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable
 
     from sofinance.infra.http import Call
 
@@ -78,17 +78,6 @@ async def check_jobs(call: Call) -> None:
         heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=call.settings.job_heartbeat_ttl_seconds)
     if not heartbeat.runner_count:
         raise NotReadyError
-
-
-async def read_jobs(call: Call) -> tuple[Sequence[Any], int | None]:
-    """Return how all jobs are and how many workers live; nothing without the database."""
-    ttl_s = call.settings.job_heartbeat_ttl_seconds
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), call.db.untenanted() as conn:
-            heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
-            return await q.jobs.list_jobs(conn), heartbeat.runner_count
-    except NO_ANSWER:
-        return (), None
 
 
 async def check_redis(call: Call) -> None:

@@ -58,6 +58,7 @@ class Call:
     ip: str | None
     user_agent: str
     authorization: str | None
+    accept: str
     db: Database
     guard: Guard
     limiter: Limiter

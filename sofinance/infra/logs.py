@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sofinance.infra.trace_context import TraceContext
+    from sofinance.infra.tracing import Span
 
 SERVICE = "sofinance"
 LEVELS = {number: logging.getLevelName(number) for number in range(0, 51, 10)}
@@ -53,7 +54,7 @@ class Trace:
 
     __slots__ = (
         "announced", "context", "error_code", "ip", "is_oauth", "org_id", "origin", "quota",
-        "request_id", "user_id",
+        "request_id", "spans", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,8 @@ class Trace:
             "trace_id": None if context is None else context.trace_id,
             "span_id": None if context is None else context.span_id,
         }
+        # What has ended of it, while it is recorded (tracing.py).
+        self.spans: list[Span] | None = None
         # Headers that every answer of the endpoint has, refusals too.
         self.announced: dict[str, str] | None = None
         self.user_id: int | None = None

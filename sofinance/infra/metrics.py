@@ -15,15 +15,17 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+
+from sofinance.infra.exemplars import MULTIPROCESS_DIR, Exemplars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Around the promises: p95 under 200 ms, p99 under 500 ms.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -131,11 +133,18 @@ DEPRECATED_CALLS = Counter(
 )  # fmt: skip
 LOG_LINES_LOST = Counter("log_lines_lost_total", "Log lines that could not be written.")
 
+TRACES = Counter("traces_total", "Traces that ended, by why they are kept.", ["decision"])
+SPANS_SENT = Counter("trace_spans_sent_total", "Spans that a collector took.")
+SPANS_DROPPED = Counter("trace_spans_dropped_total", "Spans that nobody will see.", ["reason"])
+ERRORS_REPORTED = Counter("errors_reported_total", "Errors handed over to be reported.")
+
 # Alerts wake somebody at the first of these: a series must be 0 before it is 1, or Prometheus sees
 # no increase.
 SIGN_INS.labels("refresh_token_reused")
 for _outcome in ("failed", "dropped"):
     MAILS.labels(_outcome)
+
+EXEMPLARS = Exemplars(BUCKETS_S)
 
 # labels() costs more than counting: the children are looked up once per route.
 _children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
@@ -143,8 +152,10 @@ _queries: dict[str, tuple[Any, Any]] = {}
 _decisions: dict[tuple[str, str, str], Any] = {}
 
 
-def observe(method: str, route: str, status: int, duration_s: float) -> None:
-    """Count an answer; `route` is a template, never a path."""
+def observe(
+    method: str, route: str, status: int, duration_s: float, trace_id: str | None = None
+) -> None:
+    """Count an answer; `route` is a template, never a path. The trace stands as an example."""
     found = _children.get((method, route, status))
     if found is None:
         label = method if method in METHODS else "OTHER"
@@ -153,6 +164,8 @@ def observe(method: str, route: str, status: int, duration_s: float) -> None:
             _children[method, route, status] = found
     found[0].inc()
     found[1].observe(duration_s)
+    if trace_id is not None and method in METHODS:
+        EXEMPLARS.note(method, route, duration_s, trace_id)
 
 
 def observe_query(query: str, duration_s: float, row_count: int | None) -> None:
@@ -176,36 +189,17 @@ def count_admission(policy: str, backend: str, outcome: str) -> None:
     found.inc()
 
 
-def render(jobs: Iterable[Any] = (), runner_count: int | None = None) -> bytes:
-    """Write all metrics as Prometheus reads them.
+def render(told: Iterable[Metric] = (), *, is_open: bool = False) -> tuple[bytes, str]:
+    """Write all metrics, and what others told, as Prometheus reads them; returns their type, too.
 
-    Jobs run in other processes; what the database says of them is told by whoever is asked.
+    OpenMetrics has the exemplars besides.
     """
-    workers = (
-        []
-        if runner_count is None
-        else [GaugeMetricFamily("job_runner_up", "Workers that live.", runner_count)]
-    )
-    told = {
-        name: GaugeMetricFamily(name, help_text, labels=["job"])
-        for name, help_text in JOB_GAUGES.items()
-    }
-    errors = CounterMetricFamily("job_errors", "Runs of a job that failed.", labels=["job"])
-    for job in jobs:
-        for name, at in (
-            ("job_last_heartbeat_timestamp", job.last_heartbeat_at),
-            ("job_last_success_timestamp", job.last_success_at),
-            ("job_next_run_timestamp", job.next_run_at),
-        ):
-            if at is not None:
-                told[name].add_metric([job.name], at.timestamp())
-        told["job_interval_seconds"].add_metric([job.name], job.every_s)
-        told["job_consecutive_failures"].add_metric([job.name], job.consecutive_failures)
-        told["job_paused"].add_metric([job.name], job.is_paused)
-        errors.add_metric([job.name], job.error_count)
     registry = CollectorRegistry()
-    registry.register(_Told([*workers, *told.values(), errors]))
-    return _own() + generate_latest(registry)
+    own = EXEMPLARS.added(_own()) if is_open else _own()
+    registry.register(_Told([*own, *told]))
+    if is_open:
+        return generate_openmetrics(registry), OPENMETRICS_TYPE  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 class _Told(Collector):
@@ -222,19 +216,9 @@ class _Told(Collector):
         return self._families
 
 
-JOB_GAUGES = {
-    "job_last_heartbeat_timestamp": "When a run of the job last showed a sign of life.",
-    "job_last_success_timestamp": "When a run of the job last ended well.",
-    "job_next_run_timestamp": "When the job is due.",
-    "job_interval_seconds": "How often the job is due.",
-    "job_consecutive_failures": "Runs that failed since the last that did not.",
-    "job_paused": "1 while nobody runs the job.",
-}
-
-
-def _own() -> bytes:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
+def _own() -> Iterable[Metric]:
+    if MULTIPROCESS_DIR not in os.environ:
+        return REGISTRY.collect()
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return registry.collect()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 
-from sofinance.infra import errors, metrics, oauth, trace_context
+from sofinance.infra import errors, metrics, oauth, trace_context, tracing
 from sofinance.infra.answer import JSON_HEADERS
 from sofinance.infra.audit import user_agent
 from sofinance.infra.cors import Cors
@@ -56,6 +56,7 @@ def surround(machine: Machine) -> Any:
         ip = machine.proxies.address(request)
         trace = Trace(request_id, context, ip=ip, user_agent=user_agent(request))
         TRACE.set(trace)
+        tracing.begin(trace)
         method, path = request.method, safe_path(request.rel_url.raw_path)
         JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
         try:
@@ -75,7 +76,9 @@ def surround(machine: Machine) -> Any:
         duration_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
-        metrics.observe(method, route, response.status, duration_s)
+        is_kept = end_trace(trace, method, route, response.status, duration_s)
+        trace_id = context.trace_id if is_kept else None
+        metrics.observe(method, route, response.status, duration_s, trace_id)
         line = {
             "method": method,
             "path": path,
@@ -94,6 +97,27 @@ def surround(machine: Machine) -> Any:
         return response
 
     return surrounded
+
+
+def end_trace(trace: Trace, method: str, route: str, status: int, duration_s: float) -> bool:
+    """End the trace of a request; say whether it can be looked at later."""
+    told: dict[str, str | int | bool] = {}
+    if trace.spans is not None:
+        told = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "user_agent.original": trace.origin["user_agent"] or "",
+            "sofinance.request_id": trace.request_id,
+        }
+        if trace.error_code is not None:
+            told["error.type"] = trace.error_code
+        if trace.org_id is not None:
+            told["sofinance.org_id"] = trace.org_id
+    return tracing.finish(
+        trace, f"{method} {route}", duration_s, kind=tracing.SERVER, has_failed=status >= 500,
+        attributes=told,
+    )  # fmt: skip
 
 
 def dress(response: web.StreamResponse, trace: Trace) -> None:

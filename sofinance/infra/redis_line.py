@@ -17,6 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from sofinance.infra import tracing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,7 +78,15 @@ class RedisLine:
             )
         except (RedisError, OSError) as error:
             self.cut(f"cannot write: {error}")
+        started_s = self._loop.time()
         reply = await answer
+        if tracing.RECORDER.is_on:
+            tracing.note(
+                f"redis {command[0]!s}",
+                self._loop.time() - started_s,
+                has_failed=isinstance(reply, Exception),
+                attributes={"db.system.name": "redis"},
+            )
         if isinstance(reply, Exception):
             raise reply
         return reply

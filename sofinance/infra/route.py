@@ -132,7 +132,7 @@ class Route:
             return Call(
                 principal, principal.org_id, principal.user_id, branch_id, body, query, path,
                 trace.request_id, datetime.now(UTC), trace.ip,
-                user_agent(request), authorization,
+                user_agent(request), authorization, request.headers.get("Accept", ""),
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
                 machine.secret_box, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip

@@ -15,6 +15,7 @@ from sofinance.infra.proxies import UNIX, network
 SECRET_LENGTH_MIN = 32
 KEY_BYTES = 32
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SENTRY_DSN = re.compile(r"https?://[^:@/\s]+@[^@/\s]+(/[^\s?#]*)?/[0-9]+")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
 
@@ -89,6 +90,41 @@ def endpoint(variable: str, text: str) -> str:
     if url.scheme not in {"http", "https"} or not url.hostname:
         raise ValueError(f"{variable} must begin with https:// or http://.")
     return text
+
+
+def collector(variable: str, text: str) -> str:
+    """Return the URL of a collector of traces, without a path of its own."""
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        raise ValueError(f"{variable} must be a URL such as http://127.0.0.1:4318.")
+    return text
+
+
+def sentry_dsn(variable: str, text: str) -> str:
+    """Return a DSN as Sentry gives it."""
+    if not SENTRY_DSN.fullmatch(text):
+        raise ValueError(f"{variable} must be a DSN: https://<key>@<host>/<project's number>.")
+    return text
+
+
+def pairs(variable: str, text: str) -> str:
+    """Return a list of name=value."""
+    try:
+        read_pairs(text)
+    except ValueError as error:
+        raise ValueError(f"{variable} {error}.") from None
+    return text
+
+
+def read_pairs(text: str) -> dict[str, str]:
+    """Read `name=value, name=value`; a ValueError says what is wrong."""
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if not (name and value and part.isprintable()):
+            raise ValueError("must be name=value, with commas between several")
+        found[name] = value
+    return found
 
 
 def networks(variable: str, text: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import asyncpg
 
-from sofinance.infra import metrics
+from sofinance.infra import metrics, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,6 +182,8 @@ class Query(Statement):
 
     def _measure(self, duration_s: float, row_count: int | None) -> None:
         metrics.observe_query(self.key, duration_s, row_count)
+        if tracing.RECORDER.is_on:
+            tracing.note_query(self.key, duration_s, row_count)
         if duration_s > SLOW_QUERY_S:
             told = {"query": self.key, "duration_ms": round(duration_s * 1000), "rows": row_count}
             log.warning("slow query", extra={"metadata": told})

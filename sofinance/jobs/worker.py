@@ -14,14 +14,17 @@ import os
 import secrets
 import socket
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from sofinance import __version__
 from sofinance import queries as q
+from sofinance.infra import trace_context, tracing
 from sofinance.infra.command import STATEMENT_TIMEOUT_MS
 from sofinance.infra.db import Database, Mode
+from sofinance.infra.logs import TRACE, Trace
 from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
 
 if TYPE_CHECKING:
@@ -147,7 +150,24 @@ class Worker:
             return await q.jobs.claim_job(conn, runner=self.name, names=sorted(self._jobs))
 
     async def _do(self, claim: Any) -> bool:
-        """Run a job under its claim and write down what came of it; say whether it went well."""
+        """Run a job under its claim, as a trace of its own; say whether it went well."""
+        trace = Trace(f"job:{claim.name}:{claim.claim_no}", trace_context.new())
+        before, started_s = TRACE.set(trace), perf_counter()
+        tracing.begin(trace)
+        outcome = "failed"
+        try:
+            outcome = await self._do_traced(claim)
+        finally:
+            tracing.finish(
+                trace, f"job {claim.name}", perf_counter() - started_s, kind=tracing.INTERNAL,
+                has_failed=outcome == "failed",
+                attributes={"job.name": claim.name, "job.outcome": outcome},
+            )  # fmt: skip
+            TRACE.reset(before)
+        return outcome == "succeeded"
+
+    async def _do_traced(self, claim: Any) -> str:
+        """Run a job and write down what came of it: succeeded, failed or stopped."""
         work = asyncio.ensure_future(self._jobs[claim.name].work(self._db))
         renewing = asyncio.create_task(self._renew(claim, work))
         outcome = "failed"
@@ -166,7 +186,7 @@ class Worker:
         finally:
             renewing.cancel()
         await self._finish(claim, outcome, told[:TOLD_LENGTH_MAX])
-        return outcome == "succeeded"
+        return outcome
 
     async def _renew(self, claim: Any, work: asyncio.Future[str]) -> None:
         """Show that a job runs until it has ended; break it off when the claim is lost."""

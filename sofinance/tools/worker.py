@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from sofinance import queries as q
-from sofinance.infra import logs
+from sofinance.infra import logs, telemetry
 from sofinance.infra.command import (
     EXIT_FAILED,
     EXIT_GOOD,
@@ -72,7 +72,7 @@ async def work(args: argparse.Namespace) -> int:
     """Run jobs, until a signal or once."""
     settings = settings_from(args)
     logs.configure(level=settings.log_level, environment=settings.environment)
-    async with at_work(settings, chosen(args.job)) as worker:
+    async with telemetry.observed(settings), at_work(settings, chosen(args.job)) as worker:
         if args.once:
             return EXIT_GOOD if await worker.run_once() else EXIT_FAILED
         stopping = asyncio.Event()

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from sofinance.infra import metrics
+from sofinance.infra import metrics, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +70,11 @@ def exported() -> dict[str, Series]:
             assert isinstance(metric, Gauge)
             found[name] = Series("gauge", labels)
     # Jobs are told from the database, at each scrape.
-    text = metrics.render(runner_count=1).decode()
-    for name, kind in re.findall(r"^# TYPE (job_\w+) (\w+)$", text, re.MULTILINE):
+    for family in told.of_jobs((), 1):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
         # `job` is Prometheus's own label, so that the metrics' arrives under another name.
         labels = frozenset() if name == "job_runner_up" else frozenset({"exported_job"})
-        found[name] = Series(kind, labels)
+        found[name] = Series(family.type, labels)
     return found
 
 

@@ -155,3 +155,20 @@ def test_the_example_environment_is_a_good_one():
     )
     assert len(commented) + len(lines) == len(Settings.__dataclass_fields__)
     assert isinstance(load({**GOOD, **{k: v for k, v in commented.items() if v}}), Settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "good", "bad"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example.com:4318/x", "otel:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318", "http://h/?x=1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer a, x-tenant=b", "authorization"),
+        ("SENTRY_DSN", "https://k@sentry.example.com/sub/7", "https://sentry.example.com/7"),
+    ],
+)
+def test_where_telemetry_goes_is_told_in_its_form(variable: str, good: str, bad: str):
+    given = {"DATABASE_URL": "postgresql:///x", "JWT_SECRET": "x" * 40}
+    assert getattr(load(given | {variable: good}), variable.lower()) == good
+    with pytest.raises(SettingsError) as caught:
+        load(given | {variable: bad})
+    assert [problem.split(" ")[0] for problem in caught.value.problems] == [variable]

@@ -36,6 +36,8 @@ FORMS = {
     "redis_url": "redis://:hunter22@cache:6379/0",
     "data_encryption_key": "5a" * 32,
     "data_encryption_key_previous": "6b" * 32,
+    "otel_exporter_otlp_headers": "authorization=Bearer abc",
+    "sentry_dsn": "https://abc@sentry.example.com/7",
 }
 
 
@@ -180,7 +182,7 @@ def test_ages_are_metrics(tmp_path: Path) -> None:
     ring = KeyRing.configured(config.load(GOOD))
     environ = {"SMTP_PASSWORD_FILE": str(file), "OWNER_URL": "postgresql://a:b@c/d"}
     secret_ages.publish(config.layers(environ), ring, now=datetime.now(UTC))
-    lines = dict(line.rsplit(" ", 1) for line in metrics.render().decode().splitlines())
+    lines = dict(line.rsplit(" ", 1) for line in metrics.render()[0].decode().splitlines())
     age_s = float(lines['secret_age_seconds{secret="smtp_password"}'])
     assert age_s == pytest.approx(10 * DAY_S, abs=60)
     limits = 'secret_age_limit_seconds{secret="%s"}'

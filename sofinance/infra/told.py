@@ -1,0 +1,62 @@
+"""Figures that the database tells at each scrape: any worker tells the same, whoever wrote them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from sofinance import queries as q
+from sofinance.infra.health import CHECK_TIMEOUT_S, NO_ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from sofinance.infra.http import Call
+
+JOB_GAUGES = {
+    "job_last_heartbeat_timestamp": "When a run of the job last showed a sign of life.",
+    "job_last_success_timestamp": "When a run of the job last ended well.",
+    "job_next_run_timestamp": "When the job is due.",
+    "job_interval_seconds": "How often the job is due.",
+    "job_consecutive_failures": "Runs that failed since the last that did not.",
+    "job_paused": "1 while nobody runs the job.",
+}
+
+
+async def read(call: Call) -> list[Metric]:
+    """Return all of it, by queries of a handful of rows each; nothing without the database."""
+    ttl_s = call.settings.job_heartbeat_ttl_seconds
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S), call.db.untenanted() as conn:
+            heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
+            return [*of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count)]
+    except NO_ANSWER:
+        return []
+
+
+def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
+    """Yield how the jobs are."""
+    yield GaugeMetricFamily("job_runner_up", "Workers that live.", runner_count)
+    told = {
+        name: GaugeMetricFamily(name, help_text, labels=["job"])
+        for name, help_text in JOB_GAUGES.items()
+    }
+    errors = CounterMetricFamily("job_errors", "Runs of a job that failed.", labels=["job"])
+    for job in jobs:
+        for name, at in (
+            ("job_last_heartbeat_timestamp", job.last_heartbeat_at),
+            ("job_last_success_timestamp", job.last_success_at),
+            ("job_next_run_timestamp", job.next_run_at),
+        ):
+            if at is not None:
+                told[name].add_metric([job.name], at.timestamp())
+        told["job_interval_seconds"].add_metric([job.name], job.every_s)
+        told["job_consecutive_failures"].add_metric([job.name], job.consecutive_failures)
+        told["job_paused"].add_metric([job.name], job.is_paused)
+        errors.add_metric([job.name], job.error_count)
+    yield from told.values()
+    yield errors
