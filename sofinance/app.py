@@ -101,6 +101,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
             __version__, machine.settings.git_commit, health.known_migrations()[-1]
         ).set(1)
         machine.mailer.start()
+        await machine.flags.flush()
         watching = [watch(machine), watch_loop()]
         if machine.db.replica is not None:
             watching.append(machine.db.replica.watch())
@@ -141,6 +142,7 @@ async def watch(machine: Machine) -> None:
         try:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)
+            await machine.flags.flush_when_due()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             metrics.DATABASE_UP.set(0)
         await asyncio.sleep(WATCH_INTERVAL_S)

@@ -28,6 +28,7 @@ TOOLS = {
     "worker": "sofinance.tools.worker",
     "jobs": "sofinance.tools.worker",
     "cleanup": "sofinance.tools.cleanup",
+    "flags": "sofinance.tools.flags",
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",
     "routes": "sofinance.tools.routes",

@@ -856,6 +856,112 @@ class export:
 
     list_entry_lines: ClassVar[_ListEntryLines]
 
+class flags:
+    class SetOverrideRow(Row):
+        id: int
+        flag: str
+        branch_id: int | None
+        user_id: int | None
+        percent: int
+        changed_by: int | None
+        changed_at: datetime
+
+    class _SetOverride(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, flag: str, branch_id: int | None, user_id: int | None, percent: int, changed_by: int | None) -> flags.SetOverrideRow: ...
+
+    set_override: ClassVar[_SetOverride]
+
+    class DeleteOverrideRow(Row):
+        id: int
+        flag: str
+        branch_id: int | None
+        user_id: int | None
+        percent: int
+        changed_by: int | None
+        changed_at: datetime
+
+    class _DeleteOverride(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, branch_id: int | None, flag: str) -> flags.DeleteOverrideRow: ...
+
+    delete_override: ClassVar[_DeleteOverride]
+
+    class _SetFlag(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str, percent: int | None, is_killed: bool) -> int: ...
+
+    set_flag: ClassVar[_SetFlag]
+
+    class _NoteFlags(Statement):
+        async def __call__(self, conn: Connection, /, *, names: Sequence[str], counts: Sequence[int]) -> int: ...
+
+    note_flags: ClassVar[_NoteFlags]
+
+    class _DeleteOverrides(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, flag: str) -> int: ...
+
+    delete_overrides: ClassVar[_DeleteOverrides]
+
+    class _RetireFlag(Statement):
+        async def __call__(self, conn: Connection, /, *, name: str) -> bool | None: ...
+
+    retire_flag: ClassVar[_RetireFlag]
+
+    class FindOverrideRow(Row):
+        id: int
+        flag: str
+        branch_id: int | None
+        user_id: int | None
+        percent: int
+        changed_by: int | None
+        changed_at: datetime
+
+    class _FindOverride(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int | None, branch_id: int | None, flag: str) -> flags.FindOverrideRow | None: ...
+
+    find_override: ClassVar[_FindOverride]
+
+    class ListSettingsRow(Row):
+        flag: str
+        scope: str
+        percent: int
+
+    class _ListSettings(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int | None, user_id: int | None, limit: int) -> list[flags.ListSettingsRow]: ...
+
+    list_settings: ClassVar[_ListSettings]
+
+    class ListOverridesRow(Row):
+        id: int
+        flag: str
+        branch_id: int | None
+        user_id: int | None
+        percent: int
+        changed_by: int | None
+        changed_at: datetime
+
+    class _ListOverrides(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, flag: str, limit: int, offset: int) -> list[flags.ListOverridesRow]: ...
+
+    list_overrides: ClassVar[_ListOverrides]
+
+    class _CountOverrides(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, flag: str) -> int: ...
+
+    count_overrides: ClassVar[_CountOverrides]
+
+    class ListFlagsRow(Row):
+        name: str
+        percent: int | None
+        is_killed: bool
+        declared_at: datetime
+        changed_at: datetime | None
+        last_evaluated_at: datetime | None
+        evaluation_count: int
+
+    class _ListFlags(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[flags.ListFlagsRow]: ...
+
+    list_flags: ClassVar[_ListFlags]
+
 class integrity:
     class SetAuditRow(Row):
         org_id: str | None

@@ -1793,6 +1793,66 @@ ALTER FUNCTION public.not_of_oneself() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.not_of_oneself() IS 'Refuses a change of the caller''s own access; named after its trigger.';
 
+-- table: flag
+
+CREATE TABLE public.flag (
+    name text NOT NULL,
+    percent integer,
+    is_killed boolean DEFAULT false NOT NULL,
+    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_at timestamp with time zone,
+    last_evaluated_at timestamp with time zone,
+    evaluation_count bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT flag_count_not_negative CHECK ((evaluation_count >= 0)),
+    CONSTRAINT flag_name_form CHECK ((name ~ '^[a-z][a-z0-9_]{1,59}$'::text)),
+    CONSTRAINT flag_percent_in_range CHECK (((percent >= 0) AND (percent <= 100)))
+);
+
+ALTER TABLE public.flag OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.flag IS 'What holds for a flag on the whole server, and how much it is used. A release declares the flags.';
+
+COMMENT ON COLUMN public.flag.name IS 'Its name: low_stock_notices.';
+
+COMMENT ON COLUMN public.flag.percent IS 'For how many of all it is on, by a stable hash; null: as the release declares it.';
+
+COMMENT ON COLUMN public.flag.is_killed IS 'True: off for everybody, whatever else is set.';
+
+COMMENT ON COLUMN public.flag.declared_at IS 'When a process first knew it (server time).';
+
+COMMENT ON COLUMN public.flag.changed_at IS 'When it was last set or killed (server time).';
+
+COMMENT ON COLUMN public.flag.last_evaluated_at IS 'When somebody last asked for it (server time), give or take a minute.';
+
+COMMENT ON COLUMN public.flag.evaluation_count IS 'How often it was asked for, as processes report it.';
+
+COMMENT ON CONSTRAINT flag_count_not_negative ON public.flag IS 'A count is not negative.';
+
+COMMENT ON CONSTRAINT flag_name_form ON public.flag IS 'A flag''s name has 2 to 60 lower-case letters, digits and underscores.';
+
+COMMENT ON CONSTRAINT flag_percent_in_range ON public.flag IS 'A percentage is 0 to 100.';
+
+-- function: note_flags(text[], bigint[])
+
+CREATE FUNCTION public.note_flags(p_names text[], p_counts bigint[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ INSERT INTO public.flag (name, evaluation_count, last_evaluated_at)  SELECT noted.name,
+             noted.count,
+                 CASE
+                     WHEN (noted.count > 0) THEN now()
+                     ELSE NULL::timestamp with time zone
+                 END AS "case"
+            FROM UNNEST(note_flags.p_names, note_flags.p_counts) noted(name, count)
+           ORDER BY noted.name ON CONFLICT(name) DO UPDATE SET evaluation_count = (flag.evaluation_count + excluded.evaluation_count), last_evaluated_at = now()
+   WHERE (excluded.evaluation_count > 0);
+END;
+
+ALTER FUNCTION public.note_flags(p_names text[], p_counts bigint[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) IS 'Makes flags known and adds up how often they were asked for.';
+
 -- function: of_oneself()
 
 CREATE FUNCTION public.of_oneself() RETURNS trigger
@@ -2695,6 +2755,21 @@ ALTER FUNCTION public.renew_job(p_name text, p_claim_no bigint) OWNER TO sofinan
 
 COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a sign of life; nothing when the claim is no longer the job''s.';
 
+-- function: retire_flag(text)
+
+CREATE FUNCTION public.retire_flag(p_name text) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ DELETE FROM public.flag
+   WHERE (flag.name = retire_flag.p_name)
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.retire_flag(p_name text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.retire_flag(p_name text) IS 'Forgets a flag that no release declares any more; nothing when there is none of this name.';
+
 -- function: role_grant_not_of_own_role()
 
 CREATE FUNCTION public.role_grant_not_of_own_role() RETURNS trigger
@@ -3188,6 +3263,20 @@ $$;
 ALTER FUNCTION public.sale_void_waits() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.sale_void_waits() IS 'A void waits for the payments that are under way, and lets none begin.';
+
+-- function: set_flag(text, integer, boolean)
+
+CREATE FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ INSERT INTO public.flag (name, percent, is_killed, changed_at)
+   VALUES (set_flag.p_name, set_flag.p_percent, set_flag.p_is_killed, now()) ON CONFLICT(name) DO UPDATE SET percent = excluded.percent, is_killed = excluded.is_killed, changed_at = excluded.changed_at;
+END;
+
+ALTER FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) IS 'Sets a flag for the whole server, or kills it; without a percentage it is as declared.';
 
 -- function: stays_over()
 
@@ -4250,6 +4339,64 @@ COMMENT ON CONSTRAINT customer_type_known ON public.customer IS 'A customer is a
 
 ALTER TABLE public.customer ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.customer_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: flag_override
+
+CREATE TABLE public.flag_override (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    flag text NOT NULL,
+    branch_id bigint,
+    user_id bigint,
+    percent integer NOT NULL,
+    changed_by bigint,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT flag_override_all_or_none CHECK (((percent = ANY (ARRAY[0, 100])) OR ((branch_id IS NULL) AND (user_id IS NULL)))),
+    CONSTRAINT flag_override_name_form CHECK ((flag ~ '^[a-z][a-z0-9_]{1,59}$'::text)),
+    CONSTRAINT flag_override_one_scope CHECK (((branch_id IS NULL) OR (user_id IS NULL))),
+    CONSTRAINT flag_override_percent_in_range CHECK (((percent >= 0) AND (percent <= 100)))
+);
+
+ALTER TABLE ONLY public.flag_override FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.flag_override OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.flag_override IS 'What an organisation has set for a flag: for all of it, for a branch or for a user.';
+
+COMMENT ON COLUMN public.flag_override.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.flag_override.id IS 'The override.';
+
+COMMENT ON COLUMN public.flag_override.flag IS 'The flag. No foreign key: a release declares the flags.';
+
+COMMENT ON COLUMN public.flag_override.branch_id IS 'The branch for which it holds; null for no branch.';
+
+COMMENT ON COLUMN public.flag_override.user_id IS 'The user for whom it holds; null for no user.';
+
+COMMENT ON COLUMN public.flag_override.percent IS '100 is on, 0 is off; between them it is on for so many, by a stable hash.';
+
+COMMENT ON COLUMN public.flag_override.changed_by IS 'Who set it; null for the operator''s command.';
+
+COMMENT ON COLUMN public.flag_override.changed_at IS 'When it was set (server time).';
+
+COMMENT ON CONSTRAINT flag_override_all_or_none ON public.flag_override IS 'For a branch or a user a flag is on (100) or off (0), nothing between.';
+
+COMMENT ON CONSTRAINT flag_override_name_form ON public.flag_override IS 'The name of a flag has 2 to 60 lower-case letters, digits and underscores.';
+
+COMMENT ON CONSTRAINT flag_override_one_scope ON public.flag_override IS 'A flag is set for a branch or for a user, not for both at once.';
+
+COMMENT ON CONSTRAINT flag_override_percent_in_range ON public.flag_override IS 'A flag is set to 0 to 100 percent.';
+
+-- sequence: flag_override_id_seq
+
+ALTER TABLE public.flag_override ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.flag_override_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -5935,6 +6082,27 @@ ALTER TABLE ONLY public.customer
 
 COMMENT ON CONSTRAINT customer_pk ON public.customer IS 'This customer exists already.';
 
+-- constraint: flag_override flag_override_pk
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT flag_override_pk ON public.flag_override IS 'This override exists already.';
+
+-- constraint: flag_override flag_override_taken
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_taken UNIQUE NULLS NOT DISTINCT (org_id, user_id, branch_id, flag);
+
+COMMENT ON CONSTRAINT flag_override_taken ON public.flag_override IS 'The flag is set for this scope already.';
+
+-- constraint: flag flag_pk
+
+ALTER TABLE ONLY public.flag
+    ADD CONSTRAINT flag_pk PRIMARY KEY (name);
+
+COMMENT ON CONSTRAINT flag_pk ON public.flag IS 'A flag has this name already.';
+
 -- constraint: goods_receipt_line goods_receipt_line_pk
 
 ALTER TABLE ONLY public.goods_receipt_line
@@ -7165,6 +7333,34 @@ ALTER TABLE ONLY public.customer
 
 COMMENT ON CONSTRAINT customer_currency_is_base ON public.customer IS 'A credit limit is in the organisation''s own currency.';
 
+-- fk constraint: flag_override flag_override_branch_known
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_branch_known FOREIGN KEY (org_id, branch_id) REFERENCES public.branch(org_id, id);
+
+COMMENT ON CONSTRAINT flag_override_branch_known ON public.flag_override IS 'There is no such branch.';
+
+-- fk constraint: flag_override flag_override_changer_known
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_changer_known FOREIGN KEY (org_id, changed_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT flag_override_changer_known ON public.flag_override IS 'A flag is set by a user of the organisation.';
+
+-- fk constraint: flag_override flag_override_organisation_known
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT flag_override_organisation_known ON public.flag_override IS 'There is no such organisation.';
+
+-- fk constraint: flag_override flag_override_user_known
+
+ALTER TABLE ONLY public.flag_override
+    ADD CONSTRAINT flag_override_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT flag_override_user_known ON public.flag_override IS 'There is no such user.';
+
 -- fk constraint: goods_receipt goods_receipt_branch_known
 
 ALTER TABLE ONLY public.goods_receipt
@@ -7639,6 +7835,10 @@ ALTER TABLE public.branch ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY branch ON public.branch AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(id)) WITH CHECK (true);
 
+-- policy: flag_override branch
+
+CREATE POLICY branch ON public.flag_override AS RESTRICTIVE TO sofinance_app USING (((branch_id IS NULL) OR public.is_branch_seen(branch_id)));
+
 -- policy: goods_receipt branch
 
 CREATE POLICY branch ON public.goods_receipt AS RESTRICTIVE TO sofinance_app USING (public.is_branch_seen(branch_id));
@@ -7670,6 +7870,10 @@ ALTER TABLE public.category ENABLE ROW LEVEL SECURITY;
 -- row security: customer
 
 ALTER TABLE public.customer ENABLE ROW LEVEL SECURITY;
+
+-- row security: flag_override
+
+ALTER TABLE public.flag_override ENABLE ROW LEVEL SECURITY;
 
 -- row security: goods_receipt
 
@@ -7734,6 +7938,10 @@ CREATE POLICY org ON public.category USING ((org_id = (current_setting('app.org_
 -- policy: customer org
 
 CREATE POLICY org ON public.customer USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: flag_override org
+
+CREATE POLICY org ON public.flag_override USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: goods_receipt org
 
@@ -8164,6 +8372,13 @@ REVOKE ALL ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) FR
 
 REVOKE ALL ON FUNCTION public.not_of_oneself() FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.flag TO sofinance_readonly;
+GRANT SELECT ON TABLE public.flag TO sofinance_backup;
+GRANT SELECT ON TABLE public.flag TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.of_oneself() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.open_period(p_org_id bigint, p_date date) FROM PUBLIC;
@@ -8208,6 +8423,9 @@ GRANT SELECT ON TABLE public.job TO sofinance_app;
 REVOKE ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.retire_flag(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.retire_flag(p_name text) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.role_grant_not_of_own_role() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.role_grant_within_own_access() FROM PUBLIC;
@@ -8234,6 +8452,9 @@ REVOKE ALL ON FUNCTION public.sale_void_entry_matches() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.sale_void_stock_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.stays_over() FROM PUBLIC;
 
@@ -8481,6 +8702,26 @@ GRANT INSERT(notes),UPDATE(notes) ON TABLE public.customer TO sofinance_app;
 GRANT UPDATE(updated_at) ON TABLE public.customer TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.customer_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.flag_override TO sofinance_readonly;
+GRANT SELECT ON TABLE public.flag_override TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(flag) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(branch_id) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(user_id) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(percent),UPDATE(percent) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT INSERT(changed_by),UPDATE(changed_by) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT UPDATE(changed_at) ON TABLE public.flag_override TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.flag_override_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.goods_receipt TO sofinance_readonly;
 GRANT SELECT ON TABLE public.goods_receipt TO sofinance_backup;

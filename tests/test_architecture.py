@@ -23,7 +23,7 @@ LONG = {
 NETWORK = {"aiohttp", "asyncio", "http", "httpx", "requests", "smtplib", "socket", "ssl", "urllib"}
 MAY_SPEAK_HTTP = {"ops.py": "the metrics are text, not JSON in an envelope"}
 PURE = {"__future__", "collections", "dataclasses", "decimal", "enum", "fractions", "functools",
-        "itertools", "math", "typing"}  # fmt: skip
+        "hashlib", "itertools", "math", "typing"}  # fmt: skip
 KNOWS_THE_APPLICATION = {"infra/serve.py": "puts it on a socket"}
 QUERIES_OF_NO_SLICE = {
     "bulk": "imports of many entries at once",

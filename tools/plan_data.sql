@@ -287,6 +287,21 @@ insert into break_glass (org_id, user_id, reason, token_hash, expires_at)
 select id, id * 10 + 1, 'a drill, no fire', sha256(n::text::bytea), now() + interval '1 hour'
 from org cross join generate_series(1, 60) as n;
 
+insert into flag (name, percent)
+select 'flag_' || n, case when n % 10 = 0 then 25 end from generate_series(1, 40) as n;
+
+insert into flag_override (org_id, flag, branch_id, user_id, percent)
+select org.id, 'flag_' || n, who.branch_id, who.user_id, 100
+from org
+cross join generate_series(1, 40) as n
+cross join lateral (
+    select null::bigint as branch_id, null::bigint as user_id
+    union all
+    select id, null from branch where org_id = org.id
+    union all
+    select null, id from app_user where org_id = org.id
+) as who;
+
 insert into idempotency_key (org_id, key_hash, fingerprint, status, body, expires_at)
 select org, sha256(i::text::bytea), sha256(i::text::bytea), 201, convert_to(repeat('x', 200), 'utf8'),
     timestamptz '2099-01-01' + make_interval(mins => i)

@@ -112,6 +112,18 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     },
     "journal.reverse_entry": {"id": MANUAL_ENTRY},
     "organisation.change_organisation": {},
+    "flags.count_overrides": {"flag": "flag_7"},
+    "flags.delete_override": {"flag": "flag_7", "branch_id": "101", "user_id": None},
+    "flags.delete_overrides": {"flag": "flag_7"},
+    "flags.find_override": {"flag": "flag_7", "branch_id": "101", "user_id": None},
+    "flags.list_overrides": {"flag": "flag_7"},
+    "flags.list_settings": {"branch_id": "101", "user_id": "11"},
+    "flags.note_flags": {"names": "{flag_7,flag_8}", "counts": "{1,0}"},
+    "flags.retire_flag": {"name": "flag_7"},
+    "flags.set_flag": {"name": "flag_7", "percent": "25", "is_killed": "false"},
+    "flags.set_override": {
+        "flag": "flag_7", "branch_id": "101", "user_id": None, "percent": "100", "changed_by": "11",
+    },
     "orgs.create_organisation": {
         "base_currency": "USD", "prices_include_tax": "false", "standard_tax_percent": "10",
         "default_credit_limit": "0", "admin_email": "ada@example.com",

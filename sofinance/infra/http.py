@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sofinance.infra.captcha import Captcha
     from sofinance.infra.deprecation import Deprecation
     from sofinance.infra.etag import IfMatch
+    from sofinance.infra.flags import Flags
     from sofinance.infra.guard import Guard, Principal
     from sofinance.infra.mail import Mailer
     from sofinance.infra.rate_limit import Kind, Limiter
@@ -65,6 +66,7 @@ class Call:
     mailer: Mailer
     captcha: Captcha
     secret_box: SecretBox
+    flags: Flags
     settings: Settings
     draining: bool
     notes: dict[str, Any]
@@ -100,6 +102,13 @@ class Call:
     def allows(self, permission: str) -> bool:
         """Say whether the caller may do something beyond what the endpoint asks for."""
         return self.principal.allows(permission)
+
+    async def flag(self, name: str) -> bool:
+        """Say whether a flag (sofinance/flags.py) is on for the caller, in the call's branch."""
+        return await self.flags.is_on(
+            name, org_id=self.org_id, branch_id=self.branch_id, user_id=self.user_id or None,
+            conn=self._conn,
+        )  # fmt: skip
 
     def before(self, obj: Any) -> None:
         """Give the audit row what the thing was like before this request."""

@@ -10,6 +10,7 @@ from sofinance.infra.caches import Caches
 from sofinance.infra.captcha import Captcha
 from sofinance.infra.db import Database, opening
 from sofinance.infra.envelope import Envelope
+from sofinance.infra.flags import Flags
 from sofinance.infra.guard import Guard
 from sofinance.infra.mail import Mailer
 from sofinance.infra.proxies import Proxies, plain
@@ -32,6 +33,7 @@ class Machine:
         self.mailer = Mailer.configured(settings)
         self.captcha = Captcha.configured(settings)
         self.secret_box = SecretBox.configured(settings)
+        self.flags = Flags(self.db)
         self.proxies = Proxies.configured(settings)
         self.administration = Administration(settings, self.proxies)
         self.vocabulary: dict[str, str] = {}
@@ -40,6 +42,7 @@ class Machine:
         self.caches = Caches()
         self.caches.add("credentials", lambda: self.guard)
         self.caches.add("openings", opening.cache_info)
+        self.caches.add("flags", lambda: self.flags)
         self.caches.add("addresses", plain.cache_info)
 
     async def learn(self) -> None:

@@ -128,6 +128,9 @@ BUILD = Gauge(
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")
+FLAG_EVALUATIONS = Counter(
+    "flag_evaluations_total", "Times that a flag was asked for.", ["flag", "outcome"]
+)
 DEPRECATED_CALLS = Counter(
     "deprecated_requests_total", "Requests to what is deprecated.", ["method", "route"]
 )  # fmt: skip

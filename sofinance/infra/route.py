@@ -120,8 +120,7 @@ class Route:
         authorization = request.headers.get("Authorization")
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
-        sent: Any = {}
-        body: dict[str, Any] = {}
+        sent, body = {}, {}  # type: Any, dict[str, Any]
         if self._fit is not None:
             sent = await self._read_body(request)
             body = load(self._fit, sent)
@@ -134,7 +133,7 @@ class Route:
                 trace.request_id, datetime.now(UTC), trace.ip,
                 user_agent(request), authorization, request.headers.get("Accept", ""),
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
-                machine.secret_box, machine.settings, machine.draining, {}, conn,
+                machine.secret_box, machine.flags, machine.settings, machine.draining, {}, conn,
             )  # fmt: skip
 
         if self.endpoint.public:

@@ -9,6 +9,7 @@ import asyncpg
 
 from sofinance import queries as q
 from sofinance.infra.command import STATEMENT_TIMEOUT_MS, SetupError
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
@@ -32,8 +33,7 @@ async def roll_up(database: Database, org_id: int) -> int:
 
 async def roll_up_all(database: Database) -> str:
     """Roll up every organisation."""
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     for org_id in org_ids:
         await roll_up(database, org_id)
     return f"rolled up {len(org_ids)} organisations"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sofinance import queries as q
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +25,7 @@ async def forget_expired(
     Any number may do this at once; each takes other rows. `tell` hears of each batch: the
     organisation and its number of rows.
     """
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     steps: dict[str, Callable[..., Awaitable[Any]]] = {
         "idempotency_keys": q.jobs.forget_expired_keys,
         "sessions": q.jobs.forget_sessions,

@@ -24,6 +24,7 @@ from sofinance import queries as q
 from sofinance.infra import trace_context, tracing
 from sofinance.infra.command import STATEMENT_TIMEOUT_MS
 from sofinance.infra.db import Database, Mode
+from sofinance.infra.flags import Flags
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
 
@@ -86,6 +87,7 @@ class Worker:
     def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
         self._db = database
         self._jobs = {job.name: job for job in jobs}
+        self._flags = Flags(database)
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._running: set[asyncio.Task[bool]] = set()
 
@@ -146,6 +148,8 @@ class Worker:
         return True
 
     async def _claim(self) -> Any:
+        if await self._flags.is_on("pause_jobs"):
+            return None
         async with self._write() as conn:
             return await q.jobs.claim_job(conn, runner=self.name, names=sorted(self._jobs))
 
@@ -228,6 +232,7 @@ class Worker:
             try:
                 async with self._write() as conn:
                     await q.jobs.beat_runner(conn, name=self.name, version=__version__)
+                await self._flags.flush_when_due()
             except NO_DATABASE:
                 log.warning("no sign of life was given", exc_info=True)
             await asyncio.sleep(BEAT_S)

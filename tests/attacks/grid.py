@@ -62,6 +62,7 @@ TENANT_TABLES = {
     "till_credential": Rights(KEEP),
     "user_pin": Rights(KEEP),
     "password_reset": Rights(KEEP),
+    "flag_override": Rights((*KEEP, "DELETE")),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {
@@ -72,6 +73,7 @@ BRANCH_TABLES = {
     "stock_movement": "branch_id",
     "sale": "branch_id",
     "account": "branch_id",
+    "flag_override": "branch_id",
 }
 FINAL_RULES = (
     "journal_entry_is_final",
@@ -93,6 +95,7 @@ OTHER_TABLES = {
     "job": "of the server; functions change it",
     "job_run": "of the server; functions change it",
     "job_runner": "of the server; functions change it",
+    "flag": "of the server; functions change it",
 }
 OTHER_TABLES_COLUMN = {
     "sign_in_address": "email",
@@ -101,6 +104,7 @@ OTHER_TABLES_COLUMN = {
     "job": "name",
     "job_run": "job",
     "job_runner": "name",
+    "flag": "name",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -159,6 +163,9 @@ DEFINERS = {
     "steer_job": "writes jobs, which belong to no organisation",
     "beat_runner": "writes workers, which belong to no organisation",
     "leave_runner": "writes workers, which belong to no organisation",
+    "note_flags": "writes flags, which belong to no organisation",
+    "set_flag": "writes flags, which belong to no organisation",
+    "retire_flag": "writes flags, which belong to no organisation",
     "forget_job_runs": "writes runs of jobs, which belong to no organisation",
 }
 # Triggers that do work and refuse nothing.

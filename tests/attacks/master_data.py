@@ -40,6 +40,7 @@ ROWS: dict[str, Columns] = {
     },
     "category": {"name": "'New'"},
     "customer": {"name": "'New'", "currency": "'USD'", "credit_limit": "0"},
+    "flag_override": {"flag": "'new'", "user_id": ":user", "percent": "100"},
     "goods_receipt": {},
     "idempotency_key": {
         "key_hash": "sha256('k')",
@@ -864,6 +865,64 @@ MASTER_DATA = (
         "idempotency_key",
         key_hash="'short'",
     ),
+    row("A flag set twice for one user", "flag_override_taken", "flag_override", flag="'scene'"),
+    row(
+        "A flag for no branch",
+        "flag_override_branch_known",
+        "flag_override",
+        user_id="null",
+        branch_id="0",
+    ),
+    row(
+        "A flag for another organisation's branch",
+        "flag_override_branch_known",
+        "flag_override",
+        user_id="null",
+        branch_id=":other_branch",
+    ),
+    row("A flag for nobody", "flag_override_user_known", "flag_override", user_id="0"),
+    row("A flag set by nobody", "flag_override_changer_known", "flag_override", changed_by="0"),
+    row("A flag without a name", "flag_override_name_form", "flag_override", flag="''"),
+    row(
+        "A flag for a user and a branch",
+        "flag_override_one_scope",
+        "flag_override",
+        branch_id=":branch",
+    ),
+    row(
+        "A flag of more than all",
+        "flag_override_percent_in_range",
+        "flag_override",
+        user_id="null",
+        percent="101",
+    ),
+    row(
+        "A flag that is half on for a user",
+        "flag_override_all_or_none",
+        "flag_override",
+        percent="50",
+    ),
+    change(
+        "A flag moved to somebody else", "privilege", "update flag_override set user_id = :cashier"
+    ),
+    change(
+        "A flag of the server without a name", "flag_name_form", "select set_flag('', 1, false)"
+    ),
+    change(
+        "A flag of the server of more than all",
+        "flag_percent_in_range",
+        "select set_flag('scene', 101, false)",
+    ),
+    change(
+        "A flag used less than never",
+        "flag_count_not_negative",
+        "select note_flags('{scene}', '{-1}')",
+    ),
+    change(
+        "A flag of the server set past its function",
+        "privilege",
+        "update flag set is_killed = true",
+    ),
     row(
         "A severity that there is not",
         "audit_log_severity_known",
@@ -898,6 +957,8 @@ KEYS = {
     "break_glass": ("break_glass_pk",),
     "category": ("category_pk",),
     "customer": ("customer_pk",),
+    "flag": ("flag_pk",),
+    "flag_override": ("flag_override_pk",),
     "goods_receipt": ("goods_receipt_pk", "goods_receipt_slots"),
     "idempotency_key": ("idempotency_key_pk",),
     "job": ("job_pk",),

@@ -125,6 +125,8 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         f"insert into user_branch values ({org.id}, {cashier}, {shop.branch_id});"
         f"insert into break_glass (org_id, user_id, reason, token_hash, expires_at) values"
         f" ({org.id}, {org.admin.id}, 'a drill, no fire', sha256('g'), now() + '1 hour');"
+        f"insert into flag_override (org_id, flag, user_id, percent)"
+        f" values ({org.id}, 'scene', {org.admin.id}, 100);"
         f"insert into password_reset (org_id, user_id, slot, token_hash, expires_at)"
         f" values ({org.id}, {cashier}, 1, sha256('r'), now() + '30 minutes');"
         f"insert into api_key (org_id, user_id, name, secret_hash, permissions, expires_at)"

@@ -129,7 +129,7 @@ def test_tables_of_branches_are_guarded_by_branch(psql: Psql) -> None:
     assert {
         (table, f"is_branch_seen({column})") for table, column in BRANCH_TABLES.items()
     } == {(row[0], row[4].removeprefix("((branch_id IS NULL) OR ").strip("()") + ")"
-           if row[0] == "account" else row[4]) for row in policies}  # fmt: skip
+           if row[0] in {"account", "flag_override"} else row[4]) for row in policies}  # fmt: skip
     assert {row[1:4] for row in policies} == {("RESTRICTIVE", "{sofinance_app}", "ALL")}
     assert {row[0] for row in policies if row[5] is not None} == {"branch"}
     with_branch = {
