@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Reached only by the id of a row that is looked up first, and whose own policy or condition holds;
 # ids are the server's, so that nothing else has them.
 BY_PARENT = "read by the id of its parent, which is looked up first"
+OF_ROW = "asked by a user or a branch, whose ids are the server's"
 OF_CALLER = "asked by the caller's own id, or session"
 BY_FUNCTION = "read or written by functions, whose conditions stay; test_grid.py shows its policy"
 BY_DIGEST = "asked by the digest of a secret, or before there is a caller; test_grid.py shows it"
@@ -68,6 +69,9 @@ SILENT_QUERIES = {
     "branches.list_tills": BY_PARENT,
     "catalog.change_product": "the condition that matters is that of the statement's own row",
     "catalog.create_product": "writes a row of the organisation; its foreign keys hold the rest",
+    "flags.delete_override": OF_ROW,
+    "flags.find_override": OF_ROW,
+    "flags.list_settings": "remembered for seconds; tests/api/test_flags.py shows it",
     "inventory.list_goods_receipt_lines": BY_PARENT,
     "inventory.list_movements": "asked by branch and product, whose ids are the server's",
     "journal.list_entry_lines": BY_PARENT,
@@ -91,6 +95,7 @@ SILENT_FUNCTIONS = {
     "void_sale": LOCKED,
 }
 SILENT_BRANCH_TABLES = {
+    "flag_override": "listed for those who have all branches; test_grid.py shows it",
     "account": "the chart of accounts is for those who have all branches; test_grid.py shows it",
 }
 

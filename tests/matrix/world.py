@@ -235,6 +235,8 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
     ids["spare_user"] = await made("/users", {**person, "email": f"spare.{org.id}@example.com"})
     for name in ("own_key", "spare_key"):
         ids[name] = await made("/api-keys", {"name": name, "permissions": ["sales:read"]})
+    flag = {"user_id": org.admin.id, "percent": 0}
+    assert (await api.put("/flags/pause_jobs", org, flag)).status == 200
     # Nobody's second factor is to stand in the way; the scene's is no real one.
     psql(
         f"delete from recovery_code where org_id = {org.id};"
