@@ -42,6 +42,7 @@ class Flags:
         self._known: OrderedDict[Who, tuple[float, Settings]] = OrderedDict()
         self._counts: Counter[str] = Counter(dict.fromkeys(self._declared, 0))
         self._flushed_at_s = time.monotonic()
+        self.hits = self.misses = 0  # of what is remembered
 
     @property
     def declared(self) -> tuple[Flag, ...]:
@@ -118,7 +119,9 @@ class Flags:
         now_s = time.monotonic()
         known = self._known.get(who)
         if known is not None and now_s - known[0] < AGE_MAX_S:
+            self.hits += 1
             return known[1]
+        self.misses += 1
         settings = await self._read(who, conn)
         self._known[who] = now_s, settings
         self._known.move_to_end(who)

@@ -138,7 +138,7 @@ SAMPLES: dict[str, Sample] = {
     "GET /flags/{name}/overrides": one("=pause_jobs"),
     "GET /flags/{name}/evaluate": one("=pause_jobs"),
     "PUT /flags/{name}": one("=pause_jobs", body={"user_id": ":spare_user", "percent": 0}),
-    "DELETE /flags/{name}": one("=pause_jobs", query={"user_id": ":user"}, refused=NOT_FOUND),
+    "DELETE /flags/{name}": one("=pause_jobs", query={"branch_id": ":branch"}, refused=NOT_FOUND),
     "PUT /flags/{name}/global": one("=pause_jobs", body={"is_killed": False}),
     # jobs
     "GET /v1/admin/jobs/status": Sample(),
