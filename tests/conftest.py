@@ -6,7 +6,8 @@ test has an organisation of its own, which proves isolation by the way.
 The server is the embedded one. ``TEST_POSTGRES=15`` takes Debian's of that major instead, and
 ``TEST_SERVER=postgresql://superuser:password@host:port`` one that runs already and is for tests
 only: the passwords of the four roles are changed. ``TEST_PGBOUNCER=1`` puts a PgBouncer in
-transaction mode between the application and it.
+transaction mode between the application and it. ``TEST_REPLICA=1`` gives it a streaming standby,
+which then answers the application's reports.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -38,6 +40,7 @@ from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
 from tests.pgbouncer_server import PgBouncer
 from tests.s3_server import S3Server
+from tests.standby import Standby, catch_up
 from tests.support import ROLE_PASSWORD, Api, Org, Psql, found, role_url
 
 if TYPE_CHECKING:
@@ -72,14 +75,23 @@ def pytest_configure(config: pytest.Config) -> None:
     data = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
     data.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     server = embedded.Server(data / "data", programs=programs(), options=UNSAFE_BUT_FAST)
+    standby: Standby | None = None
 
     def stop() -> None:
         del os.environ["TEST_SERVER"]
+        if standby is not None:
+            del os.environ["TEST_STANDBY"]
+            standby.stop()
         server.stop()
         shutil.rmtree(data)
 
     try:
         server.start()
+        if "TEST_REPLICA" in os.environ:
+            url = server.url("postgres", "postgres")
+            standby = Standby(url, data / "standby", programs=programs())
+            standby.start()
+            os.environ["TEST_STANDBY"] = standby.url("postgres", "").rstrip("/")
     except SetupError as error:
         shutil.rmtree(data)
         pytest.exit(error.message, returncode=error.exit_code)
@@ -92,7 +104,12 @@ def pytest_report_header() -> list[str]:
     if "TEST_SERVER" not in os.environ:
         return []
     with _superuser() as conn:
-        return [f"PostgreSQL {conn.info.parameter_status('server_version')}"]
+        told = f"PostgreSQL {conn.info.parameter_status('server_version')}"
+    if "TEST_PGBOUNCER" in os.environ:
+        told += ", through PgBouncer"
+    if "TEST_STANDBY" in os.environ:
+        told += ", reports on a standby"
+    return [told]
 
 
 def programs() -> Path | None:
@@ -148,6 +165,8 @@ def _clone(template: str, name: str) -> Iterator[str]:
     with _superuser() as admin:
         admin.execute(f"drop database if exists {name} with (force)")
         admin.execute(f"create database {name} template {template} strategy file_copy")
+    if "TEST_STANDBY" in os.environ:
+        catch_up(os.environ["TEST_SERVER"], os.environ["TEST_STANDBY"])
     yield role_url(os.environ["TEST_SERVER"], "superuser", name)
     with _superuser() as admin:
         admin.execute(f"drop database if exists {name} with (force)")
@@ -214,15 +233,24 @@ def pgbouncer() -> Iterator[PgBouncer | None]:
     bouncer.close()
 
 
+def _way(dsn: str, pgbouncer: PgBouncer | None) -> dict[str, Any]:
+    """Return the settings that lead an application to a database, the way this run is about."""
+    ways: dict[str, Any] = {"database_url": dsn}
+    if urlsplit(dsn).port != urlsplit(os.environ["TEST_SERVER"]).port:
+        return ways  # a server of the test's own
+    if pgbouncer is not None:
+        ways["database_url"] = pgbouncer.through(dsn)
+        ways["database_prepared_statements"] = False
+    if "TEST_STANDBY" in os.environ:
+        name = urlsplit(dsn).path.lstrip("/")
+        ways["database_replica_url"] = role_url(os.environ["TEST_STANDBY"], "sofinance_app", name)
+    return ways
+
+
 @pytest.fixture
 def settings(dsn: str, tmp_path: Path, pgbouncer: PgBouncer | None) -> Settings:
     """The settings of the test's application."""
-    settings = Settings.for_tests(database_url=dsn, mail_folder=str(tmp_path / "mail"))
-    if pgbouncer is None:
-        return settings
-    return replace(
-        settings, database_url=pgbouncer.through(dsn), database_prepared_statements=False
-    )
+    return Settings.for_tests(**_way(dsn, pgbouncer), mail_folder=str(tmp_path / "mail"))
 
 
 @asynccontextmanager
@@ -238,11 +266,11 @@ async def _serving(settings: Settings) -> AsyncIterator[Api]:
 
 @pytest.fixture(scope="session")
 async def _worker_api(
-    _worker_dsn: str, tmp_path_factory: pytest.TempPathFactory
+    _worker_dsn: str, tmp_path_factory: pytest.TempPathFactory, pgbouncer: PgBouncer | None
 ) -> AsyncIterator[Api]:
-    url = role_url(_worker_dsn, "sofinance_app")
+    ways = _way(role_url(_worker_dsn, "sofinance_app"), pgbouncer)
     folder = str(tmp_path_factory.mktemp("mail"))
-    async with _serving(Settings.for_tests(database_url=url, mail_folder=folder)) as api:
+    async with _serving(Settings.for_tests(**ways, mail_folder=folder)) as api:
         yield api
 
 
@@ -288,9 +316,11 @@ async def _admin_password_hash() -> str:
 
 
 @pytest.fixture
-async def new_org(settings: Settings, _admin_password_hash: str) -> AsyncIterator[MakeOrg]:
+async def new_org(
+    settings: Settings, dsn: str, _admin_password_hash: str
+) -> AsyncIterator[MakeOrg]:
     """More organisations, each to one's liking, by keyword."""
-    conn: Any = await asyncpg.connect(settings.database_url, record_class=Row)
+    conn: Any = await asyncpg.connect(dsn, record_class=Row)
 
     async def make(**changes: Any) -> Org:
         return await found(conn, settings, _admin_password_hash, ADMIN_PASSWORD, **changes)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from sofinance.infra import embedded
-from tests.support import ROLE_PASSWORD
+from tests.support import ROLE_PASSWORD, role_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,8 +94,7 @@ class Standby(embedded.Server):
 
     def catch_up(self) -> None:
         """Wait until it has replayed what the primary has written by now."""
-        target = ask(self.primary_url, "select pg_current_wal_insert_lsn()")
-        until(target, lambda: self.ask(f"select pg_last_wal_replay_lsn() >= '{target}'"))
+        catch_up(self.primary_url, self.url(embedded.SUPERUSER, "postgres"))
 
     def promote(self) -> None:
         """Make it the primary; it takes writes when this returns."""
@@ -241,6 +240,16 @@ def both(url: str, other_port: int) -> str:
         netloc=f"{parts.netloc},127.0.0.1:{other_port}",
         query=f"{parts.query}{more}target_session_attrs=read-write",
     ).geturl()
+
+
+def catch_up(primary_url: str, standby_url: str) -> None:
+    """Wait until a standby has replayed what the primary has written by now; as superusers."""
+    primary, standby = (
+        role_url(url, "superuser", "postgres") for url in (primary_url, standby_url)
+    )
+    # Not the insert position: that one may be past a page's header, where nothing is written yet.
+    target = ask(primary, "select pg_current_wal_flush_lsn()")
+    until(target, lambda: ask(standby, f"select pg_last_wal_replay_lsn() >= '{target}'"))
 
 
 def connected(url: str) -> psycopg.Connection[Any]:

@@ -296,3 +296,11 @@ def role_url(superuser_url: str, role: str, database: str | None = None) -> str:
     where = parts.netloc.rpartition("@")[2]
     path = parts.path if database is None else f"/{database}"
     return parts._replace(netloc=f"{who}@{where}", path=path).geturl()
+
+
+def direct(url: str) -> str:
+    """Return the URL of the same database of the run's server, past a PgBouncer on the way."""
+    parts = urlsplit(url)
+    who = parts.netloc.rpartition("@")[0]
+    server = urlsplit(os.environ["TEST_SERVER"]).netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{who}@{server}").geturl()

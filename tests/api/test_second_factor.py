@@ -14,7 +14,7 @@ import pytest
 
 from sofinance.infra import totp
 from sofinance.infra.sql import Row
-from tests.support import sign_in
+from tests.support import direct, sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +54,7 @@ async def enrol(api: Api, who: User) -> tuple[App, list[str]]:
 @pytest.fixture
 async def another_session(settings: Settings, org: Org) -> User:
     """The administrator, signed in once more."""
-    conn: Any = await asyncpg.connect(settings.database_url, record_class=Row)
+    conn: Any = await asyncpg.connect(direct(settings.database_url), record_class=Row)
     async with conn.transaction():
         await conn.execute(
             f"select set_config('app.org_id', '{org.id}', true),"

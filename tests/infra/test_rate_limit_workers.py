@@ -44,8 +44,9 @@ class Worker:
             [sys.executable, "-m", "sofinance", "serve"],
             env={
                 **os.environ, **LIMITS,
-                "DATABASE_URL": settings.database_url, "JWT_SECRET": settings.jwt_secret,
-                "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(port),
+                "DATABASE_URL": settings.database_url,
+                "DATABASE_PREPARED_STATEMENTS": str(settings.database_prepared_statements),
+                "JWT_SECRET": settings.jwt_secret, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(port),
             },
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

@@ -222,6 +222,12 @@ async def test_a_primary_is_not_taken_for_its_standby(
     assert (answered(), fell_back("unfit")) == (before, unfit + 1)
 
 
+async def test_the_run_reads_reports_where_it_was_told(api: Api, org: Org) -> None:
+    shop, before = await open_shop(api, org), answered()
+    assert (await api.get("/sales", shop.org)).status == 200
+    assert answered() - before == ("TEST_STANDBY" in os.environ)
+
+
 async def test_an_export_reads_from_the_standby(
     settings: Settings, shop: Shop, changes: dict[str, Any], standby: Standby
 ) -> None:

@@ -93,7 +93,9 @@ def end(running: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
 def environment(database_url: str) -> dict[str, str]:
     """Return the settings of everything of ours here."""
     return {
-        "DATABASE_URL": database_url, "JWT_SECRET": "x" * 40, "METRICS_TOKEN": TOKEN,
+        "DATABASE_URL": database_url,
+        "DATABASE_PREPARED_STATEMENTS": str("TEST_PGBOUNCER" not in os.environ),
+        "JWT_SECRET": "x" * 40, "METRICS_TOKEN": TOKEN,
         "RATE_LIMIT_PER_MINUTE": "100000", "RATE_LIMIT_BURST": "100000",
         "LOG_LEVEL": "critical", "JOB_HEARTBEAT_TTL_SECONDS": "10",
     }  # fmt: skip
