@@ -46,7 +46,8 @@ class Worker:
                 **os.environ, **LIMITS,
                 "DATABASE_URL": settings.database_url,
                 "DATABASE_PREPARED_STATEMENTS": str(settings.database_prepared_statements),
-                "JWT_SECRET": settings.jwt_secret, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(port),
+                "JWT_SECRET": settings.jwt_secret, "REDIS_URL": redis_url,
+                "HOST": "127.0.0.1", "PORT": str(port),
             },
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
