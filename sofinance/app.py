@@ -14,7 +14,16 @@ import asyncpg
 from aiohttp import web, web_urldispatcher
 
 from sofinance import __version__, api, config
-from sofinance.infra import health, logs, metrics, openapi, proxies, secret_ages, telemetry
+from sofinance.infra import (
+    gunicorn_state,
+    health,
+    logs,
+    metrics,
+    openapi,
+    proxies,
+    secret_ages,
+    telemetry,
+)
 from sofinance.infra.caches import Caches
 from sofinance.infra.db import opening
 from sofinance.infra.deprecation import announced
@@ -69,11 +78,13 @@ def create_app(settings: config.Settings) -> web.Application:
     return app
 
 
-async def gunicorn_app() -> web.Application:
-    """Make the application from the environment, for gunicorn."""
-    settings = config.load(os.environ)
+async def gunicorn_app() -> web.AppRunner:
+    """Make the application, for a worker of gunicorn."""
+    settings = gunicorn_state.settings()
     logs.configure(level=settings.log_level, environment=settings.environment)
-    return create_app(settings)
+    return web.AppRunner(
+        create_app(settings), access_log=None, shutdown_timeout=settings.shutdown_timeout_s
+    )
 
 
 def find_endpoints() -> list[Endpoint]:

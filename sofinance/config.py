@@ -48,6 +48,22 @@ class Settings:
     )  # fmt: skip
     host: str = setting("127.0.0.1", "The address to listen on; 0.0.0.0 inside a container.")
     port: int = setting(8000, "The TCP port to listen on.", low=0, high=PORT_MAX)
+    web_concurrency: int = setting(
+        0, "Worker processes of `sofinance serve --workers` and gunicorn; 0: twice the cores.",
+        unit="processes", low=0, high=512,
+    )  # fmt: skip
+    web_timeout_s: int = setting(
+        60, "How long such a process may show no sign of life before it is replaced.",
+        unit="s", low=5, high=600,
+    )  # fmt: skip
+    drain_delay_s: int = setting(
+        0, "How long after SIGTERM requests are still taken, while /health/ready says 503; longer "
+        "than whoever balances the load takes to notice.", unit="s", low=0, high=300,
+    )  # fmt: skip
+    shutdown_timeout_s: int = setting(
+        20, "How long after that the requests under way may take, before they are cut.",
+        unit="s", low=1, high=600,
+    )  # fmt: skip
     log_level: str = setting(
         "info", "The least important level that is logged.",
         choices=("debug", "info", "warning", "error", "critical"),

@@ -24,7 +24,10 @@ NETWORK = {"aiohttp", "asyncio", "http", "httpx", "requests", "smtplib", "socket
 MAY_SPEAK_HTTP = {"ops.py": "the metrics are text, not JSON in an envelope"}
 PURE = {"__future__", "collections", "dataclasses", "decimal", "enum", "fractions", "functools",
         "hashlib", "itertools", "math", "typing"}  # fmt: skip
-KNOWS_THE_APPLICATION = {"infra/serve.py": "puts it on a socket"}
+KNOWS_THE_APPLICATION = {
+    "infra/serve.py": "puts it on a socket",
+    "infra/gunicorn_worker.py": "the same, in several processes",
+}
 QUERIES_OF_NO_SLICE = {
     "bulk": "imports of many entries at once",
     "export": "sofinance export",

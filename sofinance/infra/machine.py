@@ -38,7 +38,8 @@ class Machine:
         self.administration = Administration(settings, self.proxies)
         self.vocabulary: dict[str, str] = {}
         self.permissions: frozenset[str] = frozenset()
-        self.draining = False
+        self.draining = self.leaving = False  # not ready; each answer closes its connection
+        self.under_way_count = 0  # requests
         self.caches = Caches()
         self.caches.add("credentials", lambda: self.guard)
         self.caches.add("openings", opening.cache_info)

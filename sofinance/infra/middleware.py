@@ -59,10 +59,13 @@ def surround(machine: Machine) -> Any:
         tracing.begin(trace)
         method, path = request.method, safe_path(request.rel_url.raw_path)
         JOURNAL.write(logging.INFO, "request started", {"method": method, "path": path})
+        machine.under_way_count += 1
         try:
             response = cors.preflight(request) or await handler(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an envelope
             response = refuse(machine, request, trace, error)
+        finally:
+            machine.under_way_count -= 1
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
             for name, value in trace.quota.items():
@@ -73,6 +76,8 @@ def surround(machine: Machine) -> Any:
             dress(response, trace)
             cors.dress(request, response)
             hsts.dress(request, response)
+            if machine.leaving:
+                response.force_close()
         duration_s = time.perf_counter() - started_s
         resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical

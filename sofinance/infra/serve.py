@@ -13,8 +13,9 @@ import asyncpg
 import uvloop
 from aiohttp import web
 
-from sofinance.app import create_app
+from sofinance.app import MACHINE, create_app
 from sofinance.infra.command import SetupError
+from sofinance.infra.leaving import leave
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from sofinance.config import Settings
 
 BACKLOG = 1_024
-# What was begun is answered for this long after a signal; then connections are cut.
-SHUTDOWN_TIMEOUT_S = 20
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,28 +62,34 @@ async def serve(
     """Answer requests until a signal; ``ready`` is awaited once the first can be answered.
 
     What is `beside` is entered before that, and left after the signal.
-    On a signal no new connection is taken, requests that have begun are answered, then the pool
-    is closed. A second signal stops at once.
+    On SIGTERM readiness says 503 at once; for DRAIN_DELAY_S requests are still answered, each of
+    them with the end of its connection. Then, or at once on another signal, no new connection is
+    taken, requests that have begun are answered, and the pool is closed. A second signal stops at
+    once.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    app = create_app(settings)
+    delays_s: list[int] = []
 
-    def stop() -> None:
+    def stop(signal_number: int) -> None:
+        # Nobody balances the load of who presses Ctrl-C.
+        delays_s.append(settings.drain_delay_s if signal_number == signal.SIGTERM else 0)
+        app[MACHINE].draining = True
         stopped.set()
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
-    runner = web.AppRunner(
-        create_app(settings), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout_s)
     try:
         await _set_up(runner)
         await web.SockSite(runner, taken, backlog=BACKLOG).start()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop, number)
         async with beside or contextlib.nullcontext():
             await _first(ready(), stopped.wait())
             await stopped.wait()
+            await leave(runner, app[MACHINE], delays_s[0])
     finally:
         await runner.cleanup()
 

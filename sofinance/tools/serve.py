@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from sofinance.infra.command import EXIT_GOOD
 if TYPE_CHECKING:
     import argparse
 
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:sofinance.infra.gunicorn_conf"]
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
@@ -21,21 +24,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "serve",
         help="serve on the PostgreSQL of DATABASE_URL",
         description="Serve on the PostgreSQL (15 or newer) of DATABASE_URL, in one process. "
-        "For several, `gunicorn -c gunicorn.conf.py`. Migrate first: `sofinance migrate`.",
+        "With --workers in several, by gunicorn. Migrate first: `sofinance migrate`.",
     )
     parser.add_argument("--host", help="the address to listen on (HOST)")
     parser.add_argument("--port", type=int, help="the port to listen on (PORT)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N",
+        help="in N processes (WEB_CONCURRENCY); 0: two per core",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until a signal."""
+    """Serve until a signal; with several processes, become gunicorn."""
     given = dict(os.environ)
     if args.host is not None:
         given["HOST"] = args.host
     if args.port is not None:
         given["PORT"] = str(args.port)
+    if args.workers is not None:
+        given["WEB_CONCURRENCY"] = str(args.workers)
     settings = config.load(given)
+    if args.workers is not None:
+        os.execve(sys.executable, GUNICORN, given)  # noqa: S606 - no shell, nothing from outside
     logs.configure(level=settings.log_level, environment=settings.environment)
     with server.listen(settings.host, settings.port) as taken:
         settings = replace(settings, port=taken.getsockname()[1])
