@@ -4,4 +4,11 @@ They stand in the package, so that `sofinance serve --workers N` has them withou
 is set below stands above them, as do gunicorn's command line and GUNICORN_CMD_ARGS.
 """
 
-from sofinance.infra.gunicorn_conf import *  # noqa: F403
+import runpy
+
+# Run, not imported: a reload reads the settings anew.
+globals().update(
+    (name, value)
+    for name, value in runpy.run_module("sofinance.infra.gunicorn_conf").items()
+    if not name.startswith("__")
+)

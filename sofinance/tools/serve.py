@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sofinance import config
@@ -15,7 +16,9 @@ from sofinance.infra.command import EXIT_GOOD
 if TYPE_CHECKING:
     import argparse
 
-GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:sofinance.infra.gunicorn_conf"]
+# By its path: as a module it would be read once, and not again on a reload.
+CONFIGURATION = str(Path(server.__file__).with_name("gunicorn_conf.py"))
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", CONFIGURATION]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
