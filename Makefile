@@ -12,7 +12,7 @@ PYTEST := -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check check-oldest format lint types generate generated bench migration explain clean
+.PHONY: help run demo test check check-oldest format lint types generate generated bench chaos migration explain clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ generated: $(VENV)/.dev ## fail if a generated file is not what would be written
 
 bench: $(VENV)/.dev ## the benchmarks, as a table and as JSON
 	$(BIN)/python -m bench $(args)
+
+chaos: $(VENV)/.dev ## break everything while tills sell, and check (args="--seed 7 --only postgres")
+	$(BIN)/python -m chaos $(args)
 
 migration: $(VENV)/.run ## begin a migration: make migration name=sales_add_channel
 	@$(BIN)/python -m tools.new_migration "$(name)"

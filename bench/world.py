@@ -63,7 +63,7 @@ class Shop:
 
     def place(self, till: int) -> tuple[int, int]:
         """Return the branch and the till of a client; every client has a till of its own."""
-        return self.branch_ids[till % BRANCH_COUNT], self.till_ids[till]
+        return self.branch_ids[till % len(self.branch_ids)], self.till_ids[till]
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ def new_world(*, products: int = PRODUCT_COUNT) -> Iterator[World]:
         server.start()
         migrate.apply(server.url(embedded.SUPERUSER))
         world = World(server, server.jwt_secret)
-        world.shop = asyncio.run(open_shop(world, "Bench", products))
+        world.shop = asyncio.run(open_first_shop(world, products))
         world.analyze()
         yield world
     finally:
@@ -192,9 +192,15 @@ def new_world(*, products: int = PRODUCT_COUNT) -> Iterator[World]:
         shutil.rmtree(directory)
 
 
-async def open_shop(world: World, name: str, products: int) -> Shop:
-    """Make an organisation with branches, tills, products and stock."""
-    conn = await world.connect()
+async def open_first_shop(world: World, products: int) -> Shop:
+    """Open the shop of a run."""
+    return await open_shop(await world.connect(), "Bench", products)
+
+
+async def open_shop(
+    conn: Any, name: str, products: int, *, branches: int = BRANCH_COUNT, tills: int = TILL_COUNT
+) -> Shop:
+    """Make an organisation with branches, tills, products and stock; closes the connection."""
     try:
         made = await q.orgs.create_organisation(
             conn,
@@ -224,16 +230,16 @@ async def open_shop(world: World, name: str, products: int) -> Shop:
                         email=None, time_zone=None, is_active=True,
                     )
                 ).id
-                for number in range(BRANCH_COUNT)
+                for number in range(branches)
             ]  # fmt: skip
             till_ids = [
                 (
                     await q.branches.create_till(
-                        conn, org_id=org_id, branch_id=branch_ids[number % BRANCH_COUNT],
+                        conn, org_id=org_id, branch_id=branch_ids[number % branches],
                         name=f"Bench {number}",
                     )
                 ).id
-                for number in range(TILL_COUNT)
+                for number in range(tills)
             ]  # fmt: skip
             product_ids = [
                 (

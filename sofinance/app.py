@@ -10,7 +10,6 @@ import pkgutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import asyncpg
 from aiohttp import web, web_urldispatcher
 
 from sofinance import __version__, api, config
@@ -154,7 +153,7 @@ async def watch(machine: Machine) -> None:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)
             await machine.flags.flush_when_due()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except health.NO_ANSWER:
             metrics.DATABASE_UP.set(0)
         await asyncio.sleep(WATCH_INTERVAL_S)
 

@@ -20,7 +20,12 @@ CHECK_TIMEOUT_S = 2
 HEALTHY, UNHEALTHY, TIMEOUT = "healthy", "unhealthy", "timeout"
 # What can be gone while every sale is still posted: it is told, and fails nothing.
 WARNINGS = frozenset({"redis"})
-NO_ANSWER = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+NO_ANSWER = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 NOT_MIGRATIONS = ("post-apply.",)
 
 

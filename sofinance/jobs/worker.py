@@ -46,7 +46,12 @@ POOL_SIZE = RUNNING_COUNT_MAX + 2
 STOP_TIMEOUT_S = 20
 # How often a lease is renewed within its length.
 RENEWALS = 3
-NO_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+NO_DATABASE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 @contextlib.asynccontextmanager

@@ -8,20 +8,23 @@ import io
 import os
 import random
 import re
-import shutil
-import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from beancount import loader
-from beancount.core import data, realization
-from beancount.ops import validation
+from beancount.core import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chaos.strangers import (
+    COUNTED_BY,
+    beancount_balances,
+    hledger,
+    hledger_balances,
+    load,
+)
 from sofinance import cli
 from sofinance.infra.db import Database, Mode
 from sofinance.rules import money
@@ -33,17 +36,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from chaos.strangers import Balances
     from sofinance.config import Settings
     from tests.support import Api, Org, Psql
 
     MakeOrg = Callable[..., Awaitable[Org]]
-    Balances = dict[int, tuple[str, str]]
 
 TODAY = datetime.now(UTC).date()
 TODAY_AND_BEFORE_DAYS = 20
 SALES = 24
 SEED = 20250101
-HLEDGER_TIMEOUT_S = 60
 # Each means something to one of the two programs, or did to an earlier version of the export.
 NASTY = [
     'He said "no; never" | twice \\ and left',
@@ -205,59 +207,6 @@ async def trial_balance(api: Api, org: Org, as_of: date) -> Balances:
             signed = debit if Decimal(debit) else f"-{credit}"
             balances[line["account_id"]] = (line["currency"], signed)
     return balances
-
-
-def hledger(*words: str, ledger: str) -> subprocess.CompletedProcess[str]:
-    """Run hledger on a ledger; without hledger nobody checks the books, so the test fails."""
-    program = shutil.which("hledger")
-    if program is None:
-        pytest.fail("hledger is not installed; on Debian and Ubuntu: apt-get install hledger")
-    return subprocess.run(
-        [program, "-f", "-", *words], input=ledger, text=True, encoding="utf-8",
-        capture_output=True, check=False, timeout=HLEDGER_TIMEOUT_S,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
-
-
-def hledger_balances(ledger: str, *words: str) -> Balances:
-    """Return what hledger makes of a ledger that it finds nothing wrong with."""
-    checked = hledger("check", "--strict", "ordereddates", ledger=ledger)
-    assert checked.returncode == 0, checked.stderr
-    summed = hledger("bal", "-N", "--flat", "-O", "csv", "--layout=bare", *words, ledger=ledger)
-    assert summed.returncode == 0, summed.stderr
-    declared = re.findall(r"^account (.+?)  ; type:[ALERX], account:(\d+)$", ledger, re.MULTILINE)
-    ids = {name: int(id_) for name, id_ in declared}
-    assert len(ids) == len(declared)
-    assert {name.count(":") for name in ids} == {1}
-    return {
-        ids[row["account"]]: (row["commodity"], row["balance"])
-        for row in csv.DictReader(io.StringIO(summed.stdout))
-    }
-
-
-def load(ledger: str) -> tuple[list[Any], list[str]]:
-    """Return beancount's entries and complaints, as bean-check has them."""
-    entries, errors, _ = loader.load_string(
-        ledger, extra_validations=validation.HARDCORE_VALIDATIONS
-    )
-    return entries, [error.message for error in errors]
-
-
-def beancount_balances(ledger: str) -> Balances:
-    """Return what beancount makes of a ledger that it finds nothing wrong with."""
-    entries, errors = load(ledger)
-    assert errors == []
-    opened = {e.account: e.meta for e in entries if isinstance(e, data.Open)}
-    balances = {}
-    for account in realization.iter_children(realization.realize(entries)):
-        for position in account.balance:
-            units_ = position.units
-            id_ = int(opened[account.account]["account"])
-            balances[id_] = (units_.currency, str(units_.number))
-    return balances
-
-
-COUNTED_BY = {"hledger": hledger_balances, "beancount": beancount_balances}
 
 
 # -- they agree ------------------------------------------------------------------------------------

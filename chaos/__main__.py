@@ -1,0 +1,143 @@
+"""`make chaos`: break everything, one thing after the other, while tills sell.
+
+    python -m chaos [--seed N] [--only NAME ...] [--json] [--write] [--keep]
+
+--only takes names of faults or their numbers; --write updates the table in docs/faults.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from chaos.catalogue import FAULTS, Fault
+from chaos.checker import check, check_open
+from chaos.database import Postgres
+from chaos.report import Outcome, as_json, table, write
+from chaos.stage import Stage
+
+FAULT_TIMEOUT_S = 240
+SEED_MAX = 10**6
+
+
+async def run_fault(fault: Fault, seed: int, postgres: Postgres, folder: Path) -> Outcome:
+    """Let one fault happen, and check."""
+    outcome = Outcome(fault.number, fault.name, "")
+    began_s = time.monotonic()
+    stage = Stage(fault.name, seed, folder, postgres)
+    try:
+        async with asyncio.timeout(FAULT_TIMEOUT_S):
+            await stage.open(**fault.shop)
+            outcome.done = await fault.run(stage)
+            doubled = await check_open(stage)
+            await stage.settle()
+            verdict = await check(stage)
+            outcome.acknowledged, outcome.retried = verdict.acknowledged, verdict.retried
+            outcome.replayed, outcome.lost = verdict.replayed, len(verdict.lost)
+            outcome.doubled = len({*doubled, *verdict.doubled})
+            outcome.problems += verdict.problems
+    except Exception:  # noqa: BLE001 - whatever it is, it is told, and the next fault has its turn
+        outcome.problems.append(traceback.format_exc())
+    finally:
+        await stage.close()
+    outcome.problems = [*stage.problems, *tally(stage), *outcome.problems]
+    outcome.heal_s, outcome.figures = stage.heal_s, stage.figures
+    outcome.took_s = time.monotonic() - began_s
+    return outcome
+
+
+def tally(stage: Stage) -> list[str]:
+    """Return what the clients were told that they should not be, each once, with how often."""
+    if not hasattr(stage, "crowd"):
+        return []
+    told = stage.crowd.problems
+    return [f"{told.count(what)} x {what}" for what in dict.fromkeys(told)]
+
+
+def run(faults: list[Fault], seed: int, *, keep: bool = False) -> list[Outcome]:
+    """Run faults on one server; everything is ended, and removed unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="sofinance-chaos-"))
+    folder.chmod(0o711)
+    postgres = Postgres(folder / "server")
+    outcomes: list[Outcome] = []
+    try:
+        postgres.make()
+        for fault in faults:
+            say(f"{fault.number:>2} {fault.name}: {fault.what} ...")
+            outcome = asyncio.run(run_fault(fault, seed, postgres, folder / "faults" / fault.name))
+            outcomes.append(outcome)
+            say(progress(outcome))
+    finally:
+        postgres.stop()
+        if keep:
+            say(f"kept in {folder}")
+        else:
+            shutil.rmtree(folder)
+    return outcomes
+
+
+def progress(outcome: Outcome) -> str:
+    """Say in a line how a fault went; and why not, if it did not go well."""
+    heal = "" if outcome.heal_s is None else f", healed in {outcome.heal_s:.2f} s"
+    line = (
+        f"   {'ok' if outcome.ok else 'BROKEN'}: {outcome.acknowledged} acknowledged, "
+        f"{outcome.retried} retried, {outcome.replayed} replayed, {outcome.lost} lost, "
+        f"{outcome.doubled} doubled{heal}; {outcome.took_s:.1f} s"
+    )
+    return "\n".join([line, *(f"   - {problem}" for problem in outcome.problems)])
+
+
+def say(text: str) -> None:
+    """Tell how it goes, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run what is asked for; the exit code is 1 if anything broke that must not."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, help="repeat a run (any)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", default=[],
+        help=f"only these, by name or number: {', '.join(fault.name for fault in FAULTS)}",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--write", action="store_true", help="update the table in docs/faults.md")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data, to look at")
+    args = parser.parse_args()
+    known = {name for fault in FAULTS for name in (fault.name, str(fault.number))}
+    if unknown := set(args.only) - known:
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+    chosen = [
+        fault
+        for fault in FAULTS
+        if not args.only or {fault.name, str(fault.number)} & set(args.only)
+    ]
+    # Told to end, by a time limit say, it cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    seed = random.randrange(SEED_MAX) if args.seed is None else args.seed
+    say(f"seed {seed}")
+    began_s = time.monotonic()
+    outcomes = run(chosen, seed, keep=args.keep)
+    text = table(outcomes)
+    if args.json:
+        document = {"seed": seed, "outcomes": [as_json(one) for one in outcomes]}
+        print(json.dumps(document, indent=2, default=str))
+    else:
+        print(text)
+    if args.write:
+        write(text)
+    say(f"{time.monotonic() - began_s:.0f} s, seed {seed}")
+    return 0 if all(one.ok for one in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The table of a run, and where docs/faults.md keeps it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chaos.processes import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PAGE = ROOT / "docs" / "faults.md"
+BEGIN, END = "<!-- measured: make chaos args=--write -->", "<!-- end of what was measured -->"
+HEAD = (
+    "fault", "what was done", "acknowledged", "retried", "lost", "doubled", "heals in", "checker",
+)  # fmt: skip
+RIGHT = range(2, 7)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one fault."""
+
+    number: int
+    fault: str
+    done: str
+    acknowledged: int = 0
+    retried: int = 0
+    replayed: int = 0
+    lost: int = 0
+    doubled: int = 0
+    heal_s: float | None = None
+    took_s: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Say whether everything held."""
+        return not (self.lost or self.doubled or self.problems)
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """Write the table, aligned, in Markdown."""
+    rows = [
+        (
+            f"{one.number} {one.fault}",
+            one.done,
+            f"{one.acknowledged}",
+            f"{one.retried}",
+            f"{one.lost}",
+            f"{one.doubled}",
+            "-" if one.heal_s is None else f"{one.heal_s:.2f} s",
+            "ok" if one.ok else "BROKEN",
+        )
+        for one in outcomes
+    ]
+    widths = [max(len(row[column]) for row in (HEAD, *rows)) for column in range(len(HEAD))]
+    rule = tuple(
+        "-" * (width - 1) + ":" if column in RIGHT else "-" * width
+        for column, width in enumerate(widths)
+    )
+    return "\n".join(
+        "| "
+        + " | ".join(
+            f"{cell:>{width}}" if column in RIGHT else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in (HEAD, rule, *rows)
+    )
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as a program reads it."""
+    return {**asdict(outcome), "ok": outcome.ok}
+
+
+def write(text: str) -> None:
+    """Put the table between its marks on the page."""
+    page = PAGE.read_text("utf-8")
+    marked = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    PAGE.write_text(marked.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page), "utf-8")
