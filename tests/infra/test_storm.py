@@ -1,0 +1,39 @@
+"""More clients than the database can serve: some are sent away at once, none waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sofinance.app import MACHINE
+from tests.api.conftest import open_shop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.support import Api, Org
+
+    MakeApi = Callable[..., Awaitable[Api]]
+
+CLIENTS, CONNECTIONS, WAITING = 300, 2, 10
+
+
+async def test_a_storm_is_sent_away_and_leaves_nothing_behind(api_with: MakeApi, org: Org) -> None:
+    api = await api_with(
+        database_pool_size=CONNECTIONS, database_pool_waiting_max=WAITING, log_level="critical"
+    )
+    shop = await open_shop(api, org, quantity="1000")
+    answers = await asyncio.gather(*(shop.sell(paid="11.00") for _ in range(CLIENTS)))
+    met = Counter(answer.status for answer in answers)
+    assert met.keys() == {201, 503}
+    assert met[201] > WAITING
+    for answer in answers:
+        if answer.status == 503:
+            assert answer.refused == (503, "try_again")
+            assert answer.headers["Retry-After"] == "1"
+    pool = api.app[MACHINE].db.pool
+    assert (pool.waiting_count, pool.in_use_count) == (0, 0)
+    assert pool.open_count <= CONNECTIONS
+    assert (await shop.sell(paid="11.00")).status == 201
+    assert (await shop.stock())[0] == str(1000 - met[201] - 1)
