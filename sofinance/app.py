@@ -124,6 +124,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
     finally:
         await machine.mailer.stop()
         await machine.limiter.close()
+        await machine.storage.aclose()
         await machine.db.close()
 
 

@@ -11,8 +11,11 @@ config_rules.py; how they are read, in infra/settings_reader.py.
 
 from __future__ import annotations
 
+import os
 from dataclasses import Field, dataclass, fields
 from datetime import date
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from sofinance.config_rules import PLACEHOLDER_SECRET, at_odds
@@ -497,6 +500,7 @@ class Settings:
             "data_encryption_key": "5a" * KEY_BYTES,
             "database_pool_size": 5,
             "log_level": "warning",
+            "storage_dir": str(Path(gettempdir()) / f"sofinance-test-files-{os.getuid()}"),
             # All tests come from one address; those of the limits turn them on.
             "rate_limit_enabled": False,
             **changes,

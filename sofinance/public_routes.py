@@ -9,6 +9,7 @@ from __future__ import annotations
 PUBLIC_ROUTES = {
     "GET /.well-known/jwks.json": "others verify tokens with the public keys",
     "GET /api/v1/info": "says what answers here, nothing of anybody",
+    "GET /api/v1/attachments/signed-download": "takes a signed link",
     "GET /docs": "Swagger UI",
     "GET /docs/static/{name}": "Swagger UI's files",
     "GET /health": "for probes",

@@ -260,6 +260,125 @@ class api_keys:
 
     count_keys: ClassVar[_CountKeys]
 
+class attachments:
+    class CheckDocumentRow(Row):
+        left_bytes: int
+
+    class _CheckDocument(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, entity: str, entity_id: int) -> attachments.CheckDocumentRow: ...
+
+    check_document: ClassVar[_CheckDocument]
+
+    class _BeginUpload(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, object_key: str, keep_s: int) -> int: ...
+
+    begin_upload: ClassVar[_BeginUpload]
+
+    class CreateAttachmentRow(Row):
+        id: int
+        entity: str
+        entity_id: int
+        filename: str
+        content_type: str
+        size_bytes: int
+        sha256: str | None
+        created_at: datetime
+        created_by: int
+
+    class _CreateAttachment(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, entity: str, entity_id: int, object_key: str, filename: str, content_type: str, size_bytes: int, sha256: bytes, created_by: int) -> attachments.CreateAttachmentRow: ...
+
+    create_attachment: ClassVar[_CreateAttachment]
+
+    class DeleteAttachmentRow(Row):
+        id: int
+        entity: str
+        entity_id: int
+        filename: str
+        content_type: str
+        size_bytes: int
+        sha256: str | None
+        created_at: datetime
+        created_by: int
+
+    class _DeleteAttachment(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> attachments.DeleteAttachmentRow: ...
+
+    delete_attachment: ClassVar[_DeleteAttachment]
+
+    class _UseSignedUrl(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token_id: bytes, expires_at_s: int) -> int: ...
+
+    use_signed_url: ClassVar[_UseSignedUrl]
+
+    class GetAttachmentRow(Row):
+        id: int
+        entity: str
+        entity_id: int
+        object_key: str
+        filename: str
+        content_type: str
+        size_bytes: int
+        sha256: str
+        created_at: datetime
+        created_by: int
+
+    class _GetAttachment(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> attachments.GetAttachmentRow: ...
+
+    get_attachment: ClassVar[_GetAttachment]
+
+    class ListAttachmentsRow(Row):
+        id: int
+        entity: str
+        entity_id: int
+        filename: str
+        content_type: str
+        size_bytes: int
+        sha256: str
+        created_at: datetime
+        created_by: int
+
+    class _ListAttachments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, entity: str, entity_id: int, limit: int, offset: int) -> list[attachments.ListAttachmentsRow]: ...
+
+    list_attachments: ClassVar[_ListAttachments]
+
+    class _CountAttachments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, entity: str, entity_id: int) -> int: ...
+
+    count_attachments: ClassVar[_CountAttachments]
+
+    class ClaimTombstonesRow(Row):
+        id: int
+        object_key: str
+        attempt_count: int
+
+    class _ClaimTombstones(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int, pause_s: int) -> list[attachments.ClaimTombstonesRow]: ...
+
+    claim_tombstones: ClassVar[_ClaimTombstones]
+
+    class _Bury(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> int: ...
+
+    bury: ClassVar[_Bury]
+
+    class _FailTombstone(Statement):
+        async def __call__(self, conn: Connection, /, *, last_error: str, org_id: int, id: int) -> int: ...
+
+    fail_tombstone: ClassVar[_FailTombstone]
+
+    class _CountGivenUp(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+
+    count_given_up: ClassVar[_CountGivenUp]
+
+    class _ForgetSignedUrlUses(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+
+    forget_signed_url_uses: ClassVar[_ForgetSignedUrlUses]
+
 class audit:
     class ListLogsRow(Row):
         id: int | None

@@ -381,6 +381,72 @@ ALTER FUNCTION public.app_user_within_own_access() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.app_user_within_own_access() IS 'Refuses to make or change a user who has, or had, a permission or a branch that the caller lacks.';
 
+-- function: attachment_counted()
+
+CREATE FUNCTION public.attachment_counted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        insert into public.attachment_usage as used (org_id, file_count, size_bytes)
+        values (new.org_id, 1, new.size_bytes)
+        on conflict on constraint attachment_usage_pk do update
+        set
+            file_count = used.file_count + 1,
+            size_bytes = used.size_bytes + excluded.size_bytes;
+    else
+        update public.attachment_usage
+        set file_count = file_count - 1, size_bytes = size_bytes - old.size_bytes
+        where org_id = old.org_id;
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.attachment_counted() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.attachment_counted() IS 'Keeps attachment_usage equal to the files.';
+
+-- function: attachment_is_uploaded()
+
+CREATE FUNCTION public.attachment_is_uploaded() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    delete from public.storage_tombstone
+    where org_id = new.org_id and object_key = new.object_key and attempt_count = 0;
+    if not found then
+        raise exception using
+            errcode = 'unique_violation', constraint = 'attachment_is_uploaded',
+            table = 'attachment', message = 'no upload of this object is under way';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.attachment_is_uploaded() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.attachment_is_uploaded() IS 'Takes away the tombstone that stands for a file until it has its row; refuses one that has none.';
+
+-- function: attachment_leaves_tombstone()
+
+CREATE FUNCTION public.attachment_leaves_tombstone() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into public.storage_tombstone (org_id, object_key, due_at)
+    values (old.org_id, old.object_key, now());
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.attachment_leaves_tombstone() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.attachment_leaves_tombstone() IS 'Has the store forget a file whose row is gone.';
+
 -- table: job_runner
 
 CREATE TABLE public.job_runner (
@@ -3985,6 +4051,127 @@ ALTER TABLE public.app_user ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: attachment
+
+CREATE TABLE public.attachment (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    sale_id bigint,
+    product_id bigint,
+    customer_id bigint,
+    goods_receipt_id bigint,
+    journal_entry_id bigint,
+    entity text GENERATED ALWAYS AS (
+CASE
+    WHEN (sale_id IS NOT NULL) THEN 'sale'::text
+    WHEN (product_id IS NOT NULL) THEN 'product'::text
+    WHEN (customer_id IS NOT NULL) THEN 'customer'::text
+    WHEN (goods_receipt_id IS NOT NULL) THEN 'goods_receipt'::text
+    ELSE 'journal_entry'::text
+END) STORED NOT NULL,
+    entity_id bigint GENERATED ALWAYS AS (COALESCE(sale_id, product_id, customer_id, goods_receipt_id, journal_entry_id)) STORED NOT NULL,
+    object_key text NOT NULL,
+    filename text NOT NULL,
+    content_type text NOT NULL,
+    size_bytes bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by bigint NOT NULL,
+    CONSTRAINT attachment_content_type_form CHECK ((content_type ~ '^[a-z]+/[a-z0-9.+-]{1,100}$'::text)),
+    CONSTRAINT attachment_filename_form CHECK ((((length(filename) >= 1) AND (length(filename) <= 200)) AND (filename !~ '[[:cntrl:]/\\]'::text))),
+    CONSTRAINT attachment_is_digest CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT attachment_of_one_document CHECK ((num_nonnulls(sale_id, product_id, customer_id, goods_receipt_id, journal_entry_id) = 1)),
+    CONSTRAINT attachment_size_in_range CHECK (((size_bytes >= 1) AND (size_bytes <= 1073741824)))
+);
+
+ALTER TABLE ONLY public.attachment FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.attachment OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.attachment IS 'Files that are attached to documents. Their bytes are in the store, never changed.';
+
+COMMENT ON COLUMN public.attachment.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.attachment.id IS 'The attachment.';
+
+COMMENT ON COLUMN public.attachment.sale_id IS 'The sale, if it is one.';
+
+COMMENT ON COLUMN public.attachment.product_id IS 'The product, if it is one.';
+
+COMMENT ON COLUMN public.attachment.customer_id IS 'The customer, if it is one.';
+
+COMMENT ON COLUMN public.attachment.goods_receipt_id IS 'The goods receipt, if it is one.';
+
+COMMENT ON COLUMN public.attachment.journal_entry_id IS 'The journal entry, if it is one.';
+
+COMMENT ON COLUMN public.attachment.entity IS 'To what it is attached: sale, product, customer, goods_receipt or journal_entry.';
+
+COMMENT ON COLUMN public.attachment.entity_id IS 'To which of them.';
+
+COMMENT ON COLUMN public.attachment.object_key IS 'The object in the store.';
+
+COMMENT ON COLUMN public.attachment.filename IS 'Its name, as it was sent, without any path.';
+
+COMMENT ON COLUMN public.attachment.content_type IS 'What its bytes are, not what was said of them.';
+
+COMMENT ON COLUMN public.attachment.size_bytes IS 'Its bytes.';
+
+COMMENT ON COLUMN public.attachment.sha256 IS 'Their SHA-256.';
+
+COMMENT ON COLUMN public.attachment.created_at IS 'When it was attached (server time).';
+
+COMMENT ON COLUMN public.attachment.created_by IS 'Who attached it.';
+
+COMMENT ON CONSTRAINT attachment_content_type_form ON public.attachment IS 'A content type is written type/subtype, in lower case.';
+
+COMMENT ON CONSTRAINT attachment_filename_form ON public.attachment IS 'A file''s name has 1 to 200 characters, no slashes and no control characters.';
+
+COMMENT ON CONSTRAINT attachment_is_digest ON public.attachment IS 'The digest of a file is its SHA-256.';
+
+COMMENT ON CONSTRAINT attachment_of_one_document ON public.attachment IS 'A file is attached to one sale, product, customer, goods receipt or journal entry.';
+
+COMMENT ON CONSTRAINT attachment_size_in_range ON public.attachment IS 'A file has 1 byte to 1 GiB.';
+
+-- sequence: attachment_id_seq
+
+ALTER TABLE public.attachment ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.attachment_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: attachment_usage
+
+CREATE TABLE public.attachment_usage (
+    org_id bigint NOT NULL,
+    file_count bigint DEFAULT 0 NOT NULL,
+    size_bytes bigint DEFAULT 0 NOT NULL,
+    quota_bytes bigint DEFAULT '10737418240'::bigint NOT NULL,
+    CONSTRAINT attachment_usage_not_negative CHECK (((file_count >= 0) AND (size_bytes >= 0))),
+    CONSTRAINT attachment_usage_within_quota CHECK ((size_bytes <= quota_bytes))
+);
+
+ALTER TABLE ONLY public.attachment_usage FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.attachment_usage OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.attachment_usage IS 'How much each organisation has attached, and how much it may: triggers count, the owner allows.';
+
+COMMENT ON COLUMN public.attachment_usage.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.attachment_usage.file_count IS 'Its files.';
+
+COMMENT ON COLUMN public.attachment_usage.size_bytes IS 'Their bytes together.';
+
+COMMENT ON COLUMN public.attachment_usage.quota_bytes IS 'How many there may be; 10 GiB unless changed.';
+
+COMMENT ON CONSTRAINT attachment_usage_not_negative ON public.attachment_usage IS 'Counts are not negative.';
+
+COMMENT ON CONSTRAINT attachment_usage_within_quota ON public.attachment_usage IS 'The organisation''s files would take more space than it has; remove some first.';
+
 -- table: audit_log
 
 CREATE TABLE public.audit_log (
@@ -5438,6 +5625,32 @@ COMMENT ON CONSTRAINT sale_void_date_is_finite ON public.sale_void IS 'A date is
 
 COMMENT ON CONSTRAINT sale_void_has_reason ON public.sale_void IS 'A void needs a reason of 1 to 500 characters.';
 
+-- table: signed_url_use
+
+CREATE TABLE public.signed_url_use (
+    org_id bigint NOT NULL,
+    token_id bytea NOT NULL,
+    used_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT signed_url_use_token_length CHECK ((octet_length(token_id) = 16))
+);
+
+ALTER TABLE ONLY public.signed_url_use FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.signed_url_use OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.signed_url_use IS 'Signed links that were good for one download, and are used.';
+
+COMMENT ON COLUMN public.signed_url_use.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.signed_url_use.token_id IS 'The number of the link, random.';
+
+COMMENT ON COLUMN public.signed_url_use.used_at IS 'When it was used (server time).';
+
+COMMENT ON COLUMN public.signed_url_use.expires_at IS 'When it is over anyway, and this is forgotten.';
+
+COMMENT ON CONSTRAINT signed_url_use_token_length ON public.signed_url_use IS 'The number of a link has 16 bytes.';
+
 -- table: stock
 
 CREATE TABLE public.stock (
@@ -5554,6 +5767,64 @@ COMMENT ON CONSTRAINT stock_movement_one_way ON public.stock_movement IS 'Quanti
 
 ALTER TABLE public.stock_movement ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.stock_movement_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: storage_tombstone
+
+CREATE TABLE public.storage_tombstone (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    object_key text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    attempt_count integer DEFAULT 0 NOT NULL,
+    last_error text,
+    given_up_at timestamp with time zone,
+    CONSTRAINT storage_tombstone_attempts_bounded CHECK (((attempt_count >= 0) AND (attempt_count <= 5))),
+    CONSTRAINT storage_tombstone_error_not_long CHECK ((length(last_error) <= 200)),
+    CONSTRAINT storage_tombstone_given_up_last CHECK (((given_up_at IS NULL) OR (attempt_count = 5))),
+    CONSTRAINT storage_tombstone_object_is_own CHECK ((object_key ~ (('^org/'::text || org_id) || '/[a-z_]+/[0-9a-f]{32}$'::text)))
+);
+
+ALTER TABLE ONLY public.storage_tombstone FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.storage_tombstone OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.storage_tombstone IS 'Objects that the store must forget: files whose row is gone, and files that never got one.';
+
+COMMENT ON COLUMN public.storage_tombstone.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.storage_tombstone.id IS 'The tombstone.';
+
+COMMENT ON COLUMN public.storage_tombstone.object_key IS 'The object in the store.';
+
+COMMENT ON COLUMN public.storage_tombstone.created_at IS 'When it was written (server time).';
+
+COMMENT ON COLUMN public.storage_tombstone.due_at IS 'When the object is to be removed, or tried again.';
+
+COMMENT ON COLUMN public.storage_tombstone.attempt_count IS 'How often that was tried; five at most.';
+
+COMMENT ON COLUMN public.storage_tombstone.last_error IS 'Why it failed last.';
+
+COMMENT ON COLUMN public.storage_tombstone.given_up_at IS 'When the fifth attempt failed (server time).';
+
+COMMENT ON CONSTRAINT storage_tombstone_attempts_bounded ON public.storage_tombstone IS 'An object is tried to be removed five times at most.';
+
+COMMENT ON CONSTRAINT storage_tombstone_error_not_long ON public.storage_tombstone IS 'An error is told in at most 200 characters.';
+
+COMMENT ON CONSTRAINT storage_tombstone_given_up_last ON public.storage_tombstone IS 'An object is given up after the fifth attempt.';
+
+COMMENT ON CONSTRAINT storage_tombstone_object_is_own ON public.storage_tombstone IS 'An organisation''s objects are below org/ and its number.';
+
+-- sequence: storage_tombstone_id_seq
+
+ALTER TABLE public.storage_tombstone ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.storage_tombstone_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -6012,6 +6283,34 @@ ALTER TABLE ONLY public.app_user
 
 COMMENT ON CONSTRAINT app_user_pk ON public.app_user IS 'This user exists already.';
 
+-- constraint: attachment attachment_content_taken
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_content_taken UNIQUE (org_id, entity, entity_id, sha256);
+
+COMMENT ON CONSTRAINT attachment_content_taken ON public.attachment IS 'This very file is attached to it already.';
+
+-- constraint: attachment attachment_object_taken
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_object_taken UNIQUE (org_id, object_key);
+
+COMMENT ON CONSTRAINT attachment_object_taken ON public.attachment IS 'This object is attached already.';
+
+-- constraint: attachment attachment_pk
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT attachment_pk ON public.attachment IS 'This attachment exists already.';
+
+-- constraint: attachment_usage attachment_usage_pk
+
+ALTER TABLE ONLY public.attachment_usage
+    ADD CONSTRAINT attachment_usage_pk PRIMARY KEY (org_id);
+
+COMMENT ON CONSTRAINT attachment_usage_pk ON public.attachment_usage IS 'The usage of this organisation is counted already.';
+
 -- constraint: audit_log audit_log_pk
 
 ALTER TABLE ONLY public.audit_log
@@ -6362,6 +6661,13 @@ ALTER TABLE ONLY public.sign_in_address
 
 COMMENT ON CONSTRAINT sign_in_address_user_key ON public.sign_in_address IS 'A user has one address to sign in with.';
 
+-- constraint: signed_url_use signed_url_use_pk
+
+ALTER TABLE ONLY public.signed_url_use
+    ADD CONSTRAINT signed_url_use_pk PRIMARY KEY (org_id, token_id);
+
+COMMENT ON CONSTRAINT signed_url_use_pk ON public.signed_url_use IS 'This link has been used already.';
+
 -- constraint: stock stock_currency_key
 
 ALTER TABLE ONLY public.stock
@@ -6382,6 +6688,20 @@ ALTER TABLE ONLY public.stock
     ADD CONSTRAINT stock_pk PRIMARY KEY (org_id, branch_id, product_id);
 
 COMMENT ON CONSTRAINT stock_pk ON public.stock IS 'The branch has a stock row of this product already.';
+
+-- constraint: storage_tombstone storage_tombstone_object_taken
+
+ALTER TABLE ONLY public.storage_tombstone
+    ADD CONSTRAINT storage_tombstone_object_taken UNIQUE (org_id, object_key);
+
+COMMENT ON CONSTRAINT storage_tombstone_object_taken ON public.storage_tombstone IS 'This object has a tombstone already.';
+
+-- constraint: storage_tombstone storage_tombstone_pk
+
+ALTER TABLE ONLY public.storage_tombstone
+    ADD CONSTRAINT storage_tombstone_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT storage_tombstone_pk ON public.storage_tombstone IS 'This tombstone exists already.';
 
 -- constraint: tax_code tax_code_pk
 
@@ -6623,6 +6943,12 @@ CREATE INDEX sale_line_by_product ON public.sale_line USING btree (org_id, produ
 
 COMMENT ON INDEX public.sale_line_by_product IS 'The sales of a product.';
 
+-- index: signed_url_use_by_expiry
+
+CREATE INDEX signed_url_use_by_expiry ON public.signed_url_use USING btree (org_id, expires_at);
+
+COMMENT ON INDEX public.signed_url_use_by_expiry IS 'What may be forgotten.';
+
 -- index: stock_movement_by_product
 
 CREATE INDEX stock_movement_by_product ON public.stock_movement USING btree (org_id, branch_id, product_id, id);
@@ -6646,6 +6972,12 @@ COMMENT ON INDEX public.stock_movement_sale_once IS 'A sale moves the stock of a
 CREATE UNIQUE INDEX stock_movement_void_once ON public.stock_movement USING btree (org_id, void_sale_id, product_id) WHERE (void_sale_id IS NOT NULL);
 
 COMMENT ON INDEX public.stock_movement_void_once IS 'A void moves the stock of a product once.';
+
+-- index: storage_tombstone_open
+
+CREATE INDEX storage_tombstone_open ON public.storage_tombstone USING btree (org_id, due_at) WHERE (given_up_at IS NULL);
+
+COMMENT ON INDEX public.storage_tombstone_open IS 'What is to be removed next.';
 
 -- index: till_credential_live_once
 
@@ -6776,6 +7108,24 @@ COMMENT ON TRIGGER app_user_version_counted ON public.app_user IS 'Counts the ve
 CREATE TRIGGER app_user_within_own_access AFTER INSERT OR UPDATE ON public.app_user FOR EACH ROW EXECUTE FUNCTION public.app_user_within_own_access();
 
 COMMENT ON TRIGGER app_user_within_own_access ON public.app_user IS 'You can make and change users only who have no permission and no branch that you lack.';
+
+-- trigger: attachment attachment_counted
+
+CREATE TRIGGER attachment_counted AFTER INSERT OR DELETE ON public.attachment FOR EACH ROW EXECUTE FUNCTION public.attachment_counted();
+
+COMMENT ON TRIGGER attachment_counted ON public.attachment IS 'Keeps attachment_usage equal to the files.';
+
+-- trigger: attachment attachment_is_uploaded
+
+CREATE TRIGGER attachment_is_uploaded AFTER INSERT ON public.attachment FOR EACH ROW EXECUTE FUNCTION public.attachment_is_uploaded();
+
+COMMENT ON TRIGGER attachment_is_uploaded ON public.attachment IS 'This upload took too long, or was never begun; send the file again.';
+
+-- trigger: attachment attachment_leaves_tombstone
+
+CREATE TRIGGER attachment_leaves_tombstone AFTER DELETE ON public.attachment FOR EACH ROW EXECUTE FUNCTION public.attachment_leaves_tombstone();
+
+COMMENT ON TRIGGER attachment_leaves_tombstone ON public.attachment IS 'Has the store forget a file whose row is gone.';
 
 -- trigger: audit_log audit_log_is_final
 
@@ -7284,6 +7634,55 @@ ALTER TABLE ONLY public.app_user
 
 COMMENT ON CONSTRAINT app_user_role_known ON public.app_user IS 'A role is ADMIN, MANAGER, CASHIER, INVENTORY_CLERK, ACCOUNTANT or one of your own.';
 
+-- fk constraint: attachment attachment_creator_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_creator_known FOREIGN KEY (org_id, created_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_creator_known ON public.attachment IS 'There is no such user.';
+
+-- fk constraint: attachment attachment_customer_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_customer_known FOREIGN KEY (org_id, customer_id) REFERENCES public.customer(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_customer_known ON public.attachment IS 'There is no such customer.';
+
+-- fk constraint: attachment attachment_goods_receipt_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_goods_receipt_known FOREIGN KEY (org_id, goods_receipt_id) REFERENCES public.goods_receipt(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_goods_receipt_known ON public.attachment IS 'There is no such goods receipt.';
+
+-- fk constraint: attachment attachment_journal_entry_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_journal_entry_known FOREIGN KEY (org_id, journal_entry_id) REFERENCES public.journal_entry(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_journal_entry_known ON public.attachment IS 'There is no such journal entry.';
+
+-- fk constraint: attachment attachment_product_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_product_known FOREIGN KEY (org_id, product_id) REFERENCES public.product(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_product_known ON public.attachment IS 'There is no such product.';
+
+-- fk constraint: attachment attachment_sale_known
+
+ALTER TABLE ONLY public.attachment
+    ADD CONSTRAINT attachment_sale_known FOREIGN KEY (org_id, sale_id) REFERENCES public.sale(org_id, id);
+
+COMMENT ON CONSTRAINT attachment_sale_known ON public.attachment IS 'There is no such sale.';
+
+-- fk constraint: attachment_usage attachment_usage_organisation_known
+
+ALTER TABLE ONLY public.attachment_usage
+    ADD CONSTRAINT attachment_usage_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT attachment_usage_organisation_known ON public.attachment_usage IS 'There is no such organisation.';
+
 -- fk constraint: audit_log audit_log_user_known
 
 ALTER TABLE ONLY public.audit_log
@@ -7648,6 +8047,13 @@ ALTER TABLE ONLY public.sign_in_address
 
 COMMENT ON CONSTRAINT sign_in_address_user_known ON public.sign_in_address IS 'There is no such user.';
 
+-- fk constraint: signed_url_use signed_url_use_organisation_known
+
+ALTER TABLE ONLY public.signed_url_use
+    ADD CONSTRAINT signed_url_use_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT signed_url_use_organisation_known ON public.signed_url_use IS 'There is no such organisation.';
+
 -- fk constraint: stock stock_branch_known
 
 ALTER TABLE ONLY public.stock
@@ -7696,6 +8102,13 @@ ALTER TABLE ONLY public.stock
     ADD CONSTRAINT stock_product_known FOREIGN KEY (org_id, product_id) REFERENCES public.product(org_id, id);
 
 COMMENT ON CONSTRAINT stock_product_known ON public.stock IS 'There is no such product.';
+
+-- fk constraint: storage_tombstone storage_tombstone_organisation_known
+
+ALTER TABLE ONLY public.storage_tombstone
+    ADD CONSTRAINT storage_tombstone_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT storage_tombstone_organisation_known ON public.storage_tombstone IS 'There is no such organisation.';
 
 -- fk constraint: tax_code tax_code_organisation_known
 
@@ -7815,6 +8228,14 @@ ALTER TABLE public.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.app_user ENABLE ROW LEVEL SECURITY;
 
+-- row security: attachment
+
+ALTER TABLE public.attachment ENABLE ROW LEVEL SECURITY;
+
+-- row security: attachment_usage
+
+ALTER TABLE public.attachment_usage ENABLE ROW LEVEL SECURITY;
+
 -- row security: audit_log
 
 ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
@@ -7871,6 +8292,20 @@ ALTER TABLE public.category ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.customer ENABLE ROW LEVEL SECURITY;
 
+-- policy: attachment document
+
+CREATE POLICY document ON public.attachment AS RESTRICTIVE TO sofinance_app USING (
+CASE entity
+    WHEN 'sale'::text THEN (EXISTS ( SELECT
+       FROM public.sale
+      WHERE ((sale.org_id = attachment.org_id) AND (sale.id = attachment.entity_id))))
+    WHEN 'goods_receipt'::text THEN (EXISTS ( SELECT
+       FROM public.goods_receipt receipt
+      WHERE ((receipt.org_id = attachment.org_id) AND (receipt.id = attachment.entity_id))))
+    WHEN 'journal_entry'::text THEN (current_setting('app.branch_ids'::text) = 'all'::text)
+    ELSE true
+END);
+
 -- row security: flag_override
 
 ALTER TABLE public.flag_override ENABLE ROW LEVEL SECURITY;
@@ -7914,6 +8349,14 @@ CREATE POLICY org ON public.api_key USING ((org_id = (current_setting('app.org_i
 -- policy: app_user org
 
 CREATE POLICY org ON public.app_user USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: attachment org
+
+CREATE POLICY org ON public.attachment USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: attachment_usage org
+
+CREATE POLICY org ON public.attachment_usage USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: audit_log org
 
@@ -8011,6 +8454,10 @@ CREATE POLICY org ON public.sale_line USING ((org_id = (current_setting('app.org
 
 CREATE POLICY org ON public.sale_void USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: signed_url_use org
+
+CREATE POLICY org ON public.signed_url_use USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: stock org
 
 CREATE POLICY org ON public.stock USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -8018,6 +8465,10 @@ CREATE POLICY org ON public.stock USING ((org_id = (current_setting('app.org_id'
 -- policy: stock_movement org
 
 CREATE POLICY org ON public.stock_movement USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: storage_tombstone org
+
+CREATE POLICY org ON public.storage_tombstone USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: tax_code org
 
@@ -8103,6 +8554,10 @@ ALTER TABLE public.sale_line ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.sale_void ENABLE ROW LEVEL SECURITY;
 
+-- row security: signed_url_use
+
+ALTER TABLE public.signed_url_use ENABLE ROW LEVEL SECURITY;
+
 -- row security: stock
 
 ALTER TABLE public.stock ENABLE ROW LEVEL SECURITY;
@@ -8110,6 +8565,10 @@ ALTER TABLE public.stock ENABLE ROW LEVEL SECURITY;
 -- row security: stock_movement
 
 ALTER TABLE public.stock_movement ENABLE ROW LEVEL SECURITY;
+
+-- row security: storage_tombstone
+
+ALTER TABLE public.storage_tombstone ENABLE ROW LEVEL SECURITY;
 
 -- row security: tax_code
 
@@ -8182,6 +8641,12 @@ REVOKE ALL ON FUNCTION public.app_user_disabled_ends() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.app_user_keeps_an_admin() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.app_user_within_own_access() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.attachment_counted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.attachment_is_uploaded() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.attachment_leaves_tombstone() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.job_runner TO sofinance_readonly;
 GRANT SELECT ON TABLE public.job_runner TO sofinance_backup;
@@ -8571,6 +9036,40 @@ GRANT SELECT(replaces) ON TABLE public.api_key TO sofinance_readonly;
 GRANT SELECT ON SEQUENCE public.api_key_id_seq TO sofinance_backup;
 
 GRANT SELECT ON SEQUENCE public.app_user_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.attachment TO sofinance_readonly;
+GRANT SELECT ON TABLE public.attachment TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(sale_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(product_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(customer_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(goods_receipt_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(journal_entry_id) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(object_key) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(filename) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(content_type) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(size_bytes) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(sha256) ON TABLE public.attachment TO sofinance_app;
+
+GRANT INSERT(created_by) ON TABLE public.attachment TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.attachment_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.attachment_usage TO sofinance_readonly;
+GRANT SELECT ON TABLE public.attachment_usage TO sofinance_backup;
+GRANT SELECT ON TABLE public.attachment_usage TO sofinance_app;
 
 GRANT SELECT ON TABLE public.audit_log TO sofinance_readonly;
 GRANT SELECT ON TABLE public.audit_log TO sofinance_backup;
@@ -9018,6 +9517,16 @@ GRANT INSERT(voided_on) ON TABLE public.sale_void TO sofinance_app;
 
 GRANT INSERT(voided_by) ON TABLE public.sale_void TO sofinance_app;
 
+GRANT SELECT ON TABLE public.signed_url_use TO sofinance_readonly;
+GRANT SELECT ON TABLE public.signed_url_use TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.signed_url_use TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.signed_url_use TO sofinance_app;
+
+GRANT INSERT(token_id) ON TABLE public.signed_url_use TO sofinance_app;
+
+GRANT INSERT(expires_at) ON TABLE public.signed_url_use TO sofinance_app;
+
 GRANT SELECT ON TABLE public.stock TO sofinance_readonly;
 GRANT SELECT ON TABLE public.stock TO sofinance_backup;
 GRANT SELECT ON TABLE public.stock TO sofinance_app;
@@ -9055,6 +9564,24 @@ GRANT INSERT(sale_id) ON TABLE public.stock_movement TO sofinance_app;
 GRANT INSERT(void_sale_id) ON TABLE public.stock_movement TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.stock_movement_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.storage_tombstone TO sofinance_readonly;
+GRANT SELECT ON TABLE public.storage_tombstone TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT INSERT(object_key) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT INSERT(due_at),UPDATE(due_at) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT UPDATE(attempt_count) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT UPDATE(last_error) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT UPDATE(given_up_at) ON TABLE public.storage_tombstone TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.storage_tombstone_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.tax_code TO sofinance_readonly;
 GRANT SELECT ON TABLE public.tax_code TO sofinance_backup;

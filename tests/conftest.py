@@ -250,7 +250,8 @@ def _way(dsn: str, pgbouncer: PgBouncer | None) -> dict[str, Any]:
 @pytest.fixture
 def settings(dsn: str, tmp_path: Path, pgbouncer: PgBouncer | None) -> Settings:
     """The settings of the test's application."""
-    return Settings.for_tests(**_way(dsn, pgbouncer), mail_folder=str(tmp_path / "mail"))
+    folders = {"mail_folder": str(tmp_path / "mail"), "storage_dir": str(tmp_path / "files")}
+    return Settings.for_tests(**_way(dsn, pgbouncer), **folders)
 
 
 @asynccontextmanager
@@ -269,8 +270,9 @@ async def _worker_api(
     _worker_dsn: str, tmp_path_factory: pytest.TempPathFactory, pgbouncer: PgBouncer | None
 ) -> AsyncIterator[Api]:
     ways = _way(role_url(_worker_dsn, "sofinance_app"), pgbouncer)
-    folder = str(tmp_path_factory.mktemp("mail"))
-    async with _serving(Settings.for_tests(**ways, mail_folder=folder)) as api:
+    folder, files = (str(tmp_path_factory.mktemp(name)) for name in ("mail", "files"))
+    settings = Settings.for_tests(**ways, mail_folder=folder, storage_dir=files)
+    async with _serving(settings) as api:
         yield api
 
 

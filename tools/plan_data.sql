@@ -307,6 +307,25 @@ select org, sha256(i::text::bytea), sha256(i::text::bytea), 201, convert_to(repe
     timestamptz '2099-01-01' + make_interval(mins => i)
 from made order by i;
 
+-- A file for every fourth sale, and some that the store is to forget.
+insert into attachment_usage (org_id) select id from org;
+insert into attachment (
+    org_id, id, sale_id, object_key, filename, content_type, size_bytes, sha256, created_by
+)
+overriding system value
+select
+    org, i, i, 'org/' || org || '/attachments/' || md5(i::text), 'receipt.pdf',
+    'application/pdf', 1000, sha256(i::text::bytea), org * 10 + 1
+from made where i % 4 = 1 order by i;
+insert into storage_tombstone (org_id, object_key, due_at)
+select id, 'org/' || id || '/attachments/' || md5(n::text), now() + make_interval(hours => n)
+from org cross join generate_series(-20, 40) as n
+union all
+select 1, 'org/1/attachments/' || repeat('a', 32), now() + interval '1 hour';
+insert into signed_url_use (org_id, token_id, expires_at)
+select id, substr(sha256(n::text::bytea), 1, 16), now() + make_interval(hours => n)
+from org cross join generate_series(-20, 40) as n;
+
 -- What is posted from here on gets numbers of its own; organisations are numbered without holes.
 do $$
 declare

@@ -136,7 +136,7 @@ class Database:
     """The pool of one process, and the ways to a transaction."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.statement_timeout_ms = settings.database_statement_timeout_ms
         self.size_max = settings.database_pool_size
         self.pool = self._pool(settings.database_url)
@@ -154,9 +154,9 @@ class Database:
         return Pool(
             functools.partial(self._connect, url),
             abandon,
-            size_max=self._settings.database_pool_size,
-            waiting_max=self._settings.database_pool_waiting_max,
-            timeout_s=self._settings.database_acquire_timeout_s,
+            size_max=self.settings.database_pool_size,
+            waiting_max=self.settings.database_pool_waiting_max,
+            timeout_s=self.settings.database_acquire_timeout_s,
         )
 
     async def open(self) -> None:
@@ -181,10 +181,10 @@ class Database:
             url,
             record_class=Row,
             statement_cache_size=(
-                STATEMENT_COUNT_MAX if self._settings.database_prepared_statements else 0
+                STATEMENT_COUNT_MAX if self.settings.database_prepared_statements else 0
             ),
             max_cached_statement_lifetime=0,
-            timeout=self._settings.database_acquire_timeout_s,
+            timeout=self.settings.database_acquire_timeout_s,
             command_timeout=self.statement_timeout_ms / 1000 + ANSWER_SLACK_S,
             server_settings={"application_name": "sofinance"},
         )

@@ -37,16 +37,17 @@ REFUSALS = {
     404: "There is no such thing, or none that the caller may know of.",
     408: "The body took too long to arrive.",
     409: "It collides with what is there: taken, in use, unknown, or somebody was faster.",
+    410: "It was good for one time.",
     412: "It was changed since the state that If-Match names.",
     413: "The body is too large.",
-    415: "The body is not JSON in UTF-8, or is compressed.",
+    415: "The body is not JSON in UTF-8 (a file: of no kind that is taken), or is compressed.",
     417: "Nothing is known of what Expect asks for, but for 100-continue.",
     422: "A field is not valid, or a rule of the books would be broken.",
     428: "If-Match is needed: say which state you have seen.",
     429: "Too many requests; send it again after Retry-After.",
     431: "The request line or the headers are too large.",
     500: "It is our fault.",
-    503: "The database is busy or away; try again after Retry-After.",
+    503: "The database, or the file store, is busy or away; try again after Retry-After.",
 }
 KEY_HEADER = "Idempotency-Key"
 HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -295,7 +296,7 @@ def header_names(endpoint: Endpoint) -> list[str]:
 def refusals(endpoint: Endpoint) -> list[int]:
     """Return the statuses with which an endpoint can refuse."""
     known = not endpoint.public
-    reads_body, writes = endpoint.body is not None, endpoint.mode is Mode.WRITE
+    reads_body, writes = endpoint.body is not None or endpoint.upload, endpoint.mode is Mode.WRITE
     possible = {
         400: True,
         401: known,

@@ -39,6 +39,7 @@ CODE_STATUS = {
     "org_role_built_in_stays": 409,
     "stock_not_negative": 409,
     "customer_credit_limit": 409,
+    "attachment_usage_within_quota": 409,
     "sale_line_price_override_allowed": 403,
     "sale_at_its_till": 403,
     "user_session_till_paired": 409,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHECK_TIMEOUT_S = 2
 HEALTHY, UNHEALTHY, TIMEOUT = "healthy", "unhealthy", "timeout"
 # What can be gone while every sale is still posted: it is told, and fails nothing.
-WARNINGS = frozenset({"redis"})
+WARNINGS = frozenset({"redis", "storage"})
 NO_ANSWER = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -44,13 +44,18 @@ def known_migrations() -> list[str]:
     )
 
 
-async def check(call: Call) -> dict[str, str]:
-    """Return the state of everything: healthy, unhealthy or timeout, by name."""
+async def check(call: Call, *, with_storage: bool = False) -> dict[str, str]:
+    """Return the state of everything: healthy, unhealthy or timeout, by name.
+
+    Readiness does not wait for the file store: sales go on without it.
+    """
     checks = {"database": verdict(call.db.ping()), "migrations": verdict(check_migrations(call))}
     if call.settings.job_heartbeat_required:
         checks["jobs"] = verdict(check_jobs(call))
     if call.settings.redis_url:
         checks["redis"] = verdict(check_redis(call))
+    if with_storage:
+        checks["storage"] = verdict(call.storage.probe())
     return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
 
 

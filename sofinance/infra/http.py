@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sofinance.infra.rate_limit import Kind, Limiter
     from sofinance.infra.secretbox import SecretBox
     from sofinance.infra.sql import Connection
+    from sofinance.infra.storage import Storage
+    from sofinance.infra.upload import Upload
 
 PREFIX = "/api/v1"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -67,9 +69,11 @@ class Call:
     captcha: Captcha
     secret_box: SecretBox
     flags: Flags
+    storage: Storage
     settings: Settings
     draining: bool
     notes: dict[str, Any]
+    _upload: Upload | None
     _conn: Connection | None
 
     @property
@@ -78,6 +82,13 @@ class Call:
         if self._conn is None:
             raise RuntimeError("this endpoint opens its own transactions: call.tenant(org_id)")
         return self._conn
+
+    @property
+    def upload(self) -> Upload:
+        """The file that is sent to an endpoint with upload=True."""
+        if self._upload is None:
+            raise RuntimeError("this endpoint takes no file: upload=True")
+        return self._upload
 
     @property
     def role(self) -> str:
@@ -169,6 +180,7 @@ class Endpoint:
     gate_free: GateFree
     own_transactions: bool
     oauth: bool
+    upload: bool
     body: Schema | None
     query: Schema | None
     returns: Schema | Paged | None
@@ -204,7 +216,7 @@ class Endpoint:
 class Routes(list[Endpoint]):
     """The endpoints of a slice."""
 
-    def endpoint(  # noqa: PLR0913 - the one place where all of a route is declared
+    def endpoint(  # noqa: C901, PLR0913 - the one place where all of a route is declared
         self,
         method: str,
         path: str,
@@ -218,6 +230,7 @@ class Routes(list[Endpoint]):
         gate_free: GateFree = False,
         own_transactions: bool = False,
         oauth: bool = False,
+        upload: bool = False,
         body: Schema | None = None,
         query: Schema | None = None,
         returns: Schema | Paged | None = None,
@@ -244,7 +257,8 @@ class Routes(list[Endpoint]):
         has to change the password, or to enrol a second factor, first. `own_transactions` is for
         what waits for something else than the database, a hash say: its handler opens transactions
         itself, so that none is held meanwhile, and writes its own audit rows (audit.py). `oauth`
-        takes a form and answers as RFC 6749 wants it, without the envelope. `limit` is the
+        takes a form and answers as RFC 6749 wants it, without the envelope. `upload` takes one file
+        instead of a body (upload.py). `limit` is the
         stricter rate limit beside the usual ones. `body`,
         `query`: what goes in, schemas whose unknown fields are errors. `returns`: what comes out;
         None answers 204. `status` is 200, or 204. `location` is a template over the answer's and
@@ -264,13 +278,16 @@ class Routes(list[Endpoint]):
             raise TypeError(f"{where}: give one of permission='...', any_user=True, public=True")
         if public and (org_wide or admin or gate_free):
             raise TypeError(f"{where}: a public endpoint asks nothing of its caller")
+        if upload and (not own_transactions or body is not None):
+            raise TypeError(f"{where}: a file is received while no transaction is open")
         if own_transactions and (public or idempotent):
             raise TypeError(f"{where}: whoever opens their own transactions keeps no answers")
         if isinstance(returns, Paged):
             query = query or PageQuery()
             if not isinstance(query, PageQuery):
                 raise TypeError(f"{where}: the query of a paged endpoint derives from PageQuery")
-        if returns is None and not public and status not in {None, 204}:
+        answers_nothing = returns is None and media_type is None
+        if answers_nothing and not public and status not in {None, 204}:
             raise TypeError(f"{where}: an endpoint that returns nothing answers 204")
         mode = Mode.REPORT if report else Mode.READ if read or method == "GET" else Mode.WRITE
         if replica and (public or own_transactions or mode is Mode.WRITE):
@@ -294,6 +311,7 @@ class Routes(list[Endpoint]):
                     gate_free=gate_free,
                     own_transactions=own_transactions,
                     oauth=oauth,
+                    upload=upload,
                     body=body,
                     query=query,
                     returns=returns,

@@ -16,6 +16,7 @@ from sofinance.infra.mail import Mailer
 from sofinance.infra.proxies import Proxies, plain
 from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.secretbox import SecretBox
+from sofinance.infra.storage import open_storage
 
 if TYPE_CHECKING:
     from sofinance.config import Settings
@@ -33,6 +34,7 @@ class Machine:
         self.mailer = Mailer.configured(settings)
         self.captcha = Captcha.configured(settings)
         self.secret_box = SecretBox.configured(settings)
+        self.storage = open_storage(settings)
         self.flags = Flags(self.db)
         self.proxies = Proxies.configured(settings)
         self.administration = Administration(settings, self.proxies)

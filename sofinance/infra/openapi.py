@@ -40,6 +40,7 @@ from sofinance.infra.described import (
 from sofinance.infra.http import Paged
 from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
+from sofinance.infra.upload import FIELD, FORM_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -221,6 +222,15 @@ def rewrite_patterns(value: Any) -> None:
             rewrite_patterns(inner)
 
 
+# What an endpoint with upload=True takes.
+FILE = {
+    "type": "object",
+    "properties": {FIELD: {"type": "string", "contentMediaType": "application/octet-stream"}},
+    "required": [FIELD],
+    "additionalProperties": False,
+}
+
+
 def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
     """Describe one endpoint as OpenAPI 3.1."""
     parameters: list[Any] = path_parameters(endpoint, lambda schema: {"schema": schema})
@@ -252,6 +262,8 @@ def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
         content = {endpoint.body_type: {"schema": endpoint.body}}
         is_needed = any(field.required for field in endpoint.body.load_fields.values())
         described["requestBody"] = {"required": is_needed, "content": content}
+    if endpoint.upload:
+        described["requestBody"] = {"required": True, "content": {FORM_DATA: {"schema": FILE}}}
     if not endpoint.public:
         described["security"] = [{"bearer": []}]
     return described

@@ -39,6 +39,7 @@ from sofinance.infra.parse import (
 )
 from sofinance.infra.pool import StaleConnectionError
 from sofinance.infra.shapes import compile_load
+from sofinance.infra.upload import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +127,8 @@ class Route:
             body = load(self._fit, sent)
         machine = self._machine
 
+        upload = Upload(request, machine.settings) if self.endpoint.upload else None
+
         def make_call(conn: Connection | None) -> Call:
             branch_id = branch_of(request, principal)
             return Call(
@@ -133,7 +136,8 @@ class Route:
                 trace.request_id, datetime.now(UTC), trace.ip,
                 user_agent(request), authorization, request.headers.get("Accept", ""),
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
-                machine.secret_box, machine.flags, machine.settings, machine.draining, {}, conn,
+                machine.secret_box, machine.flags, machine.storage, machine.settings,
+                machine.draining, {}, upload, conn,
             )  # fmt: skip
 
         if self.endpoint.public:

@@ -37,6 +37,7 @@ class SecretBox:
 
     def __init__(self, *keys: bytes) -> None:
         self._boxes = {key_id(key): AESGCM(key) for key in keys}
+        self._signing = [hmac.digest(key, b"sofinance signing key", "sha256") for key in keys]
         self._current = key_id(keys[0]) if keys else b""
 
     @classmethod
@@ -47,13 +48,7 @@ class SecretBox:
 
     def seal(self, secret: bytes, *, purpose: str, org_id: int, user_id: int) -> bytes:
         """Encrypt a secret of somebody; raises encryption_not_configured (503) without a key."""
-        if not self._current:
-            raise ApiError(
-                "encryption_not_configured",
-                "This service has no key to encrypt secrets with; its operator sets "
-                "DATA_ENCRYPTION_KEY.",
-                status=503,
-            )
+        self._demand_key()
         head = VERSION + self._current
         nonce = os.urandom(NONCE_BYTES)
         bound = _bound(head, purpose, org_id, user_id)
@@ -72,6 +67,25 @@ class SecretBox:
             return box.decrypt(nonce, ciphertext, _bound(head, purpose, org_id, user_id))
         except InvalidTag:
             raise SealError("this was changed, or is somebody else's") from None
+
+    def sign(self, said: bytes, *, purpose: str) -> bytes:
+        """Return the HMAC-SHA256 of what is said for a purpose; raises like `seal`."""
+        self._demand_key()
+        return self.signatures(said, purpose=purpose)[0]
+
+    def signatures(self, said: bytes, *, purpose: str) -> list[bytes]:
+        """Return the good signatures of what is said: one for each key."""
+        text = purpose.encode() + b"|" + said
+        return [hmac.digest(key, text, "sha256") for key in self._signing]
+
+    def _demand_key(self) -> None:
+        if not self._current:
+            raise ApiError(
+                "encryption_not_configured",
+                "This service has no key to encrypt secrets with; its operator sets "
+                "DATA_ENCRYPTION_KEY.",
+                status=503,
+            )
 
     def is_stale(self, sealed: bytes) -> bool:
         """Say whether the previous key sealed it, so that it ought to be sealed anew."""

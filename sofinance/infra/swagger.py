@@ -31,6 +31,7 @@ from sofinance.infra.described import (
 )
 from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.security import SECURITY_HEADERS, page_policy
+from sofinance.infra.upload import FIELD
 
 if TYPE_CHECKING:
     from sofinance.infra.http import Endpoint
@@ -103,12 +104,15 @@ def view(endpoint: Endpoint, operation_id: str) -> Any:
         for name, (why, schema) in HEADERS.items()
         if name in header_names(endpoint)
     ]
+    files = [{"in": "formData", "name": FIELD, "type": "file", "required": True}]
+    if not endpoint.upload:
+        files = []
     security: dict[str, Any] = {} if endpoint.public else {"security": [{"bearer": []}]}
     marks = [
         aiohttp_apispec.docs(
             **texts(endpoint, operation_id),
             **security,
-            parameters=[*path_parameters(endpoint, dict), *headers],
+            parameters=[*path_parameters(endpoint, dict), *headers, *files],
             responses={str(endpoint.status): {"description": endpoint.message}},
         )
     ]

@@ -19,6 +19,11 @@ def iso_now() -> str:
     return iso(datetime.now(UTC))
 
 
+def from_seconds(seconds: float) -> datetime:
+    """Return a moment from its seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 def http_date(moment: float | datetime) -> str:
     """Write a moment as HTTP headers have it; a number counts seconds from 1970 in UTC."""
     seconds = moment if isinstance(moment, int | float) else moment.timestamp()

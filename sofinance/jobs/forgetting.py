@@ -29,6 +29,7 @@ async def forget_expired(
     steps: dict[str, Callable[..., Awaitable[Any]]] = {
         "idempotency_keys": q.jobs.forget_expired_keys,
         "sessions": q.jobs.forget_sessions,
+        "signed_url_uses": q.attachments.forget_signed_url_uses,
     }
     gone = dict.fromkeys(steps, 0)
     for org_id in org_ids:

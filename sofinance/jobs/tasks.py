@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.infra.db import Mode
-from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances, forgetting
+from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances, forgetting, janitor
 from sofinance.tools import verify
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ JOBS = (
         verify_books,
         every_s=DAY_S,
         offset_s=2 * HOUR_S,
+    ),
+    Job(
+        "storage-janitor",
+        "Removes files whose row is gone, and uploads that came to nothing.",
+        janitor.clean_storage,
+        every_s=30,
     ),
     Job(
         "forget-expired",

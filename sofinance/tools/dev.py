@@ -93,6 +93,7 @@ def serve(args: argparse.Namespace, ready: Ready) -> int:
                 owner_url=database.socket_url("sofinance_owner"),
                 jwt_secret=database.jwt_secret,
                 data_encryption_key=settings.data_encryption_key or database.data_encryption_key,
+                storage_dir=os.environ.get("STORAGE_DIR") or str(database.data / "uploads"),
             )
             url = server.url_of(taken)
             server.run(

@@ -31,6 +31,11 @@ ALIVE = ["/health/live", "/healthz", "/livez", "/ping"]
 READY = ["/health/ready", "/readyz"]
 
 
+def store(path: str) -> dict[str, str]:
+    """Return what is said of the file store, for which readiness does not ask."""
+    return {"storage": "healthy"} if path == "/health" else {}
+
+
 async def root(api: Api, path: str, **options: Any) -> Answer:
     return await api.get(path, prefix="", **options)
 
@@ -42,7 +47,7 @@ async def test_a_healthy_service_says_so(api: Api, path: str) -> None:
     health = answer.data
     assert (health["status"], health["version"]) == ("healthy", __version__)
     assert health["timestamp"].endswith("Z")
-    assert health["checks"] == ({} if path in ALIVE else WELL)
+    assert health["checks"] == ({} if path in ALIVE else {**WELL, **store(path)})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,9 @@ async def test_without_its_database_it_lives_but_is_not_ready(
         assert answer.headers["Retry-After"] == "1"
         assert answer.details["status"] == "unhealthy"
         assert answer.details["version"] == __version__
-        assert answer.details["checks"] == {"database": said, "migrations": said}
+        assert answer.details["checks"] == {
+            "database": said, "migrations": said, **store(path),
+        }  # fmt: skip
     for path in ALIVE:
         assert (await root(api, path)).status == 200
 
@@ -78,7 +85,7 @@ async def test_a_database_that_hangs_is_waited_for_two_seconds_at_most(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)
-    checks = (await root(api, "/health")).details["checks"]
+    checks = (await root(api, "/readyz")).details["checks"]
     assert checks == {"database": "timeout", "migrations": "timeout"}
 
 
@@ -92,7 +99,9 @@ async def test_a_release_is_not_ready_before_its_migrations(
     for path in ("/health", *READY):
         answer = await root(api, path)
         assert answer.refused == (503, "unhealthy")
-        assert answer.details["checks"] == {**WELL, "migrations": "unhealthy"}
+        assert answer.details["checks"] == {
+            **WELL, "migrations": "unhealthy", **store(path),
+        }  # fmt: skip
     monkeypatch.setattr(health, "known_migrations", lambda: known[:-1])
     assert (await root(api, "/readyz")).data["checks"] == WELL, "older code serves on"
 
@@ -106,7 +115,9 @@ async def test_without_redis_it_is_degraded_and_ready(api_with: MakeApi) -> None
         for path in ("/health", *READY):
             answer = await root(api, path)
             assert (answer.status, answer.data["status"]) == (200, "degraded")
-            assert answer.data["checks"] == {**WELL, "redis": "unhealthy"}
+            assert answer.data["checks"] == {
+                **WELL, "redis": "unhealthy", **store(path),
+            }  # fmt: skip
 
 
 async def test_who_shuts_down_is_not_ready(api_with: MakeApi) -> None:

@@ -63,6 +63,10 @@ TENANT_TABLES = {
     "user_pin": Rights(KEEP),
     "password_reset": Rights(KEEP),
     "flag_override": Rights((*KEEP, "DELETE")),
+    "attachment": Rights(("SELECT", "INSERT", "DELETE")),
+    "attachment_usage": Rights(READ),
+    "storage_tombstone": Rights((*KEEP, "DELETE")),
+    "signed_url_use": Rights(("SELECT", "INSERT", "DELETE")),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {
@@ -154,6 +158,7 @@ DEFINERS = {
     "count_role_change": "counts a change of access",
     "app_user_disabled_ends": "ends the sessions and keys of a disabled user",
     "app_user_closes_resets": "closes the links of a changed user",
+    "attachment_counted": "counts the files of the row's organisation",
     "find_sign_in": "crosses organisations: where an address signs in",
     "list_organisation_ids": "crosses organisations: their numbers",
     "declare_job": "writes jobs, which belong to no organisation",
@@ -171,6 +176,8 @@ DEFINERS = {
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {
     "account_version_counted",
+    "attachment_counted",
+    "attachment_leaves_tombstone",
     "accounting_period_version_counted",
     "app_user_address_known",
     "app_user_access_counted",

@@ -13,6 +13,9 @@ LONG = "repeat('x', 2001)"
 # An organisation that does not exist, and its tenant: row security has nothing against it.
 NOBODY = "select set_config('app.org_id', '0', true);\n"
 
+# Of a scene: an upload whose row is still to come.
+FILE = "'org/' || :org || '/attachments/' || repeat('b', 32)"
+
 ROWS: dict[str, Columns] = {
     "account": {"code": "'7777'", "name": "'New'", "type": "'ASSET'", "currency": "'USD'"},
     "accounting_period": {"starts_on": "'2019-01-01'", "ends_on": "'2019-01-31'"},
@@ -24,6 +27,21 @@ ROWS: dict[str, Columns] = {
         "role": "'CASHIER'",
     },
     "audit_log": {"action": "'a'", "entity_type": "'b'"},
+    "attachment": {
+        "customer_id": ":customer",
+        "object_key": FILE,
+        "filename": "'new.pdf'",
+        "content_type": "'application/pdf'",
+        "size_bytes": "10",
+        "sha256": "sha256('new')",
+        "created_by": ":user",
+    },
+    "attachment_usage": {},
+    "signed_url_use": {"token_id": r"decode(repeat('01', 16), 'hex')", "expires_at": "now()"},
+    "storage_tombstone": {
+        "object_key": "'org/' || :org || '/attachments/' || repeat('d', 32)",
+        "due_at": "now()",
+    },
     "api_key": {
         "user_id": ":cashier",
         "name": "'New'",
@@ -951,6 +969,8 @@ KEYS = {
     "accounting_period": ("accounting_period_pk", "accounting_period_closed_key"),
     "api_key": ("api_key_pk",),
     "app_user": ("app_user_pk",),
+    "attachment": ("attachment_pk",),
+    "attachment_usage": ("attachment_usage_pk",),
     "audit_log": ("audit_log_pk",),
     "balance_roll_up": ("balance_roll_up_pk",),
     "branch": ("branch_pk",),
@@ -979,6 +999,7 @@ KEYS = {
     "role_permission": ("role_permission_pk",),
     "sale": ("sale_pk", "sale_slots", "sale_amounts_key"),
     "sign_in_address": ("sign_in_address_user_key",),
+    "storage_tombstone": ("storage_tombstone_pk",),
     "stock": ("stock_pk", "stock_currency_key"),
     "stock_movement": ("stock_movement_pk",),
     "tax_code": ("tax_code_pk",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.attacks.access import ACCESS
 from tests.attacks.access import VALID as VALID_ACCESS
+from tests.attacks.attachments import ATTACHMENTS
 from tests.attacks.forgery import (
     ENTRY,
     NO_EFFECT,
@@ -1569,6 +1570,7 @@ BY_SLICE = {
     "Voids": VOIDS,
     "Stock and goods receipts": STOCK,
     "Access": ACCESS,
+    "Files": ATTACHMENTS,
     "Single rows": MASTER_DATA,
 }
 __all__ = ["BY_SLICE", "PAYMENT", "VALID"]

@@ -34,6 +34,14 @@ IDENTITY = (
     " values ({org}, {till}, sha256('c'), {user});"
     "insert into user_pin (org_id, user_id, pin_hash) values ({org}, {cashier}, '$argon2id$x')"
 )
+# An upload under way, a link that was used; room for a mebibyte.
+FILES = (
+    "insert into storage_tombstone (org_id, object_key, due_at)"
+    " values ({org}, 'org/{org}/attachments/' || repeat('b', 32), now() + '1 hour');"
+    "insert into signed_url_use (org_id, token_id, expires_at)"
+    " values ({org}, decode(repeat('00', 16), 'hex'), now() + '1 minute');"
+    "update attachment_usage set quota_bytes = 1048576"
+)
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
     "revenue", "discounts", "cogs",
@@ -203,7 +211,27 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    return ids
+    return {**ids, "attachment": await furnish_files(api, org, psql, ids["customer"])}
+
+
+async def furnish_files(api: Api, org: Org, psql: Psql, customer_id: int | str) -> int:
+    """Give an organisation a file of a customer, and what goes with files."""
+    attachment_id = await attach(api, org, customer_id, "old")
+    psql(FILES.format(org=org.id), org=org, role="sofinance_owner")
+    return attachment_id
+
+
+async def attach(api: Api, org: Org, customer_id: int | str, text: str) -> int:
+    """Attach a file to a customer."""
+    answer = await api.post(
+        f"/attachments?entity=customer&entity_id={customer_id}", org,
+        content=(
+            '--b\r\nContent-Disposition: form-data; name="file"; filename="note.txt"'
+            f"\r\n\r\n{text}\r\n--b--\r\n"
+        ).encode(),
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )  # fmt: skip
+    return int(answer.data["id"])
 
 
 def staff(org: Org, psql: Psql, branch_id: int) -> dict[str, int | str]:

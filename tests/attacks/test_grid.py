@@ -57,7 +57,7 @@ cross join lateral (
     where array(
         select concat(polname, polcmd, polroles, polpermissive, pg_get_expr(polqual, polrelid),
             pg_get_expr(polwithcheck, polrelid))
-        from pg_policy where polrelid = ours.oid and polname <> 'branch'
+        from pg_policy where polrelid = ours.oid and polname not in ('branch', 'document')
     ) <> array['org*{{0}}t' || %(policy)s]
     union all
     select 'belongs to somebody else' where pg_class.relowner <> 'sofinance_owner'::regrole

@@ -55,6 +55,8 @@ PRODUCT = {
     "tax_code_id": ":tax_code",
 }  # fmt: skip
 
+OF_CUSTOMER = {"entity": "customer", "entity_id": ":customer"}
+
 SAMPLES: dict[str, Sample] = {
     # accounts
     "POST /accounts": Sample(
@@ -143,6 +145,15 @@ SAMPLES: dict[str, Sample] = {
     # jobs
     "GET /v1/admin/jobs/status": Sample(),
     "GET /admin/jobs/status": Sample(),
+    # attachments, of a customer, whom not everybody may see; a file is sent as multipart
+    "POST /attachments": Sample(
+        query=OF_CUSTOMER, refused=(415, "unsupported_media_type"), denied=(403, "forbidden")
+    ),
+    "GET /attachments": Sample(query=OF_CUSTOMER, denied=(403, "forbidden")),
+    "GET /attachments/{id}": one("attachment", denied=(403, "forbidden")),
+    "GET /attachments/{id}/content": one("attachment", denied=(403, "forbidden")),
+    "POST /attachments/{id}/signed-url": one("attachment", body={}, denied=(403, "forbidden")),
+    "DELETE /attachments/{id}": one("spare_attachment", denied=(403, "forbidden")),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),

@@ -16,7 +16,7 @@ from sofinance.app import find_endpoints
 from sofinance.config import Settings
 from sofinance.infra.http import PREFIX
 from sofinance.infra.sql import Row
-from tests.attacks.scene import furnish
+from tests.attacks.scene import attach, furnish
 from tests.matrix.samples import SAMPLES, Sample
 from tests.support import ROLES, Api, Org, Psql, User, found, role_url, sign_in
 
@@ -213,6 +213,7 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
     async def made(path: str, body: dict[str, Any]) -> int:
         return int((await api.post(path, org, body)).data["id"])
 
+    ids["spare_attachment"] = await attach(api, org, ids["customer"], "spare")
     ids["spare_category"] = await made("/categories", {"name": "Spare"})
     lines = [
         {"account_id": ids["rent"], "debit": "5.00"},

@@ -1,0 +1,72 @@
+"""Removing from the store what has no row: files that were deleted, uploads that came to nothing.
+
+The store is asked while no transaction is open. A tombstone is claimed first, so that no other
+worker asks at the same time, and so that no row can be made of what is about to be removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from sofinance import queries as q
+from sofinance.infra.storage import StorageError, open_storage
+from sofinance.jobs import JobFailedError
+
+if TYPE_CHECKING:
+    from sofinance.infra.db import Database
+    from sofinance.infra.storage import Storage
+
+BATCH = 50
+# Between two attempts of five.
+PAUSE_S = 30
+# Batches of one organisation in one run: the others have their turn, too.
+BATCH_COUNT_MAX = 20
+
+
+async def clean_storage(database: Database) -> str:
+    """Remove what is due in every organisation; fails while something is given up."""
+    async with database.untenanted() as conn:
+        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    removed = failed = given_up = 0
+    async with contextlib.aclosing(open_storage(database.settings)) as storage:
+        # A store that is away uses up no attempts.
+        try:
+            await storage.probe()
+        except StorageError as error:
+            raise JobFailedError(f"the file store is away: {error}") from None
+        for org_id in org_ids:
+            for _ in range(BATCH_COUNT_MAX):
+                done, undone = await clean_batch(database, storage, org_id)
+                removed, failed = removed + done, failed + undone
+                if done + undone < BATCH or undone:
+                    break
+            async with database.tenant(org_id) as conn:
+                given_up += await q.attachments.count_given_up(conn, org_id=org_id)
+    told = f"removed {removed} objects, failed to remove {failed}"
+    if given_up:
+        raise JobFailedError(f"{told}; {given_up} are given up: see docs/attachments.md")
+    return told
+
+
+async def clean_batch(database: Database, storage: Storage, org_id: int) -> tuple[int, int]:
+    """Remove some of an organisation's objects; returns how many went and how many did not."""
+    async with database.tenant(org_id) as conn:
+        due = await q.attachments.claim_tombstones(
+            conn, org_id=org_id, limit=BATCH, pause_s=PAUSE_S
+        )
+    gone: list[int] = []
+    failures: dict[int, str] = {}
+    for tombstone in due:
+        try:
+            await storage.delete(tombstone.object_key)
+        except (StorageError, ValueError) as error:
+            failures[tombstone.id] = str(error)[:200]
+        else:
+            gone.append(tombstone.id)
+    if due:
+        async with database.tenant(org_id) as conn:
+            await q.attachments.bury(conn, org_id=org_id, ids=gone)
+            for id_, why in failures.items():
+                await q.attachments.fail_tombstone(conn, org_id=org_id, id=id_, last_error=why)
+    return len(gone), len(failures)
