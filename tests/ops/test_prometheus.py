@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -26,6 +27,7 @@ from tests.ops import live, promql
 from tests.ops.test_dashboards import expressions
 from tests.ops.test_runbooks import blocks
 from tests.redis_server import RedisServer
+from tests.standby import Standby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +52,8 @@ NOT_YET = {
 # tests have them.
 NOT_CAUSED = {
     "SlowResponses", "SlowestResponses", "EventLoopLag", "LogLinesLost", "PoolTimeouts",
-    "PoolAlmostFull", "PoolWaits", "SlowCommits", "MailsFailing", "MailsWaiting",
+    "PoolAlmostFull", "PoolWaits", "RequestsSentAway", "SlowCommits", "MailsFailing",
+    "MailsWaiting",
 }  # fmt: skip
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 ADMIN, PASSWORD = "admin@harbour.example", "Correct horse 4 battery staple"  # of made-up people
@@ -137,6 +140,17 @@ def database_server() -> Iterator[embedded.Server]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def standby_of(database: embedded.Server) -> Iterator[Standby]:
+    """Run a standby of that server, which the test may pause and stop."""
+    standby = Standby(database.url("postgres"), database.data.parent / "standby")
+    try:
+        standby.start()
+        yield standby
+    finally:
+        standby.stop()
 
 
 @contextlib.contextmanager
@@ -250,6 +264,20 @@ def attack(scene: Scene, settings: dict[str, str]) -> None:
         scene.fires("RequestsRefused")
 
 
+def lose_the_replica(scene: Scene, standby: Standby) -> None:
+    """Have it lag, then go away; what the workers write is what it lacks."""
+    up = "min(db_replica_up)"
+    live.until("a replica", lambda: scene.prometheus.value(up) == 1, SIGHT_S)
+    standby.pause()
+    scene.fires("ReplicaLagging")
+    standby.resume()
+    scene.rests()
+    standby.stop()
+    scene.fires("ReplicaDown")
+    standby.start()
+    scene.rests()
+
+
 def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
@@ -261,6 +289,10 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
         database = stack.enter_context(database_server())
         scene = Scene(prometheus, database, port)
         settings = live.environment(database.url("sofinance_app")) | {"REDIS_URL": redis.url}
+        standby = stack.enter_context(standby_of(database))
+        there = urlsplit(settings["DATABASE_URL"])
+        there = there._replace(netloc=there.netloc.replace(f":{there.port}", f":{standby.port}"))
+        settings["DATABASE_REPLICA_URL"] = there.geturl()
         secret = tmp_path / "jwt_secret"
         secret.write_text(settings.pop("JWT_SECRET"))
         settings["JWT_SECRET_FILE"] = str(secret)
@@ -272,6 +304,7 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
         scene.rests()
 
         break_the_books(scene)
+        lose_the_replica(scene, standby)
 
         # The worker freezes, as if three days ago: nobody runs jobs. One is paused, besides.
         worker.send_signal(signal.SIGSTOP)
