@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 SERVER_VERSION_MIN = 15
 # How long a statement waits for a row or a key that another transaction holds; less than the
-# statement timeout, so that the client reads which of the two it was.
-LOCK_TIMEOUT_MS = 3_000
+# statement timeout, so that the client reads which of the two it was, and more than a migration
+# waits for its locks (4 s), behind whose wait others queue.
+LOCK_TIMEOUT_MS = 4_500
 # Connections that are opened before the first request.
 POOL_SIZE_MIN = 2
 # Statements kept prepared on each connection: more than there are query names.

@@ -1,5 +1,8 @@
 """Apply the migrations: one at a time, each together with its mark, or not at all.
 
+A migration waits for its locks no longer than a request waits for a row, gives way, and tries
+again: nobody who sells meanwhile is refused.
+
 yoyo reads the files, orders them and keeps the books of what was applied; three things it does
 otherwise are done here. Its mark is a transaction of its own, so a crash between the two would
 leave a migration applied and unmarked: here both commit together. Its lock is a row, which a
@@ -10,10 +13,12 @@ passes over a migration that it cannot read: here that is an error.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +33,7 @@ from sofinance.infra.command import SetupError
 from sofinance.infra.sql import SQL_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIGRATIONS = SQL_DIR / "migrations"
 VERSION_MIN = 15
@@ -36,10 +41,25 @@ LOCK_KEY = 5_067_214_903_817_155  # any number, the same for all who migrate
 LOCK_WAIT_S = 120
 LOCK_POLL_S = 0.1
 LOCK_TIMEOUT_S = 4  # how long a posting may be made to wait for a function that is replaced
+TRY_COUNT_MAX = 20
+TRY_PAUSE_S = 2  # in which those who queued behind us go on
+GAVE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 CONNECT_TIMEOUT_S = 10
 # yoyo logs every statement; the commands tell which migrations were applied.
 logging.getLogger("yoyo").setLevel(logging.WARNING)
 DONE = {"apply": "applied", "rollback": "rolled back"}
+# Its checksum is noted beside the last time that a migration was applied.
+APPLIED = """
+select
+    applied.migration_id,
+    (
+        select log.comment from _yoyo_log as log
+        where log.migration_id = applied.migration_id and log.operation = 'apply'
+        order by log.created_at_utc desc limit 1
+    )
+from _yoyo_migration as applied
+order by applied.applied_at_utc, applied.migration_id
+"""
 BOOKKEEPING = ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
 
 
@@ -50,6 +70,7 @@ class Status:
     applied: tuple[str, ...]
     pending: tuple[str, ...]
     unknown: tuple[str, ...]  # applied by a newer release than this one
+    changed: tuple[str, ...]  # applied, and their files say something else by now
 
 
 def apply(owner_url: str) -> tuple[str, ...]:
@@ -82,17 +103,21 @@ def status(owner_url: str) -> Status:
     ours = known()
     with _connected(owner_url) as conn:
         there = conn.execute("select to_regclass('_yoyo_migration')").fetchone()
-        rows = (
-            conn.execute("select migration_id from _yoyo_migration order by applied_at_utc, 1")
-            if there and there[0] is not None
-            else ()
+        rows: list[tuple[str, str | None]] = (
+            conn.execute(APPLIED).fetchall() if there and there[0] is not None else []
         )
-        applied = tuple(row[0] for row in rows)
+    applied = tuple(name for name, _ in rows)
     return Status(
         applied,
         tuple(i for i in ours if i not in applied),
         tuple(i for i in applied if i not in ours),
+        tuple(i for i, noted in rows if noted and i in ours and noted != checksum(i)),
     )
+
+
+def checksum(migration_id: str) -> str:
+    """Return what is noted of a migration's file when it is applied."""
+    return f"sha256:{sha256((MIGRATIONS / f'{migration_id}.sql').read_bytes()).hexdigest()}"
 
 
 def known() -> tuple[str, ...]:
@@ -129,38 +154,64 @@ def _ordered(backend: Any, migrations: Any) -> list[Any]:
 def _run(backend: Any, migration: Any, direction: str) -> None:
     """Apply or roll back one migration, and mark it, in one transaction."""
     try:
-        # yoyo prints what a select in a migration returns; stdout belongs to `--json`.
-        with contextlib.redirect_stdout(sys.stderr):
-            migration.load()
-            # `create index concurrently` cannot be in a transaction: then the mark follows.
-            together = (
-                backend.transaction() if migration.use_transactions else contextlib.nullcontext()
-            )
-            with together:
-                migration.process_steps(backend, direction)
-                # The migration's own `set local role` ends here, not at commit.
-                backend.execute("reset role")
-                if direction == "apply":
-                    backend.mark_one(migration, log=False)
-                else:
-                    backend.unmark_one(migration, log=False)
-                backend.log_migration(migration, direction)
+        migration.load()
+        # `create index concurrently` cannot be in a transaction: then the mark follows, and
+        # nothing is tried twice, for what was begun may be half there.
+        if migration.use_transactions:
+            _patiently(lambda: _step(backend, migration, direction, backend.transaction()))
+        else:
+            _step(backend, migration, direction, contextlib.nullcontext())
     except psycopg.Error as error:
         raise SetupError(_failure(f"Migration {migration.id}", DONE[direction], error)) from error
+
+
+def _step(backend: Any, migration: Any, direction: str, together: Any) -> None:
+    # yoyo prints what a select in a migration returns; stdout belongs to `--json`.
+    with contextlib.redirect_stdout(sys.stderr), together:
+        migration.process_steps(backend, direction)
+        # The migration's own `set local role` ends here, not at commit.
+        backend.execute("reset role")
+        if direction == "apply":
+            backend.mark_one(migration, log=False)
+        else:
+            backend.unmark_one(migration, log=False)
+        backend.log_migration(migration, direction)
+        if direction == "apply":
+            backend.connection.execute(
+                "update _yoyo_log set comment = %s where migration_id = %s and comment is null",
+                [checksum(migration.id), migration.id],
+            )
 
 
 def _refresh(backend: Any, files: list[Any]) -> None:
     """Run every ``post-apply`` file again, all in one transaction, as one message each."""
     name = "post-apply"
-    try:
+
+    def run() -> None:
+        nonlocal name
         with backend.transaction():
             backend.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S}s'")
             for file in files:
                 name = file.id
                 backend.connection.execute(Path(file.path).read_text("utf-8"))
                 backend.execute("reset role")
+
+    try:
+        _patiently(run)
     except psycopg.Error as error:
         raise SetupError(_failure(name, DONE["apply"], error)) from error
+
+
+def _patiently(work: Callable[[], None]) -> None:
+    """Do something whole, again if it had to give way to others' locks."""
+    for tried_count in itertools.count(1):
+        try:
+            return work()
+        except GAVE_WAY:
+            if tried_count == TRY_COUNT_MAX:
+                raise
+            time.sleep(TRY_PAUSE_S)
+    return None
 
 
 def _hand_over(backend: Any) -> None:

@@ -2,6 +2,7 @@
 -- They ask who acts: the user of a live session (app.user_id and app.session_id, which admit sets).
 -- Where nobody does, the service itself is at work, which may take access away and give none. Free
 -- are the owner of the schema, and the transaction that founds an organisation.
+-- contract: 0.0.0 was the last release that changed an API key's secret in place
 -- depends: 0019_jobs
 set local lock_timeout = '4s';
 set local role sofinance_owner;

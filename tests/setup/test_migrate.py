@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -132,6 +133,65 @@ def test_a_database_of_a_newer_release_is_noticed(bare_dsn, migrations):
     migrate.apply(bare_dsn)
     (migrations / "0002_new.sql").unlink()
     assert migrate.status(bare_dsn).unknown == ("0002_new",)
+
+
+def test_a_file_that_was_changed_after_it_was_applied_is_noticed(bare_dsn, migrations):
+    file = migrations / "0001_good.sql"
+    file.write_text("create table good (id int);")
+    (migrations / "0001_good.rollback.sql").write_text("drop table good;")
+    migrate.apply(bare_dsn)
+    assert migrate.status(bare_dsn).changed == ()
+    with psycopg.connect(bare_dsn) as conn:
+        row = conn.execute("select migration_id, comment from _yoyo_log").fetchone()
+    assert row == ("0001_good", f"sha256:{sha256(file.read_bytes()).hexdigest()}")
+    file.write_text("create table good (id bigint);")
+    assert migrate.status(bare_dsn).changed == ("0001_good",)
+    assert migrate.rollback(bare_dsn) == ("0001_good",)
+    migrate.apply(bare_dsn)
+    assert migrate.status(bare_dsn).changed == (), "the latest time counts"
+
+
+@pytest.mark.parametrize("what", ["migration", "post-apply"])
+def test_who_has_to_wait_for_a_lock_gives_way_and_tries_again(
+    bare_dsn, migrations, monkeypatch, what
+):
+    monkeypatch.setattr(migrate, "TRY_PAUSE_S", 0.1)
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.1)
+    (migrations / "0001_good.sql").write_text("create table good (id int);")
+    migrate.apply(bare_dsn)
+    change = "set local lock_timeout = '100ms'; alter table good add column if not exists n int;"
+    name = "0002_more.sql" if what == "migration" else "post-apply.more.sql"
+    text = f"-- depends: 0001_good\n{change}" if what == "migration" else change
+    (migrations / name).write_text(text)
+    waits: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        waits.append(pause_s)
+        if len(waits) == 3:
+            reader.rollback()
+
+    monkeypatch.setattr(migrate.time, "sleep", sleep)
+    with psycopg.connect(bare_dsn) as reader:
+        reader.execute("select count(*) from good")  # its lock lasts till the transaction's end
+        migrate.apply(bare_dsn)
+    assert waits == [0.1] * 3
+    with psycopg.connect(bare_dsn) as conn:
+        conn.execute("select n from good")
+
+
+def test_one_that_never_gets_its_lock_says_so(bare_dsn, migrations, monkeypatch):
+    monkeypatch.setattr(migrate, "TRY_PAUSE_S", 0)
+    monkeypatch.setattr(migrate, "TRY_COUNT_MAX", 3)
+    (migrations / "0001_good.sql").write_text("create table good (id int);")
+    migrate.apply(bare_dsn)
+    (migrations / "0002_more.sql").write_text(
+        "-- depends: 0001_good\nset local lock_timeout = '50ms'; alter table good add column n int;"
+    )
+    with psycopg.connect(bare_dsn) as reader:
+        reader.execute("select count(*) from good")
+        with pytest.raises(SetupError, match=r"0002_more could not be applied: .* lock timeout"):
+            migrate.apply(bare_dsn)
+    assert migrate.status(bare_dsn).pending == ("0002_more",)
 
 
 def test_who_may_not_migrate_is_told_who_may(bare_dsn, dsn):
