@@ -484,6 +484,46 @@ class Settings:
         check=settings_checks.redis,
     )  # fmt: skip
 
+    export_mode: str = setting(
+        "off", "Whether webhooks are sent; off queues for the endpoints that there are.",
+        choices=("off", "webhook"),
+    )  # fmt: skip
+    export_allowed_hosts: str = setting(
+        "", "Hosts that webhooks may go to, *.example.com for all below; obligatory in production.",
+        example="hooks.example.com,*.partner.example", check=settings_checks.hosts,
+    )  # fmt: skip
+    export_allowed_networks: str = setting(
+        "", "Networks that webhooks may go to although they are not public; none is the safe way.",
+        example="10.20.0.0/16", check=settings_checks.networks,
+    )  # fmt: skip
+    export_allow_http: bool = setting(
+        False, "Let webhooks go to http://; anybody on their way reads them."
+    )
+    export_timeout_s: int = setting(
+        15, "How long an endpoint may take to answer.", unit="s", low=1, high=30
+    )
+    export_retry_delays_s: str = setting(
+        "0,5,300,1800,7200,18000,36000,50400,72000,86400",
+        "The wait before each attempt, in seconds; after the last one a message is dead.",
+        check=settings_checks.numbers,
+    )
+    export_in_flight: int = setting(
+        32, "Messages that a worker sends at once, a quarter of them to one endpoint.",
+        unit="messages", low=4, high=500,
+    )  # fmt: skip
+    export_circuit_failures: int = setting(
+        10, "After so many failures in a row an endpoint is left alone for a while.",
+        unit="failures", low=1, high=1_000,
+    )  # fmt: skip
+    export_circuit_open_s: int = setting(
+        60, "How long an endpoint that is down is left alone before one message tries it.",
+        unit="s", low=1, high=3_600,
+    )  # fmt: skip
+    export_replay_org_ids: str = setting(
+        "", "Organisations whose dead letters are replayed by themselves, at most twice; none.",
+        example="1,7", check=settings_checks.numbers,
+    )  # fmt: skip
+
     @property
     def second_factor_roles(self) -> frozenset[str]:
         """Return the roles that must use a second factor."""

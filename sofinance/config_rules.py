@@ -86,6 +86,8 @@ def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
     is_tried_out = value("environment") == DEVELOPMENT
     if value("sign_up_enabled") and not value("data_encryption_key") and not is_tried_out:
         yield "DATA_ENCRYPTION_KEY is missing: SIGN_UP_ENABLED seals its links with it."
+    if value("export_mode") != "off" and not value("data_encryption_key") and not is_tried_out:
+        yield "DATA_ENCRYPTION_KEY is missing: EXPORT_MODE signs with secrets that it seals."
     if value("environment") != PRODUCTION:
         return
     if value("sign_up_enabled") and value("captcha_mode") == "off":
@@ -93,6 +95,7 @@ def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
     if value("sign_up_enabled") and not value("smtp_host"):
         yield "SMTP_HOST is missing: SIGN_UP_ENABLED sends its links by mail."
     yield from _open_doors(value)
+    yield from _exports(value)
     yield from _believed_proxies(value)
 
 
@@ -110,6 +113,17 @@ def _open_doors(value: Callable[[str], Any]) -> Iterable[str]:
             yield f"CORS_ORIGINS: {origin} is not https; anybody on its way could speak for it."
     if value("smtp_host") and value("smtp_tls") == "off" and not _is_local(value("smtp_host")):
         yield "SMTP_TLS is off: mail carries links that sign people in."
+
+
+def _exports(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("export_mode") == "off":
+        return
+    if not value("export_allowed_hosts"):
+        yield "EXPORT_ALLOWED_HOSTS is missing: in production webhooks go to known hosts only."
+    if value("export_allow_http"):
+        yield "EXPORT_ALLOW_HTTP is on: in production webhooks go to https:// only."
+    if _names_everybody(value("export_allowed_networks")):
+        yield "EXPORT_ALLOWED_NETWORKS names every address: webhooks could reach our own network."
 
 
 def _believed_proxies(value: Callable[[str], Any]) -> Iterable[str]:

@@ -927,6 +927,133 @@ class customers:
 
     summarise_receivables: ClassVar[_SummariseReceivables]
 
+class deliveries:
+    class _SendTestEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, endpoint_id: int, body: str) -> int: ...
+
+    send_test_event: ClassVar[_SendTestEvent]
+
+    class ListEventsRow(Row):
+        id: int
+        message_id: str
+        type: str
+        aggregate: str
+        aggregate_id: int
+        occurred_at: datetime
+
+    class _ListEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, after_id: int, type: str | None, aggregate: str | None, aggregate_id: int | None, limit: int) -> list[deliveries.ListEventsRow]: ...
+
+    list_events: ClassVar[_ListEvents]
+
+    class GetEventRow(Row):
+        id: int
+        message_id: str
+        type: str
+        aggregate: str
+        aggregate_id: int
+        occurred_at: datetime
+        body: str | None
+
+    class _GetEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> deliveries.GetEventRow: ...
+
+    get_event: ClassVar[_GetEvent]
+
+    class ListDeliveriesRow(Row):
+        id: int
+        endpoint_id: int
+        event_id: int
+        message_id: str
+        type: str
+        aggregate: str
+        aggregate_id: int
+        status: str
+        attempts: int
+        last_attempt_at: datetime | None
+        last_status: int | None
+        last_error: str | None
+        delivered_at: datetime | None
+        replay_count: int
+        last_replayed_at: datetime | None
+        last_replayed_by: int | None
+
+    class _ListDeliveries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, before_id: int | None, endpoint_id: int | None, event_id: int | None, status: str | None, limit: int) -> list[deliveries.ListDeliveriesRow]: ...
+
+    list_deliveries: ClassVar[_ListDeliveries]
+
+    class GetDeliveryRow(Row):
+        id: int
+        endpoint_id: int
+        event_id: int
+        message_id: str
+        type: str
+        aggregate: str
+        aggregate_id: int
+        status: str
+        attempts: int
+        last_attempt_at: datetime | None
+        last_status: int | None
+        last_error: str | None
+        delivered_at: datetime | None
+        replay_count: int
+        last_replayed_at: datetime | None
+        last_replayed_by: int | None
+
+    class _GetDelivery(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> deliveries.GetDeliveryRow: ...
+
+    get_delivery: ClassVar[_GetDelivery]
+
+    class ListDeadLettersRow(Row):
+        id: int
+        endpoint_id: int
+        target_url: str
+        event_id: int
+        message_id: str
+        type: str
+        aggregate: str
+        aggregate_id: int
+        status: str
+        attempts: int
+        created_at: datetime
+        last_attempt_at: datetime | None
+        last_status: int | None
+        last_error: str | None
+        replay_count: int
+        last_replayed_at: datetime | None
+        last_replayed_by: int | None
+
+    class _ListDeadLetters(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int | None, limit: int, offset: int) -> list[deliveries.ListDeadLettersRow]: ...
+
+    list_dead_letters: ClassVar[_ListDeadLetters]
+
+    class _CountDeadLetters(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int | None) -> int: ...
+
+    count_dead_letters: ClassVar[_CountDeadLetters]
+
+    class ListForReplayRow(Row):
+        id: int
+        endpoint_id: int
+
+    class _ListForReplay(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, replay_count_max: int, attempts_max: int, min_age_minutes: int, cooldown_minutes: int, limit: int) -> list[deliveries.ListForReplayRow]: ...
+
+    list_for_replay: ClassVar[_ListForReplay]
+
+    class _ReplayDeliveries(Statement):
+        async def __call__(self, conn: Connection, /, *, ids: Sequence[int], user_id: int | None, attempts: int) -> int: ...
+
+    replay_deliveries: ClassVar[_ReplayDeliveries]
+
+    class _GiveUpDelivery(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int) -> bool: ...
+
+    give_up_delivery: ClassVar[_GiveUpDelivery]
+
 class export:
     class AllowPausesRow(Row):
         pause_ms: str | None
@@ -1738,6 +1865,282 @@ class orgs:
         async def __call__(self, conn: Connection, /, *, org_id: int) -> orgs.GetOrganisationRow: ...
 
     get_organisation: ClassVar[_GetOrganisation]
+
+class outbox:
+    class ListOutboxesRow(Row):
+        org_id: int
+
+    class _ListOutboxes(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[outbox.ListOutboxesRow]: ...
+
+    list_outboxes: ClassVar[_ListOutboxes]
+
+    class TakeEventsRow(Row):
+        id: int
+        type: str
+        aggregate: str
+        aggregate_id: int
+        subject_id: int
+        occurred_at: datetime
+
+    class _TakeEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[outbox.TakeEventsRow]: ...
+
+    take_events: ClassVar[_TakeEvents]
+
+    class _StoreEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, ids: Sequence[int], types: Sequence[str], aggregates: Sequence[str], aggregate_ids: Sequence[int], subject_ids: Sequence[int], occurred_at: Sequence[datetime], bodies: Sequence[str | None]) -> int: ...
+
+    store_events: ClassVar[_StoreEvents]
+
+    class ListListenersRow(Row):
+        event_types: list[str] | None
+
+    class _ListListeners(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> list[outbox.ListListenersRow]: ...
+
+    list_listeners: ClassVar[_ListListeners]
+
+    class DescribeSalesRow(Row):
+        id: int
+        branch_id: int
+        till_id: int
+        receipt_no: int
+        client_sale_id: UUID | None
+        customer_id: int | None
+        cashier_id: int
+        currency: str
+        prices_include_tax: bool
+        line_count: int
+        subtotal: Decimal
+        discount: Decimal
+        tax: Decimal
+        total: Decimal
+        paid_amount: Decimal
+        sold_on: date
+        sold_at: datetime
+        entry_id: int | None
+
+    class _DescribeSales(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeSalesRow]: ...
+
+    describe_sales: ClassVar[_DescribeSales]
+
+    class DescribeSaleLinesRow(Row):
+        sale_id: int
+        line_no: int
+        product_id: int
+        currency: str
+        quantity: Decimal
+        unit_price: Decimal
+        subtotal: Decimal
+        discount: Decimal
+        sale_discount: Decimal
+        tax_code: str
+        tax: Decimal
+        total: Decimal
+
+    class _DescribeSaleLines(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int], line_no_max: int) -> list[outbox.DescribeSaleLinesRow]: ...
+
+    describe_sale_lines: ClassVar[_DescribeSaleLines]
+
+    class DescribeVoidsRow(Row):
+        id: int
+        branch_id: int
+        currency: str
+        total: Decimal
+        reason: str
+        voided_on: date
+        voided_at: datetime
+        voided_by: int
+        entry_id: int | None
+
+    class _DescribeVoids(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeVoidsRow]: ...
+
+    describe_voids: ClassVar[_DescribeVoids]
+
+    class DescribePaymentsRow(Row):
+        id: int
+        sale_id: int
+        payment_no: int
+        method: str
+        account_id: int
+        currency: str
+        amount: Decimal
+        paid_amount: Decimal
+        outstanding_amount: Decimal
+        received_on: date
+        received_at: datetime
+        received_by: int
+        entry_id: int | None
+
+    class _DescribePayments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribePaymentsRow]: ...
+
+    describe_payments: ClassVar[_DescribePayments]
+
+    class DescribeGoodsReceiptsRow(Row):
+        id: int
+        branch_id: int
+        kind: str
+        reference: str | None
+        supplier_name: str | None
+        currency: str
+        line_count: int
+        total: Decimal
+        received_on: date
+        created_at: datetime
+        received_by: int
+        entry_id: int | None
+
+    class _DescribeGoodsReceipts(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeGoodsReceiptsRow]: ...
+
+    describe_goods_receipts: ClassVar[_DescribeGoodsReceipts]
+
+    class DescribeEntriesRow(Row):
+        id: int
+        kind: str
+        posted_on: date
+        memo: str | None
+        line_count: int
+        reverses_id: int | None
+        created_at: datetime
+        created_by: int
+
+    class _DescribeEntries(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeEntriesRow]: ...
+
+    describe_entries: ClassVar[_DescribeEntries]
+
+    class DescribeCustomersRow(Row):
+        id: int
+        customer_type: str
+        status: str
+        currency: str
+        credit_limit: Decimal
+        version: int
+
+    class _DescribeCustomers(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeCustomersRow]: ...
+
+    describe_customers: ClassVar[_DescribeCustomers]
+
+    class DescribeProductsRow(Row):
+        id: int
+        sku: str
+        barcode: str | None
+        name: str
+        category_id: int | None
+        tax_code_id: int
+        currency: str
+        price: Decimal
+        is_active: bool
+        version: int
+
+    class _DescribeProducts(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribeProductsRow]: ...
+
+    describe_products: ClassVar[_DescribeProducts]
+
+    class DescribePeriodsRow(Row):
+        id: int
+        starts_on: date
+        ends_on: date
+        is_closed: bool
+        version: int
+
+    class _DescribePeriods(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> list[outbox.DescribePeriodsRow]: ...
+
+    describe_periods: ClassVar[_DescribePeriods]
+
+    class ClaimDeliveriesRow(Row):
+        org_id: int
+        endpoint_id: int
+        delivery_id: int
+        claim_no: int
+
+    class _ClaimDeliveries(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int, per_endpoint: int, lease_s: int, busy_endpoint_ids: Sequence[int]) -> list[outbox.ClaimDeliveriesRow]: ...
+
+    claim_deliveries: ClassVar[_ClaimDeliveries]
+
+    class ListParcelsRow(Row):
+        id: int
+        endpoint_id: int
+        attempts: int
+        url: str
+        signature: str
+        message_id: str
+        type: str
+        body: str | None
+
+    class _ListParcels(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, delivery_ids: Sequence[int]) -> list[outbox.ListParcelsRow]: ...
+
+    list_parcels: ClassVar[_ListParcels]
+
+    class ListSecretsRow(Row):
+        endpoint_id: int
+        sealed: bytes
+
+    class _ListSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_ids: Sequence[int]) -> list[outbox.ListSecretsRow]: ...
+
+    list_secrets: ClassVar[_ListSecrets]
+
+    class _SettleDeliveries(Statement):
+        async def __call__(self, conn: Connection, /, *, delivery_ids: Sequence[int], claim_nos: Sequence[int], outcomes: Sequence[str], statuses: Sequence[int | None], errors: Sequence[str | None], retries_s: Sequence[int], are_down: Sequence[bool], failures_max: int, open_s: int) -> int: ...
+
+    settle_deliveries: ClassVar[_SettleDeliveries]
+
+    class DisableEndpointRow(Row):
+        id: int
+
+    class _DisableEndpoint(Statement):
+        async def __call__(self, conn: Connection, /, *, reason: str, org_id: int, id: int) -> outbox.DisableEndpointRow | None: ...
+
+    disable_endpoint: ClassVar[_DisableEndpoint]
+
+    class _ForgetEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, keep_days: int, limit: int) -> int: ...
+
+    forget_events: ClassVar[_ForgetEvents]
+
+    class ReadOutboxRow(Row):
+        new_count: int
+        pending_count: int
+        retry_count: int
+        dead_count: int
+        blocked_count: int
+        paused_count: int
+        oldest_age_s: float
+        delivered_total: int
+        failed_total: int
+        dead_total: int
+
+    class _ReadOutbox(Statement):
+        async def __call__(self, conn: Connection, /) -> outbox.ReadOutboxRow: ...
+
+    read_outbox: ClassVar[_ReadOutbox]
+
+    class ListCircuitsRow(Row):
+        org_id: int
+        endpoint_id: int
+        is_active: bool
+        failures: int
+        open_until: datetime | None
+        delivered_count: int
+        failed_count: int
+        dead_count: int
+
+    class _ListCircuits(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[outbox.ListCircuitsRow]: ...
+
+    list_circuits: ClassVar[_ListCircuits]
 
 class passwords:
     class OpenResetRow(Row):
@@ -2715,3 +3118,122 @@ class users:
         async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> list[users.ListSessionsRow]: ...
 
     list_sessions: ClassVar[_ListSessions]
+
+class webhooks:
+    class CreateEndpointRow(Row):
+        id: int
+        url: str
+        description: str
+        event_types: list[str] | None
+        signature: str
+        is_active: bool
+        disabled_at: datetime | None
+        disabled_reason: str | None
+        created_at: datetime
+        created_by: int
+        updated_at: datetime
+        version: int
+
+    class _CreateEndpoint(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, url: str, description: str, event_types: Sequence[str] | None, signature: str, user_id: int) -> webhooks.CreateEndpointRow: ...
+
+    create_endpoint: ClassVar[_CreateEndpoint]
+
+    class ChangeEndpointRow(Row):
+        id: int
+        url: str
+        description: str
+        event_types: list[str] | None
+        signature: str
+        is_active: bool
+        disabled_at: datetime | None
+        disabled_reason: str | None
+        created_at: datetime
+        created_by: int
+        updated_at: datetime
+        version: int
+
+    class _ChangeEndpoint(Statement):
+        async def __call__(self, conn: Connection, /, *, url: str, description: str, event_types: Sequence[str] | None, is_active: bool, org_id: int, id: int) -> webhooks.ChangeEndpointRow: ...
+
+    change_endpoint: ClassVar[_ChangeEndpoint]
+
+    class DeleteEndpointRow(Row):
+        id: int
+        url: str
+        description: str
+        event_types: list[str] | None
+        signature: str
+        is_active: bool
+        disabled_at: datetime | None
+        disabled_reason: str | None
+        created_at: datetime
+        created_by: int
+        updated_at: datetime
+        version: int
+
+    class _DeleteEndpoint(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> webhooks.DeleteEndpointRow: ...
+
+    delete_endpoint: ClassVar[_DeleteEndpoint]
+
+    class AddSecretRow(Row):
+        id: int
+        created_at: datetime
+
+    class _AddSecret(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int, sealed: bytes, public_key: str | None) -> webhooks.AddSecretRow: ...
+
+    add_secret: ClassVar[_AddSecret]
+
+    class _RetireSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, minutes: int, org_id: int, endpoint_id: int) -> int: ...
+
+    retire_secrets: ClassVar[_RetireSecrets]
+
+    class GetEndpointRow(Row):
+        id: int
+        url: str
+        description: str
+        event_types: list[str] | None
+        signature: str
+        is_active: bool
+        disabled_at: datetime | None
+        disabled_reason: str | None
+        created_at: datetime
+        created_by: int
+        updated_at: datetime
+        version: int
+
+    class _GetEndpoint(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> webhooks.GetEndpointRow: ...
+
+    get_endpoint: ClassVar[_GetEndpoint]
+
+    class ListEndpointsRow(Row):
+        id: int
+        url: str
+        description: str
+        event_types: list[str] | None
+        signature: str
+        is_active: bool
+        disabled_at: datetime | None
+        disabled_reason: str | None
+        created_at: datetime
+        created_by: int
+        updated_at: datetime
+
+    class _ListEndpoints(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> list[webhooks.ListEndpointsRow]: ...
+
+    list_endpoints: ClassVar[_ListEndpoints]
+
+    class ListPublicKeysRow(Row):
+        public_key: str | None
+        created_at: datetime
+        expires_at: datetime | None
+
+    class _ListPublicKeys(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int) -> list[webhooks.ListPublicKeysRow]: ...
+
+    list_public_keys: ClassVar[_ListPublicKeys]

@@ -326,6 +326,40 @@ insert into signed_url_use (org_id, token_id, expires_at)
 select id, substr(sha256(n::text::bytea), 1, 16), now() + make_interval(hours => n)
 from org cross join generate_series(-20, 40) as n;
 
+-- Three endpoints; each event went to all of them, but for what died or waits at the first.
+insert into webhook_endpoint (org_id, id, slot, url, signature, created_by)
+overriding system value
+select id, id * 10 + n, n, 'https://example.com/' || n, 'hmac', id * 10 + 1
+from org cross join generate_series(1, 3) as n order by id, n;
+insert into webhook_secret (org_id, id, endpoint_id, sealed)
+overriding system value
+select id, id * 10 + n, id * 10 + n, decode(repeat('00', 53), 'hex')
+from org cross join generate_series(1, 2) as n order by id, n;
+insert into webhook_circuit (org_id, endpoint_id)
+select id, id * 10 + n from org cross join generate_series(1, 3) as n order by id, n;
+insert into event (org_id, id, message_id, type, aggregate, aggregate_id, subject_id, occurred_at, body)
+select org, i, 'msg_' || md5(i::text), 'sale.posted', 'sale', i, i, sold_on, '{}'
+from made order by i;
+insert into webhook_delivery (
+    org_id, id, endpoint_id, event_id, aggregate, aggregate_id, status, attempts, last_attempt_at,
+    delivered_at
+)
+overriding system value
+select
+    org, i * 10 + n, org * 10 + n, i, 'sale', i,
+    case when n > 1 or i % 60 > 1 then 'delivered' when i % 60 = 0 then 'pending' else 'dead' end,
+    1, sold_on, case when n > 1 or i % 60 > 1 then sold_on end
+from made cross join generate_series(1, 3) as n order by i, n;
+insert into webhook_lane (
+    org_id, endpoint_id, aggregate, aggregate_id, delivery_id, open_count, is_stopped,
+    next_attempt_at
+)
+select org, org * 10 + 1, 'sale', i, i * 10 + 1, 1, i % 60 = 1, now() - interval '1 minute'
+from made where i % 60 < 2 order by i;
+insert into outbox_event (org_id, id, type, aggregate, aggregate_id, subject_id)
+overriding system value
+select org, 50000000 + i, 'sale.posted', 'sale', i, i from made where i % 20 = 0 order by i;
+
 -- What is posted from here on gets numbers of its own; organisations are numbered without holes.
 do $$
 declare

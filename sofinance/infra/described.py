@@ -265,7 +265,7 @@ def path_parameters(
 
 def keeps_answers(endpoint: Endpoint) -> bool:
     """Say whether an endpoint takes an Idempotency-Key."""
-    return not endpoint.public and endpoint.mode is Mode.WRITE and endpoint.idempotent
+    return not endpoint.public and endpoint.mode is Mode.WRITE and bool(endpoint.idempotent)
 
 
 def has_tag(endpoint: Endpoint) -> bool:

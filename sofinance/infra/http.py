@@ -36,6 +36,8 @@ JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 # True: whatever one has to do first; second_factor: not before the password is one's own.
 GateFree = Literal[True, False, "second_factor"]
+# required: the request must carry an Idempotency-Key, whatever the settings say.
+Idempotent = Literal[True, False, "required"]
 Handler = Callable[["Call"], Awaitable[Any]]
 
 
@@ -189,7 +191,7 @@ class Endpoint:
     location: str | None
     mode: Mode
     replica: bool
-    idempotent: bool
+    idempotent: Idempotent
     if_match: IfMatch | None
     deprecated: Deprecation | None
     entity: str
@@ -240,7 +242,7 @@ class Routes(list[Endpoint]):
         read: bool = False,
         report: bool = False,
         replica: bool = False,
-        idempotent: bool = True,
+        idempotent: Idempotent = True,
         if_match: IfMatch | None = None,
         deprecated: Deprecation | None = None,
         entity: str | None = None,
@@ -265,8 +267,9 @@ class Routes(list[Endpoint]):
         the path's fields. `read` (so is every GET) makes the transaction read-only; `report` lets
         all its queries see one state; `replica` lets a standby answer, if there is one that has
         all that was committed before. `idempotent=False` is for answers that must not be stored,
-        such as tokens. `if_match` is for what changes one row: "optional" takes an If-Match,
-        "required" demands one (428); the handler returns the row with its `version`, a DELETE's as
+        such as tokens; "required" demands a key. `if_match` is for what changes one row:
+        "optional" takes an If-Match, "required" demands one (428); the handler
+        returns the row with its `version`, a DELETE's as
         well. `deprecated` is said on every answer, and its use is counted. `entity` names the kind
         of thing in the audit row (else the slice). `refuses` are statuses that the handler refuses
         with and that do not follow from the rest, for the documents; `media_type` is that of an

@@ -88,8 +88,10 @@ class Route:
         self._replica = machine.db.replica if endpoint.replica else None
         writes = self._writes = endpoint.mode is Mode.WRITE
         self._audits = writes and machine.settings.enable_audit_logging
-        self._keeps = writes and endpoint.idempotent
-        self._key_required = endpoint.method == "POST" and machine.settings.idempotency_required
+        self._keeps = writes and bool(endpoint.idempotent)
+        self._key_required = endpoint.idempotent == "required" or (
+            endpoint.method == "POST" and machine.settings.idempotency_required
+        )
         self._auditor = Auditor(endpoint, self._writer.dump)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:

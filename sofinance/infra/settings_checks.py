@@ -15,6 +15,7 @@ from sofinance.infra.proxies import UNIX, network
 SECRET_LENGTH_MIN = 32
 KEY_BYTES = 32
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+HOST = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]+|[0-9a-f:]+")
 SENTRY_DSN = re.compile(r"https?://[^:@/\s]+@[^@/\s]+(/[^\s?#]*)?/[0-9]+")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
@@ -145,6 +146,24 @@ def _networks(variable: str, text: str, *, also: tuple[str, ...] = ()) -> str:
                 network(name)
         except ValueError:
             raise ValueError(f"{variable}: {name!r} is no address and no network.") from None
+    return text
+
+
+def hosts(variable: str, text: str) -> str:
+    """Return a list of hosts, *.example.com for all below one."""
+    for part in text.lower().split(","):
+        if not HOST.fullmatch(part.strip()):
+            raise ValueError(
+                f"{variable}: {part.strip()!r} is no host, such as hooks.example.com or "
+                "*.example.com, without a port or a path."
+            )
+    return text.lower()
+
+
+def numbers(variable: str, text: str) -> str:
+    """Return a list of whole numbers."""
+    if not re.fullmatch(r"[0-9]{1,9}( *, *[0-9]{1,9}){0,99}", text):
+        raise ValueError(f"{variable} must be whole numbers with commas between them.")
     return text
 
 

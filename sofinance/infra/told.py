@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from sofinance import queries as q
+from sofinance.infra import outbox_metrics
 from sofinance.infra.health import CHECK_TIMEOUT_S, NO_ANSWER
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from sofinance.infra.http import Call
+
+# Endpoints whose state is told, those that are down first.
+CIRCUIT_COUNT_MAX = 200
 
 JOB_GAUGES = {
     "job_last_heartbeat_timestamp": "When a run of the job last showed a sign of life.",
@@ -33,7 +37,14 @@ async def read(call: Call) -> list[Metric]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S), call.db.untenanted() as conn:
             heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
-            return [*of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count)]
+            return [
+                *of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count),
+                *outbox_metrics.families(
+                    await q.outbox.read_outbox(conn),
+                    await q.outbox.list_circuits(conn, limit=CIRCUIT_COUNT_MAX),
+                    now=call.now,
+                ),
+            ]
     except NO_ANSWER:
         return []
 

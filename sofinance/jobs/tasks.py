@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.infra.db import Mode
-from sofinance.jobs import DAY_S, HOUR_S, Job, JobFailedError, balances, forgetting, janitor
+from sofinance.jobs import (
+    DAY_S,
+    HOUR_S,
+    Job,
+    JobFailedError,
+    balances,
+    dead_letters,
+    forgetting,
+    janitor,
+)
 from sofinance.tools import verify
 
 if TYPE_CHECKING:
@@ -76,5 +85,18 @@ JOBS = (
         forget_runs,
         every_s=DAY_S,
         offset_s=4 * HOUR_S,
+    ),
+    Job(
+        "replay-dead-letters",
+        "Sends dead letters of the organisations in EXPORT_REPLAY_ORG_IDS again, a few at a time.",
+        dead_letters.replay_some,
+        every_s=HOUR_S // 4,
+    ),
+    Job(
+        "forget-events",
+        "Forgets events that arrived everywhere, or were given up, 30 days ago.",
+        dead_letters.forget_events,
+        every_s=DAY_S,
+        offset_s=5 * HOUR_S,
     ),
 )

@@ -27,6 +27,7 @@ from sofinance.infra.db import Database, Mode
 from sofinance.infra.flags import Flags
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
+from sofinance.jobs.courier import Courier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -40,8 +41,9 @@ POLL_S = 1.0
 BEAT_S = 5.0
 # Jobs that one worker runs at once: a long one does not keep the others waiting.
 RUNNING_COUNT_MAX = 4
-# A connection for each job at work, one for claims and leases, one for signs of life.
-POOL_SIZE = RUNNING_COUNT_MAX + 2
+# A connection for each job at work, one for claims and leases, one for signs of life, two for
+# events: to take them up and to deliver.
+POOL_SIZE = RUNNING_COUNT_MAX + 4
 # What runs when the worker is told to stop may end in this time; then it is broken off.
 STOP_TIMEOUT_S = 20
 # How often a lease is renewed within its length.
@@ -55,8 +57,13 @@ NO_DATABASE = (
 
 
 @contextlib.asynccontextmanager
-async def at_work(settings: Settings, jobs: Sequence[Job]) -> AsyncGenerator[Worker]:
-    """Yield a worker with a pool of its own, whose jobs are known; it runs when it is told to."""
+async def at_work(
+    settings: Settings, jobs: Sequence[Job], *, delivers: bool = True
+) -> AsyncGenerator[Worker]:
+    """Yield a worker with a pool of its own, whose jobs are known; it runs when it is told to.
+
+    It delivers webhooks as well, unless it is there for its jobs alone.
+    """
     database = Database(
         replace(
             settings,
@@ -66,7 +73,8 @@ async def at_work(settings: Settings, jobs: Sequence[Job]) -> AsyncGenerator[Wor
     )
     await database.open()
     try:
-        worker = Worker(database, jobs)
+        courier = Courier.configured(settings, database) if delivers else None
+        worker = Worker(database, jobs, courier)
         await worker.declare()
         yield worker
     finally:
@@ -89,8 +97,11 @@ async def running(settings: Settings, jobs: Sequence[Job]) -> AsyncGenerator[Non
 class Worker:
     """One process that runs jobs."""
 
-    def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, database: Database, jobs: Sequence[Job], courier: Courier | None = None
+    ) -> None:
         self._db = database
+        self._courier = courier
         self._jobs = {job.name: job for job in jobs}
         self._flags = Flags(database)
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -112,6 +123,9 @@ class Worker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Run what falls due until told to stop; a database that is away is waited for."""
         beating = asyncio.create_task(self._beat())
+        delivering = None
+        if self._courier is not None:
+            delivering = asyncio.create_task(self._courier.run(stopping))
         try:
             while not stopping.is_set():
                 if len(self._running) == RUNNING_COUNT_MAX or not await self._start_next():
@@ -119,6 +133,8 @@ class Worker:
         finally:
             beating.cancel()
             await self._finish_all()
+            if delivering is not None:
+                await delivering
             with contextlib.suppress(*NO_DATABASE, asyncio.CancelledError):
                 await beating
             with contextlib.suppress(*NO_DATABASE):
@@ -128,6 +144,8 @@ class Worker:
     async def run_once(self) -> bool:
         """Run all that is due, one after the other; say whether all of it went well."""
         went_well = True
+        if self._courier is not None:
+            await self._courier.run_once()
         while (claim := await self._claim()) is not None:
             went_well &= await self._do(claim)
         return went_well

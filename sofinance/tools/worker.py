@@ -72,7 +72,11 @@ async def work(args: argparse.Namespace) -> int:
     """Run jobs, until a signal or once."""
     settings = settings_from(args)
     logs.configure(level=settings.log_level, environment=settings.environment)
-    async with telemetry.observed(settings), at_work(settings, chosen(args.job)) as worker:
+    delivers = args.job is None
+    async with (
+        telemetry.observed(settings),
+        at_work(settings, chosen(args.job), delivers=delivers) as worker,
+    ):
         if args.once:
             return EXIT_GOOD if await worker.run_once() else EXIT_FAILED
         stopping = asyncio.Event()

@@ -67,6 +67,10 @@ TENANT_TABLES = {
     "attachment_usage": Rights(READ),
     "storage_tombstone": Rights((*KEEP, "DELETE")),
     "signed_url_use": Rights(("SELECT", "INSERT", "DELETE")),
+    "event": Rights(READ),
+    "webhook_endpoint": Rights((*KEEP, "DELETE")),
+    "webhook_secret": Rights((*KEEP, "DELETE"), readonly=False),
+    "webhook_delivery": Rights(READ),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {
@@ -100,7 +104,12 @@ OTHER_TABLES = {
     "job_run": "of the server; functions change it",
     "job_runner": "of the server; functions change it",
     "flag": "of the server; functions change it",
+    "outbox_event": "asked by workers for every organisation; nobody but the owner reads it",
+    "webhook_lane": "asked by workers for every organisation; nobody but the owner reads it",
+    "webhook_circuit": "asked by workers for every organisation; nobody but the owner reads it",
 }
+# Of those, what neither the application nor reports may read.
+OWNERS_TABLES = {"sign_in_address", "outbox_event", "webhook_lane", "webhook_circuit"}
 OTHER_TABLES_COLUMN = {
     "sign_in_address": "email",
     "permission": "name",
@@ -109,6 +118,9 @@ OTHER_TABLES_COLUMN = {
     "job_run": "job",
     "job_runner": "name",
     "flag": "name",
+    "outbox_event": "type",
+    "webhook_lane": "aggregate",
+    "webhook_circuit": "org_id",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -172,12 +184,40 @@ DEFINERS = {
     "set_flag": "writes flags, which belong to no organisation",
     "retire_flag": "writes flags, which belong to no organisation",
     "forget_job_runs": "writes runs of jobs, which belong to no organisation",
+    "write_event": "writes the outbox",
+    "write_sale_voided": "writes the outbox",
+    "write_payment_posted": "writes the outbox",
+    "webhook_endpoint_has_a_circuit": "writes the queue",
+    "list_outboxes": "crosses organisations: which have events; their numbers",
+    "take_events": "works inside the transaction's organisation: empties its outbox",
+    "store_events": "works inside the transaction's organisation: writes events and deliveries",
+    "send_test_event": "works inside the transaction's organisation: writes an event",
+    "claim_deliveries": "crosses organisations: what is due; numbers",
+    "settle_deliveries": "works inside the transaction's organisation: writes deliveries",
+    "replay_deliveries": "works inside the transaction's organisation: writes deliveries",
+    "give_up_delivery": "works inside the transaction's organisation: writes deliveries",
+    "forget_events": "works inside the transaction's organisation: deletes old events",
+    "read_outbox": "crosses organisations: how much waits; numbers",
+    "list_circuits": "crosses organisations: how endpoints do; numbers",
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {
     "account_version_counted",
     "attachment_counted",
     "attachment_leaves_tombstone",
+    "sale_is_told",
+    "sale_void_is_told",
+    "payment_is_told",
+    "goods_receipt_is_told",
+    "journal_entry_is_told",
+    "customer_is_told",
+    "customer_change_is_told",
+    "product_is_told",
+    "product_change_is_told",
+    "accounting_period_closing_is_told",
+    "accounting_period_reopening_is_told",
+    "webhook_endpoint_has_a_circuit",
+    "webhook_endpoint_version_counted",
     "accounting_period_version_counted",
     "app_user_address_known",
     "app_user_access_counted",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.attacks.access import ACCESS
 from tests.attacks.access import VALID as VALID_ACCESS
 from tests.attacks.attachments import ATTACHMENTS
+from tests.attacks.deliveries import DELIVERIES
 from tests.attacks.forgery import (
     ENTRY,
     NO_EFFECT,
@@ -1572,5 +1573,6 @@ BY_SLICE = {
     "Access": ACCESS,
     "Files": ATTACHMENTS,
     "Single rows": MASTER_DATA,
+    "Events and deliveries": DELIVERIES,
 }
 __all__ = ["BY_SLICE", "PAYMENT", "VALID"]

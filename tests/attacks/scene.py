@@ -211,7 +211,8 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    return {**ids, "attachment": await furnish_files(api, org, psql, ids["customer"])}
+    ids["attachment"] = await furnish_files(api, org, psql, ids["customer"])
+    return ids | furnish_endpoint(psql, org)
 
 
 async def furnish_files(api: Api, org: Org, psql: Psql, customer_id: int | str) -> int:
@@ -232,6 +233,23 @@ async def attach(api: Api, org: Org, customer_id: int | str, text: str) -> int:
         headers={"Content-Type": "multipart/form-data; boundary=b"},
     )  # fmt: skip
     return int(answer.data["id"])
+
+
+def furnish_endpoint(psql: Psql, org: Org) -> dict[str, int | str]:
+    """Let an endpoint be there, with a secret, and a message that waits for it."""
+    endpoint_id = psql(
+        "insert into webhook_endpoint (org_id, slot, url, signature, created_by)"
+        f" values ({org.id}, 1, 'https://example.com/hook', 'hmac', {org.admin.id}) returning id",
+        org=org,
+    )[0][0]
+    psql(
+        "insert into webhook_secret (org_id, endpoint_id, sealed)"
+        f" values ({org.id}, {endpoint_id}, decode(repeat('00', 60), 'hex'));"
+        f" select send_test_event({endpoint_id}, '{{}}')",
+        org=org,
+    )
+    delivery_id, event_id = psql("select id, event_id from webhook_delivery", org=org)[0]
+    return {"endpoint": endpoint_id, "delivery": delivery_id, "event": event_id}
 
 
 def staff(org: Org, psql: Psql, branch_id: int) -> dict[str, int | str]:

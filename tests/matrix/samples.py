@@ -56,8 +56,29 @@ PRODUCT = {
 }  # fmt: skip
 
 OF_CUSTOMER = {"entity": "customer", "entity_id": ":customer"}
+DEAD = (409, "delivery_not_dead")
 
 SAMPLES: dict[str, Sample] = {
+    # deliveries
+    "GET /admin/export-dead-letter": Sample(),
+    "GET /v1/admin/export-dead-letter": Sample(),
+    "POST /admin/export-dead-letter/{id}/replay": one("delivery", refused=DEAD),
+    "POST /v1/admin/export-dead-letter/{id}/replay": one("delivery", refused=DEAD),
+    "GET /webhook-deliveries": Sample(),
+    "GET /webhook-deliveries/{id}": one("delivery"),
+    "POST /webhook-deliveries/replay": Sample(body={"limit": 10}),
+    "POST /webhook-deliveries/{id}/give-up": one("delivery", refused=DEAD),
+    "POST /webhook-deliveries/{id}/replay": one("delivery", refused=DEAD),
+    "GET /webhook-events": Sample(),
+    "GET /webhook-events/{id}": one("event"),
+    "POST /webhooks/{id}/test": one("endpoint"),
+    # webhooks
+    "DELETE /webhooks/{id}": one("spare_endpoint"),
+    "GET /webhooks": Sample(),
+    "GET /webhooks/{id}": one("endpoint"),
+    "POST /webhooks": Sample(body={"url": "https://example.com/hook"}),
+    "POST /webhooks/{id}/rotate-secret": one("endpoint", body={}),
+    "PUT /webhooks/{id}": one("endpoint", body={"url": "https://example.com/hook"}),
     # accounts
     "POST /accounts": Sample(
         body={"code": NEW, "name": "Rent", "type": "EXPENSE", "branch_id": ":branch"}

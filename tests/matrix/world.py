@@ -119,6 +119,8 @@ class World:
         if sample.ends_session and who in self.org.members:
             # This one's session ends, or all of theirs: they come back with another one.
             user = replace(user, token=await self.new_token(user))
+        if endpoint.idempotent == "required":
+            more.setdefault("key", f"matrix-{word}-{who}")
         answer = await self.api.call(
             endpoint.method, path, user, filled(sample.body, ids), prefix="", **more
         )
@@ -214,6 +216,7 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
         return int((await api.post(path, org, body)).data["id"])
 
     ids["spare_attachment"] = await attach(api, org, ids["customer"], "spare")
+    ids["spare_endpoint"] = await made("/webhooks", {"url": "https://example.com/spare"})
     ids["spare_category"] = await made("/categories", {"name": "Spare"})
     lines = [
         {"account_id": ids["rent"], "debit": "5.00"},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from sofinance.infra import metrics, told
+from sofinance.infra import metrics, outbox_metrics, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,10 @@ def exported() -> dict[str, Series]:
         # `job` is Prometheus's own label, so that the metrics' arrives under another name.
         labels = frozenset() if name == "job_runner_up" else frozenset({"exported_job"})
         found[name] = Series(family.type, labels)
+    # So is what waits in the outbox.
+    for family in outbox_metrics.families(defaultdict(int), [], now=datetime.now(UTC)):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = Series(family.type, frozenset(family._labelnames))  # noqa: SLF001 - ditto
     return found
 
 
