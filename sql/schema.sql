@@ -119,6 +119,82 @@ ALTER FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigi
 COMMENT ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) IS 'Lets a request in under what its worker remembers of the caller; raises SF401 when the user, the
 session or the key has changed since, and the worker asks anew.';
 
+-- table: webhook_lane
+
+CREATE TABLE public.webhook_lane (
+    org_id bigint NOT NULL,
+    endpoint_id bigint NOT NULL,
+    aggregate text NOT NULL,
+    aggregate_id bigint NOT NULL,
+    delivery_id bigint NOT NULL,
+    open_count bigint NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    is_stopped boolean DEFAULT false NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT now() NOT NULL,
+    waiting_since timestamp with time zone DEFAULT now() NOT NULL,
+    claim_no bigint DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE public.webhook_lane OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.webhook_lane IS 'What is due: for each endpoint and thing the delivery at the head. No lane, nothing to send.';
+
+COMMENT ON COLUMN public.webhook_lane.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.webhook_lane.endpoint_id IS 'The endpoint.';
+
+COMMENT ON COLUMN public.webhook_lane.aggregate IS 'The kind of thing.';
+
+COMMENT ON COLUMN public.webhook_lane.aggregate_id IS 'Which of them.';
+
+COMMENT ON COLUMN public.webhook_lane.delivery_id IS 'The delivery at the head: the only one that is sent.';
+
+COMMENT ON COLUMN public.webhook_lane.open_count IS 'How many deliveries there are, with the head.';
+
+COMMENT ON COLUMN public.webhook_lane.attempts IS 'How often the head was sent.';
+
+COMMENT ON COLUMN public.webhook_lane.is_stopped IS 'The head is dead: those behind it wait.';
+
+COMMENT ON COLUMN public.webhook_lane.next_attempt_at IS 'When the head is due; while it is being sent, when another worker may take it over.';
+
+COMMENT ON COLUMN public.webhook_lane.waiting_since IS 'Since when the head has been at the head.';
+
+COMMENT ON COLUMN public.webhook_lane.claim_no IS 'Which claim is the valid one.';
+
+-- function: advance_lane(public.webhook_lane)
+
+CREATE FUNCTION public.advance_lane(p_lane public.webhook_lane) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    next_id bigint;
+begin
+    select min(delivery.id) into next_id
+    from webhook_delivery as delivery
+    where delivery.org_id = p_lane.org_id and delivery.endpoint_id = p_lane.endpoint_id
+        and delivery.aggregate = p_lane.aggregate and delivery.aggregate_id = p_lane.aggregate_id
+        and delivery.status in ('pending', 'dead') and delivery.id > p_lane.delivery_id;
+    if next_id is null then
+        delete from webhook_lane as known
+        where known.org_id = p_lane.org_id and known.endpoint_id = p_lane.endpoint_id
+            and known.aggregate = p_lane.aggregate and known.aggregate_id = p_lane.aggregate_id;
+    else
+        update webhook_lane as known
+        set
+            delivery_id = next_id, open_count = p_lane.open_count - 1, attempts = 0,
+            is_stopped = false, next_attempt_at = now(), waiting_since = now(),
+            claim_no = p_lane.claim_no + 1
+        where known.org_id = p_lane.org_id and known.endpoint_id = p_lane.endpoint_id
+            and known.aggregate = p_lane.aggregate and known.aggregate_id = p_lane.aggregate_id;
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.advance_lane(p_lane public.webhook_lane) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.advance_lane(p_lane public.webhook_lane) IS 'Puts the next delivery of a lane at its head; without one the lane goes. The caller has locked it.';
+
 -- function: api_key_ends_for_good()
 
 CREATE FUNCTION public.api_key_ends_for_good() RETURNS trigger
@@ -504,6 +580,84 @@ $$;
 ALTER FUNCTION public.changed_in_session() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.changed_in_session() IS 'Refuses a change of access to API keys and to who signed in by PIN; named after its trigger.';
+
+-- function: claim_deliveries(integer, integer, integer, bigint[])
+
+CREATE FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) RETURNS TABLE(org_id bigint, endpoint_id bigint, delivery_id bigint, claim_no bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    lease constant interval := make_interval(secs => p_lease_s);
+    trial record;
+begin
+    -- An endpoint that was down gets one message; until that is settled no other worker tries.
+    for trial in
+        select circuit.org_id, circuit.endpoint_id
+        from webhook_circuit as circuit
+        where circuit.is_active and circuit.open_until <= now()
+        order by circuit.open_until
+        limit p_limit
+        for update skip locked
+    loop
+        return query
+        update webhook_lane as lane
+        set next_attempt_at = now() + lease, claim_no = lane.claim_no + 1
+        where (lane.org_id, lane.endpoint_id, lane.aggregate, lane.aggregate_id) in (
+            select due.org_id, due.endpoint_id, due.aggregate, due.aggregate_id
+            from webhook_lane as due
+            where due.org_id = trial.org_id and due.endpoint_id = trial.endpoint_id
+                and not due.is_stopped and due.next_attempt_at <= now()
+            order by due.next_attempt_at, due.delivery_id
+            limit 1
+            for update skip locked
+        )
+        returning lane.org_id, lane.endpoint_id, lane.delivery_id, lane.claim_no;
+        if found then
+            update webhook_circuit as circuit set open_until = now() + lease
+            where circuit.org_id = trial.org_id and circuit.endpoint_id = trial.endpoint_id;
+        end if;
+    end loop;
+
+    -- Every endpoint has its share: a slow one keeps none of the others waiting.
+    return query
+    update webhook_lane as lane
+    set next_attempt_at = now() + lease, claim_no = lane.claim_no + 1
+    where (lane.org_id, lane.endpoint_id, lane.aggregate, lane.aggregate_id) in (
+        select due.org_id, due.endpoint_id, due.aggregate, due.aggregate_id
+        from (
+            select circuit.org_id, circuit.endpoint_id
+            from webhook_circuit as circuit
+            where circuit.is_active and circuit.open_until is null
+                and circuit.endpoint_id <> all(p_busy_endpoint_ids)
+                and exists (
+                    select from webhook_lane as any_due
+                    where any_due.org_id = circuit.org_id
+                        and any_due.endpoint_id = circuit.endpoint_id
+                        and not any_due.is_stopped and any_due.next_attempt_at <= now()
+                )
+            order by circuit.last_attempt_at nulls first
+            limit p_limit
+        ) as circuit
+        cross join lateral (
+            select ripe.org_id, ripe.endpoint_id, ripe.aggregate, ripe.aggregate_id
+            from webhook_lane as ripe
+            where ripe.org_id = circuit.org_id and ripe.endpoint_id = circuit.endpoint_id
+                and not ripe.is_stopped and ripe.next_attempt_at <= now()
+            order by ripe.next_attempt_at
+            limit p_per_endpoint
+            for update skip locked
+        ) as due
+        limit p_limit
+    )
+    returning lane.org_id, lane.endpoint_id, lane.delivery_id, lane.claim_no;
+end
+$$;
+
+ALTER FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) IS 'Crosses organisations: gives a worker deliveries that are due, for so many seconds. Numbers only.';
 
 -- function: claim_job(text, text[])
 
@@ -1092,6 +1246,46 @@ COMMENT ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome 
 seconds, doubled with each failure, at most an hour, and not later than it is due. False when the
 claim is no longer the job''s.';
 
+-- function: forget_events(integer, integer)
+
+CREATE FUNCTION public.forget_events(p_keep_days integer, p_limit integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    old_ids bigint[];
+begin
+    select array_agg(old.id) into old_ids
+    from (
+        select event.id
+        from event
+        -- One look-up for each event, never a join over all that is open.
+        cross join lateral (
+            select count(*) as open_count
+            from webhook_delivery as delivery
+            where delivery.org_id = own_org_id and delivery.event_id = event.id
+                and delivery.status in ('pending', 'dead')
+        ) as known
+        where event.org_id = own_org_id
+            and event.occurred_at < now() - make_interval(days => greatest(p_keep_days, 1))
+            and known.open_count = 0
+        order by event.id
+        limit p_limit
+        for update of event skip locked
+    ) as old;
+    delete from webhook_delivery as delivery
+    where delivery.org_id = own_org_id and delivery.event_id = any(old_ids);
+    delete from event where event.org_id = own_org_id and event.id = any(old_ids);
+    return coalesce(cardinality(old_ids), 0);
+end
+$$;
+
+ALTER FUNCTION public.forget_events(p_keep_days integer, p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.forget_events(p_keep_days integer, p_limit integer) IS 'Forgets events of the transaction''s organisation that are so many days old and have arrived or
+were given up everywhere, some at a time.';
+
 -- function: forget_job_runs(integer, integer)
 
 CREATE FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) RETURNS bigint
@@ -1116,6 +1310,38 @@ $$;
 ALTER FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) IS 'Forgets runs that ended so many days ago, some at a time, and workers not heard of for a day.';
+
+-- function: give_up_delivery(bigint)
+
+CREATE FUNCTION public.give_up_delivery(p_id bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    lane webhook_lane;
+begin
+    select known.* into lane
+    from webhook_delivery as delivery
+    join webhook_lane as known
+        on known.org_id = delivery.org_id and known.endpoint_id = delivery.endpoint_id
+        and known.aggregate = delivery.aggregate and known.aggregate_id = delivery.aggregate_id
+        and known.delivery_id = delivery.id and known.is_stopped
+    where delivery.org_id = own_org_id and delivery.id = p_id and delivery.status = 'dead'
+    for update of known;
+    if not found then
+        return false;
+    end if;
+    update webhook_delivery as delivery set status = 'given_up'
+    where delivery.org_id = own_org_id and delivery.id = p_id;
+    perform advance_lane(lane);
+    return true;
+end
+$$;
+
+ALTER FUNCTION public.give_up_delivery(p_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.give_up_delivery(p_id bigint) IS 'Gives a dead letter up, so that later events of its thing are sent; false where it is not dead.';
 
 -- function: goods_receipt_entry_matches()
 
@@ -1717,6 +1943,65 @@ ALTER FUNCTION public.leave_runner(p_name text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.leave_runner(p_name text) IS 'Takes a worker off the list that ends as it should.';
 
+-- table: webhook_circuit
+
+CREATE TABLE public.webhook_circuit (
+    org_id bigint NOT NULL,
+    endpoint_id bigint NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    open_until timestamp with time zone,
+    last_attempt_at timestamp with time zone,
+    delivered_count bigint DEFAULT 0 NOT NULL,
+    failed_count bigint DEFAULT 0 NOT NULL,
+    dead_count bigint DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE public.webhook_circuit OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.webhook_circuit IS 'How an endpoint does: one that is down is asked now and then, and nothing else waits for it.';
+
+COMMENT ON COLUMN public.webhook_circuit.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.webhook_circuit.endpoint_id IS 'The endpoint.';
+
+COMMENT ON COLUMN public.webhook_circuit.is_active IS 'Whether the endpoint is.';
+
+COMMENT ON COLUMN public.webhook_circuit.failures IS 'How often it was down since it last answered.';
+
+COMMENT ON COLUMN public.webhook_circuit.open_until IS 'Nothing is sent before; then one message, to try.';
+
+COMMENT ON COLUMN public.webhook_circuit.last_attempt_at IS 'When something was last sent (server time).';
+
+COMMENT ON COLUMN public.webhook_circuit.delivered_count IS 'Attempts that arrived.';
+
+COMMENT ON COLUMN public.webhook_circuit.failed_count IS 'Attempts that failed.';
+
+COMMENT ON COLUMN public.webhook_circuit.dead_count IS 'Deliveries that died.';
+
+-- function: list_circuits(integer)
+
+CREATE FUNCTION public.list_circuits(p_limit integer) RETURNS TABLE(org_id bigint, endpoint_id bigint, is_active boolean, failures integer, open_until timestamp with time zone, delivered_count bigint, failed_count bigint, dead_count bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT circuit.org_id,
+     circuit.endpoint_id,
+     circuit.is_active,
+     circuit.failures,
+     circuit.open_until,
+     circuit.delivered_count,
+     circuit.failed_count,
+     circuit.dead_count
+    FROM public.webhook_circuit circuit
+   ORDER BY circuit.open_until, circuit.endpoint_id
+  LIMIT list_circuits.p_limit;
+END;
+
+ALTER FUNCTION public.list_circuits(p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_circuits(p_limit integer) IS 'Crosses organisations: how endpoints do, those that are down first; numbers only.';
+
 -- function: list_organisation_ids()
 
 CREATE FUNCTION public.list_organisation_ids() RETURNS TABLE(org_id bigint)
@@ -1746,6 +2031,67 @@ $$;
 ALTER FUNCTION public.list_organisation_ids() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.list_organisation_ids() IS 'Crosses organisations: their numbers and nothing else, for verify and for jobs.';
+
+-- table: outbox_event
+
+CREATE TABLE public.outbox_event (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    type text NOT NULL,
+    aggregate text NOT NULL,
+    aggregate_id bigint NOT NULL,
+    subject_id bigint NOT NULL,
+    occurred_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE public.outbox_event OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.outbox_event IS 'What happened and no worker has taken up yet; written by triggers, in the deed''s transaction.';
+
+COMMENT ON COLUMN public.outbox_event.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.outbox_event.id IS 'The event. Of one thing, a later event has a higher number.';
+
+COMMENT ON COLUMN public.outbox_event.type IS 'What happened: sale.posted.';
+
+COMMENT ON COLUMN public.outbox_event.aggregate IS 'To what kind of thing: events of one keep their order.';
+
+COMMENT ON COLUMN public.outbox_event.aggregate_id IS 'To which of them.';
+
+COMMENT ON COLUMN public.outbox_event.subject_id IS 'What it is about: the thing itself, or a part of it, such as a payment of a sale.';
+
+COMMENT ON COLUMN public.outbox_event.occurred_at IS 'When (server time).';
+
+-- function: list_outboxes(integer)
+
+CREATE FUNCTION public.list_outboxes(p_limit integer) RETURNS TABLE(org_id bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH RECURSIVE holder AS (
+         ( SELECT first.org_id,
+             1 AS place
+            FROM public.outbox_event first
+           ORDER BY first.org_id
+          LIMIT 1)
+         UNION ALL
+          SELECT ( SELECT later.org_id
+                    FROM public.outbox_event later
+                   WHERE (later.org_id > holder_1.org_id)
+                   ORDER BY later.org_id
+                  LIMIT 1) AS org_id,
+             (holder_1.place + 1) AS place
+            FROM holder holder_1
+           WHERE ((holder_1.org_id IS NOT NULL) AND (holder_1.place < list_outboxes.p_limit))
+         )
+  SELECT holder.org_id
+    FROM holder
+   WHERE (holder.org_id IS NOT NULL);
+END;
+
+ALTER FUNCTION public.list_outboxes(p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_outboxes(p_limit integer) IS 'Crosses organisations: the numbers of those that have events to be taken up, at most so many.';
 
 -- function: lock_sale(bigint)
 
@@ -2519,6 +2865,57 @@ ALTER FUNCTION public.post_sale(p_org_id bigint, p_user_id bigint, p_branch_id b
 
 COMMENT ON FUNCTION public.post_sale(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_till_id bigint, p_customer_id bigint, p_client_sale_id uuid, p_sold_on date, p_till_at timestamp with time zone, p_notes text, p_discount numeric, p_may_override boolean, p_product_ids bigint[], p_quantities numeric[], p_unit_prices numeric[], p_discounts numeric[], p_methods text[], p_currencies text[], p_account_ids bigint[], p_amounts numeric[], p_references text[]) IS 'Posts a sale whole: header, lines, payments, stock, cost of goods, receivable and journal entry.';
 
+-- function: read_outbox()
+
+CREATE FUNCTION public.read_outbox() RETURNS TABLE(new_count bigint, pending_count bigint, retry_count bigint, dead_count bigint, blocked_count bigint, paused_count bigint, oldest_age_s double precision, delivered_total bigint, failed_total bigint, dead_total bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH fresh AS (
+          SELECT count(*) AS new_count,
+             min(new.occurred_at) AS since
+            FROM public.outbox_event new
+         ), lane AS (
+          SELECT known.open_count,
+             known.waiting_since,
+             (NOT circuit.is_active) AS is_paused,
+             known.is_stopped,
+             known.attempts
+            FROM (public.webhook_lane known
+              JOIN public.webhook_circuit circuit ON (((known.org_id = circuit.org_id) AND (known.endpoint_id = circuit.endpoint_id))))
+         ), counted AS (
+          SELECT count(*) FILTER (WHERE ((NOT lane.is_paused) AND (NOT lane.is_stopped) AND (lane.attempts = 0))) AS pending_count,
+             count(*) FILTER (WHERE ((NOT lane.is_paused) AND (NOT lane.is_stopped) AND (lane.attempts > 0))) AS retry_count,
+             count(*) FILTER (WHERE lane.is_stopped) AS dead_count,
+             (COALESCE(sum((lane.open_count - 1)) FILTER (WHERE ((NOT lane.is_paused) OR lane.is_stopped)), (0)::numeric))::bigint AS blocked_count,
+             (COALESCE(sum(lane.open_count) FILTER (WHERE (lane.is_paused AND (NOT lane.is_stopped))), (0)::numeric))::bigint AS paused_count,
+             min(lane.waiting_since) FILTER (WHERE ((NOT lane.is_paused) AND (NOT lane.is_stopped))) AS since
+            FROM lane
+         ), total AS (
+          SELECT (COALESCE(sum(circuit.delivered_count), (0)::numeric))::bigint AS delivered,
+             (COALESCE(sum(circuit.failed_count), (0)::numeric))::bigint AS failed,
+             (COALESCE(sum(circuit.dead_count), (0)::numeric))::bigint AS dead
+            FROM public.webhook_circuit circuit
+         )
+  SELECT fresh.new_count,
+     counted.pending_count,
+     counted.retry_count,
+     counted.dead_count,
+     counted.blocked_count,
+     counted.paused_count,
+     (COALESCE(EXTRACT(epoch FROM (now() - LEAST(fresh.since, counted.since))), (0)::numeric))::double precision AS "coalesce",
+     total.delivered,
+     total.failed,
+     total.dead
+    FROM ((fresh
+      CROSS JOIN counted)
+      CROSS JOIN total);
+END;
+
+ALTER FUNCTION public.read_outbox() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.read_outbox() IS 'Crosses organisations: how many events and deliveries wait for what; numbers only.';
+
 -- function: rebuild_balances()
 
 CREATE FUNCTION public.rebuild_balances() RETURNS bigint
@@ -2820,6 +3217,52 @@ END;
 ALTER FUNCTION public.renew_job(p_name text, p_claim_no bigint) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a sign of life; nothing when the claim is no longer the job''s.';
+
+-- function: replay_deliveries(bigint[], bigint, integer)
+
+CREATE FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    again record;
+    replayed bigint := 0;
+begin
+    for again in
+        select known.endpoint_id, known.aggregate, known.aggregate_id, delivery.id
+        from webhook_delivery as delivery
+        join webhook_lane as known
+            on known.org_id = delivery.org_id and known.endpoint_id = delivery.endpoint_id
+            and known.aggregate = delivery.aggregate
+            and known.aggregate_id = delivery.aggregate_id
+            and known.delivery_id = delivery.id and known.is_stopped
+        where delivery.org_id = own_org_id and delivery.id = any(p_ids)
+            and delivery.status = 'dead'
+        order by known.endpoint_id, known.aggregate, known.aggregate_id
+        for update of known
+    loop
+        update webhook_delivery as delivery
+        set
+            status = 'pending', attempts = p_attempts,
+            replay_count = delivery.replay_count + 1, last_replayed_at = now(),
+            last_replayed_by = p_user_id
+        where delivery.org_id = own_org_id and delivery.id = again.id;
+        update webhook_lane as known
+        set
+            is_stopped = false, attempts = p_attempts, next_attempt_at = now(),
+            waiting_since = now(), claim_no = known.claim_no + 1
+        where known.org_id = own_org_id and known.endpoint_id = again.endpoint_id
+            and known.aggregate = again.aggregate and known.aggregate_id = again.aggregate_id;
+        replayed := replayed + 1;
+    end loop;
+    return replayed;
+end
+$$;
+
+ALTER FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) IS 'Begins dead letters of the transaction''s organisation again, as if so many attempts were made.';
 
 -- function: retire_flag(text)
 
@@ -3330,6 +3773,41 @@ ALTER FUNCTION public.sale_void_waits() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.sale_void_waits() IS 'A void waits for the payments that are under way, and lets none begin.';
 
+-- function: send_test_event(bigint, text)
+
+CREATE FUNCTION public.send_test_event(p_endpoint_id bigint, p_body text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    new_id constant bigint := nextval('public.outbox_event_id_seq');
+    delivery_id bigint;
+begin
+    insert into event (
+        org_id, id, type, aggregate, aggregate_id, subject_id, occurred_at, body
+    )
+    values (
+        own_org_id, new_id, 'webhook.test', 'webhook_endpoint', p_endpoint_id, p_endpoint_id,
+        now(), p_body
+    );
+    insert into webhook_delivery (org_id, endpoint_id, event_id, aggregate, aggregate_id)
+    values (own_org_id, p_endpoint_id, new_id, 'webhook_endpoint', p_endpoint_id)
+    returning id into delivery_id;
+    insert into webhook_lane as known (
+        org_id, endpoint_id, aggregate, aggregate_id, delivery_id, open_count
+    )
+    values (own_org_id, p_endpoint_id, 'webhook_endpoint', p_endpoint_id, delivery_id, 1)
+    on conflict (org_id, endpoint_id, aggregate, aggregate_id) do update
+    set open_count = known.open_count + 1;
+    return delivery_id;
+end
+$$;
+
+ALTER FUNCTION public.send_test_event(p_endpoint_id bigint, p_body text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.send_test_event(p_endpoint_id bigint, p_body text) IS 'Queues a test event for one endpoint of the transaction''s organisation; returns the delivery.';
+
 -- function: set_flag(text, integer, boolean)
 
 CREATE FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) RETURNS void
@@ -3343,6 +3821,106 @@ END;
 ALTER FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) IS 'Sets a flag for the whole server, or kills it; without a percentage it is as declared.';
+
+-- function: settle_deliveries(bigint[], bigint[], text[], integer[], text[], integer[], boolean[], integer, integer)
+
+CREATE FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    sent record;
+    lane webhook_lane;
+    settled bigint[] := '{}';
+begin
+    for sent in
+        select
+            result.id, result.claim_no, result.outcome, result.status, result.error,
+            result.retry_s, delivery.endpoint_id, delivery.aggregate, delivery.aggregate_id
+        from unnest(
+                p_delivery_ids, p_claim_nos, p_outcomes, p_statuses, p_errors, p_retries_s
+            ) as result (id, claim_no, outcome, status, error, retry_s)
+        join webhook_delivery as delivery
+            on delivery.org_id = own_org_id and delivery.id = result.id
+        order by delivery.endpoint_id, delivery.aggregate, delivery.aggregate_id
+    loop
+        select known.* into lane from webhook_lane as known
+        where known.org_id = own_org_id and known.endpoint_id = sent.endpoint_id
+            and known.aggregate = sent.aggregate and known.aggregate_id = sent.aggregate_id
+            and known.delivery_id = sent.id and known.claim_no = sent.claim_no
+        for update;
+        continue when not found;  -- the lease ran out, and another worker has it
+        settled := settled || sent.id;
+
+        update webhook_delivery as delivery
+        set
+            status = case sent.outcome
+                when 'delivered' then 'delivered' when 'dead' then 'dead' else 'pending'
+            end,
+            attempts = lane.attempts + 1, last_attempt_at = now(),
+            last_status = sent.status, last_error = left(sent.error, 200),
+            delivered_at = case sent.outcome when 'delivered' then now() end
+        where delivery.org_id = own_org_id and delivery.id = sent.id;
+
+        if sent.outcome = 'delivered' then
+            perform advance_lane(lane);
+        else
+            update webhook_lane as known
+            set
+                attempts = lane.attempts + 1,
+                is_stopped = sent.outcome = 'dead',
+                next_attempt_at = now() + make_interval(secs => sent.retry_s),
+                claim_no = lane.claim_no + 1
+            where known.org_id = own_org_id and known.endpoint_id = lane.endpoint_id
+                and known.aggregate = lane.aggregate and known.aggregate_id = lane.aggregate_id;
+        end if;
+    end loop;
+
+    update webhook_circuit as circuit
+    set
+        failures = new.failures,
+        open_until = case
+            when new.failures >= p_failures_max then now() + make_interval(secs => p_open_s)
+        end,
+        last_attempt_at = now(),
+        delivered_count = circuit.delivered_count + new.delivered,
+        failed_count = circuit.failed_count + new.failed,
+        dead_count = circuit.dead_count + new.dead
+    from (
+        select
+            known.endpoint_id,
+            case
+                when tally.has_answered then 0 else known.failures + tally.down::integer
+            end as failures,
+            tally.delivered, tally.failed, tally.dead
+        from (
+            select
+                delivery.endpoint_id, bool_or(not result.is_down) as has_answered,
+                count(*) filter (where result.is_down) as down,
+                count(*) filter (where result.outcome = 'delivered') as delivered,
+                count(*) filter (where result.outcome <> 'delivered') as failed,
+                count(*) filter (where result.outcome = 'dead') as dead
+            from unnest(p_delivery_ids, p_outcomes, p_are_down) as result (id, outcome, is_down)
+            join webhook_delivery as delivery
+                on delivery.org_id = own_org_id and delivery.id = result.id
+            where result.id = any(settled)
+            group by delivery.endpoint_id
+        ) as tally
+        join webhook_circuit as known
+            on known.org_id = own_org_id and known.endpoint_id = tally.endpoint_id
+        order by known.endpoint_id
+        for update of known
+    ) as new
+    where circuit.org_id = own_org_id and circuit.endpoint_id = new.endpoint_id;
+    return cardinality(settled);
+end
+$$;
+
+ALTER FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) IS 'Writes down what came of deliveries that a worker claimed: delivered, failed (again in so many
+seconds) or dead. Returns how many were still the worker''s.';
 
 -- function: stays_over()
 
@@ -3508,6 +4086,107 @@ $$;
 ALTER FUNCTION public.stock_movement_is_its_documents() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has the branch, product, quantity and (coming in) value that its document says.';
+
+-- function: store_events(bigint[], text[], text[], bigint[], bigint[], timestamp with time zone[], text[])
+
+CREATE FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+    queued bigint;
+begin
+    insert into event (
+        org_id, id, type, aggregate, aggregate_id, subject_id, occurred_at, body
+    )
+    select
+        own_org_id, told.id, told.type, told.aggregate, told.aggregate_id, told.subject_id,
+        told.occurred_at, told.body
+    from unnest(
+            p_ids, p_types, p_aggregates, p_aggregate_ids, p_subject_ids, p_occurred_at, p_bodies
+        ) as told (id, type, aggregate, aggregate_id, subject_id, occurred_at, body);
+
+    with delivery as (
+        insert into webhook_delivery (org_id, endpoint_id, event_id, aggregate, aggregate_id)
+        select own_org_id, endpoint.id, event.id, event.aggregate, event.aggregate_id
+        from event
+        join webhook_endpoint as endpoint
+            on endpoint.org_id = event.org_id and endpoint.is_active
+            and (endpoint.event_types is null or event.type = any(endpoint.event_types))
+        where event.org_id = own_org_id and event.id = any(p_ids) and event.body is not null
+        order by event.id, endpoint.id
+        returning id, endpoint_id, aggregate, aggregate_id
+    ),
+
+    lane as (
+        -- In the order of the key, as in settle_deliveries: neither waits for the other in a ring.
+        insert into webhook_lane as known (
+            org_id, endpoint_id, aggregate, aggregate_id, delivery_id, open_count
+        )
+        select own_org_id, endpoint_id, aggregate, aggregate_id, min(id), count(*)
+        from delivery
+        group by endpoint_id, aggregate, aggregate_id
+        order by endpoint_id, aggregate, aggregate_id
+        on conflict (org_id, endpoint_id, aggregate, aggregate_id) do update
+        set open_count = known.open_count + excluded.open_count
+    )
+
+    select count(*) into queued from delivery;
+    return queued;
+end
+$$;
+
+ALTER FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) IS 'Stores events of the transaction''s organisation, and a delivery to every endpoint that wants one
+that has a body; returns how many deliveries.';
+
+-- function: take_events(integer)
+
+CREATE FUNCTION public.take_events(p_limit integer) RETURNS TABLE(id bigint, type text, aggregate text, aggregate_id bigint, subject_id bigint, occurred_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    own_org_id constant bigint := current_setting('app.org_id')::bigint;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'active_sql_transaction',
+            message = 'take_events needs a read committed transaction';
+    end if;
+    -- One at a time for each organisation, or a later event of a thing could overtake an earlier.
+    if not pg_try_advisory_xact_lock(8, hashint8(own_org_id)) then
+        return;
+    end if;
+    -- What is not committed yet is not seen, and is there the next time: nothing is skipped. Who
+    -- writes the later event of a thing has waited for who wrote the earlier, and took its number
+    -- after that: whoever sees the later one sees the earlier, with a lower number.
+    return query
+    with taken as (
+        delete from outbox_event
+        where org_id = own_org_id and id in (
+            select due.id
+            from outbox_event as due
+            where due.org_id = own_org_id
+            order by due.id
+            limit p_limit
+        )
+        returning id, type, aggregate, aggregate_id, subject_id, occurred_at
+    )
+
+    select taken.id, taken.type, taken.aggregate, taken.aggregate_id, taken.subject_id,
+        taken.occurred_at
+    from taken
+    order by taken.id;
+end
+$$;
+
+ALTER FUNCTION public.take_events(p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.take_events(p_limit integer) IS 'Takes the first events out of an organisation''s outbox, to be stored in the same transaction.
+Nothing while another worker does that.';
 
 -- function: taken_within_own_access()
 
@@ -3812,6 +4491,84 @@ $$;
 ALTER FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) IS 'Takes a sale back whole, dated today: goods, payments and books. No row where no such sale.';
+
+-- function: webhook_endpoint_has_a_circuit()
+
+CREATE FUNCTION public.webhook_endpoint_has_a_circuit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'DELETE' then
+        delete from public.webhook_lane
+        where org_id = old.org_id and endpoint_id = old.id;
+        -- Kept for what it counted: a counter never goes back.
+        update public.webhook_circuit set is_active = false
+        where org_id = old.org_id and endpoint_id = old.id;
+    else
+        insert into public.webhook_circuit as circuit (org_id, endpoint_id, is_active)
+        values (new.org_id, new.id, new.is_active)
+        on conflict (org_id, endpoint_id) do update
+        set is_active = excluded.is_active, failures = 0, open_until = null;
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.webhook_endpoint_has_a_circuit() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.webhook_endpoint_has_a_circuit() IS 'Keeps the queue to the endpoints that there are.';
+
+-- function: write_event()
+
+CREATE FUNCTION public.write_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into public.outbox_event (org_id, type, aggregate, aggregate_id, subject_id)
+    values (new.org_id, tg_argv[0], tg_argv[1], new.id, new.id);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.write_event() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.write_event() IS 'Writes the event that is named by the trigger, about the row itself.';
+
+-- function: write_payment_posted()
+
+CREATE FUNCTION public.write_payment_posted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into public.outbox_event (org_id, type, aggregate, aggregate_id, subject_id)
+    values (new.org_id, 'payment.posted', 'sale', new.sale_id, new.id);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.write_payment_posted() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.write_payment_posted() IS 'Writes the event of a payment, about its sale.';
+
+-- function: write_sale_voided()
+
+CREATE FUNCTION public.write_sale_voided() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into public.outbox_event (org_id, type, aggregate, aggregate_id, subject_id)
+    values (new.org_id, 'sale.voided', 'sale', new.sale_id, new.sale_id);
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.write_sale_voided() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.write_sale_voided() IS 'Writes the event of a void, about its sale.';
 
 -- table: account
 
@@ -4533,6 +5290,50 @@ ALTER TABLE public.customer ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: event
+
+CREATE TABLE public.event (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    message_id text DEFAULT ('msg_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    type text NOT NULL,
+    aggregate text NOT NULL,
+    aggregate_id bigint NOT NULL,
+    subject_id bigint NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    body text,
+    CONSTRAINT event_body_below_20_kb CHECK ((octet_length(body) < 20000)),
+    CONSTRAINT event_message_id_form CHECK ((message_id ~ '^msg_[0-9a-f]{32}$'::text))
+);
+
+ALTER TABLE ONLY public.event FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.event OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.event IS 'What happened, and what is told of it: the same bytes to everybody, each time.';
+
+COMMENT ON COLUMN public.event.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.event.id IS 'The event.';
+
+COMMENT ON COLUMN public.event.message_id IS 'What a receiver knows it by (webhook-id). Random: after a restore numbers are given again.';
+
+COMMENT ON COLUMN public.event.type IS 'What happened: sale.posted.';
+
+COMMENT ON COLUMN public.event.aggregate IS 'To what kind of thing: events of one keep their order.';
+
+COMMENT ON COLUMN public.event.aggregate_id IS 'To which of them.';
+
+COMMENT ON COLUMN public.event.subject_id IS 'What it is about: the thing itself, or a part of it.';
+
+COMMENT ON COLUMN public.event.occurred_at IS 'When (server time).';
+
+COMMENT ON COLUMN public.event.body IS 'What is sent, byte for byte; nothing where nobody listened.';
+
+COMMENT ON CONSTRAINT event_body_below_20_kb ON public.event IS 'What is sent is less than 20,000 bytes.';
+
+COMMENT ON CONSTRAINT event_message_id_form ON public.event IS 'A message is known by msg_ and 32 hexadecimal digits.';
+
 -- table: flag_override
 
 CREATE TABLE public.flag_override (
@@ -5029,6 +5830,17 @@ COMMENT ON CONSTRAINT organisation_name_not_empty ON public.organisation IS 'A n
 
 ALTER TABLE public.organisation ALTER COLUMN org_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.organisation_org_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- sequence: outbox_event_id_seq
+
+ALTER TABLE public.outbox_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_event_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -6192,6 +7004,213 @@ COMMENT ON CONSTRAINT user_totp_confirmed_by_code ON public.user_totp IS 'A seco
 
 COMMENT ON CONSTRAINT user_totp_secret_is_sealed ON public.user_totp IS 'A second factor''s secret is stored encrypted.';
 
+-- table: webhook_delivery
+
+CREATE TABLE public.webhook_delivery (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    endpoint_id bigint NOT NULL,
+    event_id bigint NOT NULL,
+    aggregate text NOT NULL,
+    aggregate_id bigint NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_attempt_at timestamp with time zone,
+    last_status smallint,
+    last_error text,
+    delivered_at timestamp with time zone,
+    replay_count integer DEFAULT 0 NOT NULL,
+    last_replayed_at timestamp with time zone,
+    last_replayed_by bigint,
+    CONSTRAINT webhook_delivery_delivered_at_a_time CHECK (((status = 'delivered'::text) = (delivered_at IS NOT NULL))),
+    CONSTRAINT webhook_delivery_error_not_long CHECK ((length(last_error) <= 200)),
+    CONSTRAINT webhook_delivery_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'delivered'::text, 'dead'::text, 'given_up'::text])))
+);
+
+ALTER TABLE ONLY public.webhook_delivery FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.webhook_delivery OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.webhook_delivery IS 'What became of an event at an endpoint.';
+
+COMMENT ON COLUMN public.webhook_delivery.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.webhook_delivery.id IS 'The delivery.';
+
+COMMENT ON COLUMN public.webhook_delivery.endpoint_id IS 'The endpoint.';
+
+COMMENT ON COLUMN public.webhook_delivery.event_id IS 'The event.';
+
+COMMENT ON COLUMN public.webhook_delivery.aggregate IS 'What kind of thing the event happened to.';
+
+COMMENT ON COLUMN public.webhook_delivery.aggregate_id IS 'Which of them.';
+
+COMMENT ON COLUMN public.webhook_delivery.status IS 'pending, delivered, dead (all attempts failed: later events of the thing wait), or given_up.';
+
+COMMENT ON COLUMN public.webhook_delivery.attempts IS 'How often it was sent since it last began.';
+
+COMMENT ON COLUMN public.webhook_delivery.last_attempt_at IS 'When it was last sent (server time).';
+
+COMMENT ON COLUMN public.webhook_delivery.last_status IS 'The HTTP status that was answered last.';
+
+COMMENT ON COLUMN public.webhook_delivery.last_error IS 'Why it failed last: a code.';
+
+COMMENT ON COLUMN public.webhook_delivery.delivered_at IS 'When it arrived (server time).';
+
+COMMENT ON COLUMN public.webhook_delivery.replay_count IS 'How often it was begun again after it was dead.';
+
+COMMENT ON COLUMN public.webhook_delivery.last_replayed_at IS 'When it was last begun again (server time).';
+
+COMMENT ON COLUMN public.webhook_delivery.last_replayed_by IS 'Who did; nobody where the service did.';
+
+COMMENT ON CONSTRAINT webhook_delivery_delivered_at_a_time ON public.webhook_delivery IS 'What is delivered was delivered at a time.';
+
+COMMENT ON CONSTRAINT webhook_delivery_error_not_long ON public.webhook_delivery IS 'A code has at most 200 characters.';
+
+COMMENT ON CONSTRAINT webhook_delivery_status_known ON public.webhook_delivery IS 'A delivery is pending, delivered, dead or given up.';
+
+-- sequence: webhook_delivery_id_seq
+
+ALTER TABLE public.webhook_delivery ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_delivery_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: webhook_endpoint
+
+CREATE TABLE public.webhook_endpoint (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    slot smallint NOT NULL,
+    url text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    event_types text[],
+    signature text NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    disabled_at timestamp with time zone,
+    disabled_reason text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by bigint NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    CONSTRAINT webhook_endpoint_at_most_20 CHECK (((slot >= 1) AND (slot <= 20))),
+    CONSTRAINT webhook_endpoint_description_not_long CHECK ((length(description) <= 200)),
+    CONSTRAINT webhook_endpoint_disabled_with_reason CHECK ((((disabled_at IS NULL) = (disabled_reason IS NULL)) AND ((disabled_at IS NULL) OR (NOT is_active)) AND ((length(disabled_reason) >= 1) AND (length(disabled_reason) <= 200)))),
+    CONSTRAINT webhook_endpoint_signature_known CHECK ((signature = ANY (ARRAY['hmac'::text, 'ed25519'::text]))),
+    CONSTRAINT webhook_endpoint_types_few CHECK (((cardinality(event_types) >= 1) AND (cardinality(event_types) <= 50))),
+    CONSTRAINT webhook_endpoint_url_form CHECK (((url ~ '^https?://[^[:space:]]+$'::text) AND (length(url) <= 2000)))
+);
+
+ALTER TABLE ONLY public.webhook_endpoint FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.webhook_endpoint OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.webhook_endpoint IS 'Where an organisation has its events sent.';
+
+COMMENT ON COLUMN public.webhook_endpoint.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.webhook_endpoint.id IS 'The endpoint.';
+
+COMMENT ON COLUMN public.webhook_endpoint.slot IS 'Its place among those of the organisation, from 1.';
+
+COMMENT ON COLUMN public.webhook_endpoint.url IS 'Where to send.';
+
+COMMENT ON COLUMN public.webhook_endpoint.description IS 'What it is for.';
+
+COMMENT ON COLUMN public.webhook_endpoint.event_types IS 'Which events; nothing means every.';
+
+COMMENT ON COLUMN public.webhook_endpoint.signature IS 'How messages are signed: hmac or ed25519.';
+
+COMMENT ON COLUMN public.webhook_endpoint.is_active IS 'False: nothing is sent, and nothing new is queued.';
+
+COMMENT ON COLUMN public.webhook_endpoint.disabled_at IS 'When the service disabled it, if it did.';
+
+COMMENT ON COLUMN public.webhook_endpoint.disabled_reason IS 'Why the service disabled it.';
+
+COMMENT ON COLUMN public.webhook_endpoint.created_at IS 'When it was created (server time).';
+
+COMMENT ON COLUMN public.webhook_endpoint.created_by IS 'Who created it.';
+
+COMMENT ON COLUMN public.webhook_endpoint.updated_at IS 'When it was last changed (server time).';
+
+COMMENT ON COLUMN public.webhook_endpoint.version IS 'How often it was changed, from 1; in the ETag.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_at_most_20 ON public.webhook_endpoint IS 'An organisation has at most 20 endpoints: delete one first.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_description_not_long ON public.webhook_endpoint IS 'A description has at most 200 characters.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_disabled_with_reason ON public.webhook_endpoint IS 'An endpoint that the service disabled is not active and says why.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_signature_known ON public.webhook_endpoint IS 'A signature is hmac or ed25519.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_types_few ON public.webhook_endpoint IS 'Name 1 to 50 types of event, or none for all.';
+
+COMMENT ON CONSTRAINT webhook_endpoint_url_form ON public.webhook_endpoint IS 'A URL begins with https:// and has at most 2,000 characters.';
+
+-- sequence: webhook_endpoint_id_seq
+
+ALTER TABLE public.webhook_endpoint ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_endpoint_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: webhook_secret
+
+CREATE TABLE public.webhook_secret (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    endpoint_id bigint NOT NULL,
+    sealed bytea NOT NULL,
+    public_key text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    CONSTRAINT webhook_secret_is_sealed CHECK (((octet_length(sealed) >= 49) AND (octet_length(sealed) <= 200))),
+    CONSTRAINT webhook_secret_public_key_form CHECK ((public_key ~ '^whpk_[A-Za-z0-9+/]{43}=$'::text))
+);
+
+ALTER TABLE ONLY public.webhook_secret FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.webhook_secret OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.webhook_secret IS 'What an endpoint''s messages are signed with.';
+
+COMMENT ON COLUMN public.webhook_secret.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.webhook_secret.id IS 'The secret.';
+
+COMMENT ON COLUMN public.webhook_secret.endpoint_id IS 'The endpoint.';
+
+COMMENT ON COLUMN public.webhook_secret.sealed IS 'The secret, sealed with DATA_ENCRYPTION_KEY.';
+
+COMMENT ON COLUMN public.webhook_secret.public_key IS 'What verifies, where the signature is ed25519.';
+
+COMMENT ON COLUMN public.webhook_secret.created_at IS 'When it was made (server time).';
+
+COMMENT ON COLUMN public.webhook_secret.expires_at IS 'Until when it signs as well, once there is a newer one.';
+
+COMMENT ON CONSTRAINT webhook_secret_is_sealed ON public.webhook_secret IS 'A secret is stored sealed.';
+
+COMMENT ON CONSTRAINT webhook_secret_public_key_form ON public.webhook_secret IS 'A public key is written whpk_ and base64.';
+
+-- sequence: webhook_secret_id_seq
+
+ALTER TABLE public.webhook_secret ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_secret_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- constraint: account account_active_key
 
 ALTER TABLE ONLY public.account
@@ -6381,6 +7400,13 @@ ALTER TABLE ONLY public.customer
 
 COMMENT ON CONSTRAINT customer_pk ON public.customer IS 'This customer exists already.';
 
+-- constraint: event event_pk
+
+ALTER TABLE ONLY public.event
+    ADD CONSTRAINT event_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT event_pk ON public.event IS 'This event is written already.';
+
 -- constraint: flag_override flag_override_pk
 
 ALTER TABLE ONLY public.flag_override
@@ -6492,6 +7518,13 @@ ALTER TABLE ONLY public.organisation
     ADD CONSTRAINT organisation_pk PRIMARY KEY (org_id);
 
 COMMENT ON CONSTRAINT organisation_pk ON public.organisation IS 'This organisation exists already.';
+
+-- constraint: outbox_event outbox_event_pk
+
+ALTER TABLE ONLY public.outbox_event
+    ADD CONSTRAINT outbox_event_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT outbox_event_pk ON public.outbox_event IS 'This event is written already.';
 
 -- constraint: password_reset password_reset_pk
 
@@ -6787,6 +7820,55 @@ ALTER TABLE ONLY public.user_totp
 
 COMMENT ON CONSTRAINT user_totp_pk ON public.user_totp IS 'This user has an authenticator already.';
 
+-- constraint: webhook_circuit webhook_circuit_pk
+
+ALTER TABLE ONLY public.webhook_circuit
+    ADD CONSTRAINT webhook_circuit_pk PRIMARY KEY (org_id, endpoint_id);
+
+COMMENT ON CONSTRAINT webhook_circuit_pk ON public.webhook_circuit IS 'This circuit exists already.';
+
+-- constraint: webhook_delivery webhook_delivery_event_taken
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_event_taken UNIQUE (org_id, endpoint_id, event_id);
+
+COMMENT ON CONSTRAINT webhook_delivery_event_taken ON public.webhook_delivery IS 'An event has one delivery to an endpoint.';
+
+-- constraint: webhook_delivery webhook_delivery_pk
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT webhook_delivery_pk ON public.webhook_delivery IS 'This delivery exists already.';
+
+-- constraint: webhook_endpoint webhook_endpoint_pk
+
+ALTER TABLE ONLY public.webhook_endpoint
+    ADD CONSTRAINT webhook_endpoint_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT webhook_endpoint_pk ON public.webhook_endpoint IS 'This endpoint exists already.';
+
+-- constraint: webhook_endpoint webhook_endpoint_slots
+
+ALTER TABLE ONLY public.webhook_endpoint
+    ADD CONSTRAINT webhook_endpoint_slots UNIQUE (org_id, slot);
+
+COMMENT ON CONSTRAINT webhook_endpoint_slots ON public.webhook_endpoint IS 'Another endpoint was created at the same moment: try again.';
+
+-- constraint: webhook_lane webhook_lane_pk
+
+ALTER TABLE ONLY public.webhook_lane
+    ADD CONSTRAINT webhook_lane_pk PRIMARY KEY (org_id, endpoint_id, aggregate, aggregate_id);
+
+COMMENT ON CONSTRAINT webhook_lane_pk ON public.webhook_lane IS 'This lane exists already.';
+
+-- constraint: webhook_secret webhook_secret_pk
+
+ALTER TABLE ONLY public.webhook_secret
+    ADD CONSTRAINT webhook_secret_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT webhook_secret_pk ON public.webhook_secret IS 'This secret exists already.';
+
 -- index: api_key_by_user
 
 CREATE INDEX api_key_by_user ON public.api_key USING btree (org_id, user_id, id);
@@ -6834,6 +7916,12 @@ COMMENT ON INDEX public.audit_log_by_time IS 'What was done in a span of time.';
 CREATE INDEX audit_log_by_user ON public.audit_log USING btree (org_id, user_id, created_at, id);
 
 COMMENT ON INDEX public.audit_log_by_user IS 'What somebody did.';
+
+-- index: event_by_aggregate
+
+CREATE INDEX event_by_aggregate ON public.event USING btree (org_id, aggregate, aggregate_id, id);
+
+COMMENT ON INDEX public.event_by_aggregate IS 'What happened to one thing.';
 
 -- index: idempotency_key_by_expiry
 
@@ -7003,6 +8091,42 @@ CREATE INDEX user_session_by_user ON public.user_session USING btree (org_id, us
 
 COMMENT ON INDEX public.user_session_by_user IS 'The sessions of a user that were not ended early.';
 
+-- index: webhook_delivery_by_death
+
+CREATE INDEX webhook_delivery_by_death ON public.webhook_delivery USING btree (org_id, id) WHERE (status = 'dead'::text);
+
+COMMENT ON INDEX public.webhook_delivery_by_death IS 'Dead letters.';
+
+-- index: webhook_delivery_by_event
+
+CREATE INDEX webhook_delivery_by_event ON public.webhook_delivery USING btree (org_id, event_id);
+
+COMMENT ON INDEX public.webhook_delivery_by_event IS 'The deliveries of an event.';
+
+-- index: webhook_delivery_by_lane
+
+CREATE INDEX webhook_delivery_by_lane ON public.webhook_delivery USING btree (org_id, endpoint_id, aggregate, aggregate_id, id) WHERE (status = ANY (ARRAY['pending'::text, 'dead'::text]));
+
+COMMENT ON INDEX public.webhook_delivery_by_lane IS 'What is to be sent of one thing, in its order.';
+
+-- index: webhook_lane_by_due
+
+CREATE INDEX webhook_lane_by_due ON public.webhook_lane USING btree (org_id, endpoint_id, next_attempt_at) WHERE (NOT is_stopped);
+
+COMMENT ON INDEX public.webhook_lane_by_due IS 'What is due at an endpoint.';
+
+-- index: webhook_secret_by_endpoint
+
+CREATE INDEX webhook_secret_by_endpoint ON public.webhook_secret USING btree (org_id, endpoint_id, id);
+
+COMMENT ON INDEX public.webhook_secret_by_endpoint IS 'The secrets of an endpoint.';
+
+-- index: webhook_secret_current_once
+
+CREATE UNIQUE INDEX webhook_secret_current_once ON public.webhook_secret USING btree (org_id, endpoint_id) WHERE (expires_at IS NULL);
+
+COMMENT ON INDEX public.webhook_secret_current_once IS 'An endpoint has one secret that does not end.';
+
 -- trigger: account account_closes_at_zero
 
 CREATE CONSTRAINT TRIGGER account_closes_at_zero AFTER UPDATE OF is_active ON public.account NOT DEFERRABLE INITIALLY IMMEDIATE FOR EACH ROW WHEN ((old.is_active AND (NOT new.is_active))) EXECUTE FUNCTION public.account_closes_at_zero();
@@ -7012,6 +8136,18 @@ CREATE CONSTRAINT TRIGGER account_closes_at_zero AFTER UPDATE OF is_active ON pu
 CREATE TRIGGER account_version_counted BEFORE UPDATE ON public.account FOR EACH ROW EXECUTE FUNCTION public.version_counted();
 
 COMMENT ON TRIGGER account_version_counted ON public.account IS 'Counts the version up with each change.';
+
+-- trigger: accounting_period accounting_period_closing_is_told
+
+CREATE TRIGGER accounting_period_closing_is_told AFTER UPDATE OF is_closed ON public.accounting_period FOR EACH ROW WHEN ((new.is_closed AND (NOT old.is_closed))) EXECUTE FUNCTION public.write_event('period.closed', 'period');
+
+COMMENT ON TRIGGER accounting_period_closing_is_told ON public.accounting_period IS 'Writes the event of a period''s closing.';
+
+-- trigger: accounting_period accounting_period_reopening_is_told
+
+CREATE TRIGGER accounting_period_reopening_is_told AFTER UPDATE OF is_closed ON public.accounting_period FOR EACH ROW WHEN ((old.is_closed AND (NOT new.is_closed))) EXECUTE FUNCTION public.write_event('period.reopened', 'period');
+
+COMMENT ON TRIGGER accounting_period_reopening_is_told ON public.accounting_period IS 'Writes the event of a period''s reopening.';
 
 -- trigger: accounting_period accounting_period_version_counted
 
@@ -7151,9 +8287,21 @@ CREATE TRIGGER category_version_counted BEFORE UPDATE ON public.category FOR EAC
 
 COMMENT ON TRIGGER category_version_counted ON public.category IS 'Counts the version up with each change.';
 
+-- trigger: customer customer_change_is_told
+
+CREATE TRIGGER customer_change_is_told AFTER UPDATE ON public.customer FOR EACH ROW WHEN ((old.version < new.version)) EXECUTE FUNCTION public.write_event('customer.changed', 'customer');
+
+COMMENT ON TRIGGER customer_change_is_told ON public.customer IS 'Writes the event of a change.';
+
 -- trigger: receivable customer_credit_limit
 
 CREATE CONSTRAINT TRIGGER customer_credit_limit AFTER INSERT ON public.receivable DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.customer_credit_limit();
+
+-- trigger: customer customer_is_told
+
+CREATE TRIGGER customer_is_told AFTER INSERT ON public.customer FOR EACH ROW EXECUTE FUNCTION public.write_event('customer.created', 'customer');
+
+COMMENT ON TRIGGER customer_is_told ON public.customer IS 'Writes the event of a new customer.';
 
 -- trigger: customer customer_version_counted
 
@@ -7170,6 +8318,12 @@ CREATE CONSTRAINT TRIGGER goods_receipt_entry_matches AFTER INSERT ON public.goo
 CREATE TRIGGER goods_receipt_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.goods_receipt FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
 
 COMMENT ON TRIGGER goods_receipt_is_final ON public.goods_receipt IS 'A goods receipt is final.';
+
+-- trigger: goods_receipt goods_receipt_is_told
+
+CREATE TRIGGER goods_receipt_is_told AFTER INSERT ON public.goods_receipt FOR EACH ROW EXECUTE FUNCTION public.write_event('goods_receipt.posted', 'goods_receipt');
+
+COMMENT ON TRIGGER goods_receipt_is_told ON public.goods_receipt IS 'Writes the event of a receipt.';
 
 -- trigger: goods_receipt_line goods_receipt_line_is_final
 
@@ -7202,6 +8356,12 @@ CREATE CONSTRAINT TRIGGER journal_entry_is_expected AFTER INSERT ON public.journ
 CREATE TRIGGER journal_entry_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.journal_entry FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
 
 COMMENT ON TRIGGER journal_entry_is_final ON public.journal_entry IS 'A journal entry is final: correct it with another entry.';
+
+-- trigger: journal_entry journal_entry_is_told
+
+CREATE TRIGGER journal_entry_is_told AFTER INSERT ON public.journal_entry FOR EACH ROW WHEN ((new.kind = ANY (ARRAY['MANUAL'::text, 'REVERSAL'::text]))) EXECUTE FUNCTION public.write_event('journal_entry.posted', 'journal_entry');
+
+COMMENT ON TRIGGER journal_entry_is_told ON public.journal_entry IS 'Writes the event of an entry that no document has.';
 
 -- trigger: journal_entry journal_entry_period_open
 
@@ -7273,9 +8433,27 @@ CREATE TRIGGER payment_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.pa
 
 COMMENT ON TRIGGER payment_is_final ON public.payment IS 'A payment is final.';
 
+-- trigger: payment payment_is_told
+
+CREATE TRIGGER payment_is_told AFTER INSERT ON public.payment FOR EACH ROW WHEN ((new.paid_before >= new.sale_paid)) EXECUTE FUNCTION public.write_payment_posted();
+
+COMMENT ON TRIGGER payment_is_told ON public.payment IS 'Writes the event of a later payment.';
+
 -- trigger: payment payment_sale_not_void
 
 CREATE CONSTRAINT TRIGGER payment_sale_not_void AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.payment_sale_not_void();
+
+-- trigger: product product_change_is_told
+
+CREATE TRIGGER product_change_is_told AFTER UPDATE ON public.product FOR EACH ROW WHEN ((old.version < new.version)) EXECUTE FUNCTION public.write_event('product.changed', 'product');
+
+COMMENT ON TRIGGER product_change_is_told ON public.product IS 'Writes the event of a change.';
+
+-- trigger: product product_is_told
+
+CREATE TRIGGER product_is_told AFTER INSERT ON public.product FOR EACH ROW EXECUTE FUNCTION public.write_event('product.created', 'product');
+
+COMMENT ON TRIGGER product_is_told ON public.product IS 'Writes the event of a new product.';
 
 -- trigger: product product_version_counted
 
@@ -7365,6 +8543,12 @@ CREATE TRIGGER sale_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.sale 
 
 COMMENT ON TRIGGER sale_is_final ON public.sale IS 'A sale is final: void it instead.';
 
+-- trigger: sale sale_is_told
+
+CREATE TRIGGER sale_is_told AFTER INSERT ON public.sale FOR EACH ROW EXECUTE FUNCTION public.write_event('sale.posted', 'sale');
+
+COMMENT ON TRIGGER sale_is_told ON public.sale IS 'Writes the event of a sale.';
+
 -- trigger: sale_line sale_line_is_final
 
 CREATE TRIGGER sale_line_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.sale_line FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
@@ -7398,6 +8582,12 @@ CREATE CONSTRAINT TRIGGER sale_void_entry_matches AFTER INSERT ON public.sale_vo
 CREATE TRIGGER sale_void_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.sale_void FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
 
 COMMENT ON TRIGGER sale_void_is_final ON public.sale_void IS 'A void is final.';
+
+-- trigger: sale_void sale_void_is_told
+
+CREATE TRIGGER sale_void_is_told AFTER INSERT ON public.sale_void FOR EACH ROW EXECUTE FUNCTION public.write_sale_voided();
+
+COMMENT ON TRIGGER sale_void_is_told ON public.sale_void IS 'Writes the event of a void.';
 
 -- trigger: sale_void sale_void_stock_matches
 
@@ -7570,6 +8760,18 @@ COMMENT ON TRIGGER user_totp_step_advances ON public.user_totp IS 'This code was
 CREATE TRIGGER user_totp_taken_within_own_access AFTER DELETE ON public.user_totp FOR EACH ROW EXECUTE FUNCTION public.taken_within_own_access();
 
 COMMENT ON TRIGGER user_totp_taken_within_own_access ON public.user_totp IS 'You can reset second factors only of users who have no permission and no branch that you lack.';
+
+-- trigger: webhook_endpoint webhook_endpoint_has_a_circuit
+
+CREATE TRIGGER webhook_endpoint_has_a_circuit AFTER INSERT OR DELETE OR UPDATE ON public.webhook_endpoint FOR EACH ROW EXECUTE FUNCTION public.webhook_endpoint_has_a_circuit();
+
+COMMENT ON TRIGGER webhook_endpoint_has_a_circuit ON public.webhook_endpoint IS 'Keeps the queue to the endpoints that there are.';
+
+-- trigger: webhook_endpoint webhook_endpoint_version_counted
+
+CREATE TRIGGER webhook_endpoint_version_counted BEFORE UPDATE ON public.webhook_endpoint FOR EACH ROW EXECUTE FUNCTION public.version_counted();
+
+COMMENT ON TRIGGER webhook_endpoint_version_counted ON public.webhook_endpoint IS 'Counts the version up with each change.';
 
 -- fk constraint: account account_branch_known
 
@@ -8208,6 +9410,41 @@ ALTER TABLE ONLY public.user_totp
 
 COMMENT ON CONSTRAINT user_totp_user_known ON public.user_totp IS 'There is no such user.';
 
+-- fk constraint: webhook_delivery webhook_delivery_endpoint_known
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_endpoint_known FOREIGN KEY (org_id, endpoint_id) REFERENCES public.webhook_endpoint(org_id, id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT webhook_delivery_endpoint_known ON public.webhook_delivery IS 'There is no such endpoint.';
+
+-- fk constraint: webhook_delivery webhook_delivery_event_known
+
+ALTER TABLE ONLY public.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_event_known FOREIGN KEY (org_id, event_id) REFERENCES public.event(org_id, id);
+
+COMMENT ON CONSTRAINT webhook_delivery_event_known ON public.webhook_delivery IS 'There is no such event.';
+
+-- fk constraint: webhook_endpoint webhook_endpoint_organisation_known
+
+ALTER TABLE ONLY public.webhook_endpoint
+    ADD CONSTRAINT webhook_endpoint_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT webhook_endpoint_organisation_known ON public.webhook_endpoint IS 'There is no such organisation.';
+
+-- fk constraint: webhook_endpoint webhook_endpoint_user_known
+
+ALTER TABLE ONLY public.webhook_endpoint
+    ADD CONSTRAINT webhook_endpoint_user_known FOREIGN KEY (org_id, created_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT webhook_endpoint_user_known ON public.webhook_endpoint IS 'There is no such user.';
+
+-- fk constraint: webhook_secret webhook_secret_endpoint_known
+
+ALTER TABLE ONLY public.webhook_secret
+    ADD CONSTRAINT webhook_secret_endpoint_known FOREIGN KEY (org_id, endpoint_id) REFERENCES public.webhook_endpoint(org_id, id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT webhook_secret_endpoint_known ON public.webhook_secret IS 'There is no such endpoint.';
+
 -- row security: account
 
 ALTER TABLE public.account ENABLE ROW LEVEL SECURITY;
@@ -8306,6 +9543,10 @@ CASE entity
     ELSE true
 END);
 
+-- row security: event
+
+ALTER TABLE public.event ENABLE ROW LEVEL SECURITY;
+
 -- row security: flag_override
 
 ALTER TABLE public.flag_override ENABLE ROW LEVEL SECURITY;
@@ -8381,6 +9622,10 @@ CREATE POLICY org ON public.category USING ((org_id = (current_setting('app.org_
 -- policy: customer org
 
 CREATE POLICY org ON public.customer USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: event org
+
+CREATE POLICY org ON public.event USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: flag_override org
 
@@ -8506,6 +9751,18 @@ CREATE POLICY org ON public.user_session USING ((org_id = (current_setting('app.
 
 CREATE POLICY org ON public.user_totp USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: webhook_delivery org
+
+CREATE POLICY org ON public.webhook_delivery USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: webhook_endpoint org
+
+CREATE POLICY org ON public.webhook_endpoint USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: webhook_secret org
+
+CREATE POLICY org ON public.webhook_secret USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- row security: org_role
 
 ALTER TABLE public.org_role ENABLE ROW LEVEL SECURITY;
@@ -8606,6 +9863,18 @@ ALTER TABLE public.user_session ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.user_totp ENABLE ROW LEVEL SECURITY;
 
+-- row security: webhook_delivery
+
+ALTER TABLE public.webhook_delivery ENABLE ROW LEVEL SECURITY;
+
+-- row security: webhook_endpoint
+
+ALTER TABLE public.webhook_endpoint ENABLE ROW LEVEL SECURITY;
+
+-- row security: webhook_secret
+
+ALTER TABLE public.webhook_secret ENABLE ROW LEVEL SECURITY;
+
 GRANT ALL ON SCHEMA public TO sofinance_owner;
 GRANT USAGE ON SCHEMA public TO sofinance_app;
 GRANT USAGE ON SCHEMA public TO sofinance_readonly;
@@ -8621,6 +9890,10 @@ GRANT ALL ON FUNCTION public.acts_for() TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.admit(p_user_id bigint, p_session_id bigint, p_key_id bigint, p_version bigint) TO sofinance_app;
+
+GRANT SELECT ON TABLE public.webhook_lane TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.advance_lane(p_lane public.webhook_lane) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.api_key_ends_for_good() FROM PUBLIC;
 
@@ -8656,6 +9929,9 @@ REVOKE ALL ON FUNCTION public.beat_runner(p_name text, p_version text) FROM PUBL
 GRANT ALL ON FUNCTION public.beat_runner(p_name text, p_version text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.changed_in_session() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) TO sofinance_app;
@@ -8767,8 +10043,14 @@ GRANT ALL ON FUNCTION public.find_sign_in(address text) TO sofinance_app;
 REVOKE ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.forget_events(p_keep_days integer, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.forget_events(p_keep_days integer, p_limit integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.give_up_delivery(p_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.give_up_delivery(p_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.goods_receipt_entry_matches() FROM PUBLIC;
 
@@ -8820,9 +10102,19 @@ REVOKE ALL ON FUNCTION public.keep_revoked() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.leave_runner(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.leave_runner(p_name text) TO sofinance_app;
 
+GRANT SELECT ON TABLE public.webhook_circuit TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.list_circuits(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_circuits(p_limit integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.list_organisation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_app;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_readonly;
+
+GRANT SELECT ON TABLE public.outbox_event TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.list_outboxes(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_outboxes(p_limit integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) TO sofinance_app;
@@ -8869,6 +10161,9 @@ GRANT ALL ON FUNCTION public.post_payment(p_org_id bigint, p_user_id bigint, p_s
 REVOKE ALL ON FUNCTION public.post_sale(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_till_id bigint, p_customer_id bigint, p_client_sale_id uuid, p_sold_on date, p_till_at timestamp with time zone, p_notes text, p_discount numeric, p_may_override boolean, p_product_ids bigint[], p_quantities numeric[], p_unit_prices numeric[], p_discounts numeric[], p_methods text[], p_currencies text[], p_account_ids bigint[], p_amounts numeric[], p_references text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.post_sale(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_till_id bigint, p_customer_id bigint, p_client_sale_id uuid, p_sold_on date, p_till_at timestamp with time zone, p_notes text, p_discount numeric, p_may_override boolean, p_product_ids bigint[], p_quantities numeric[], p_unit_prices numeric[], p_discounts numeric[], p_methods text[], p_currencies text[], p_account_ids bigint[], p_amounts numeric[], p_references text[]) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.read_outbox() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.read_outbox() TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.rebuild_balances() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rebuild_balances() TO sofinance_app;
 
@@ -8887,6 +10182,9 @@ GRANT SELECT ON TABLE public.job TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.retire_flag(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.retire_flag(p_name text) TO sofinance_app;
@@ -8918,8 +10216,14 @@ REVOKE ALL ON FUNCTION public.sale_void_stock_matches() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.sale_void_waits() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.send_test_event(p_endpoint_id bigint, p_body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.send_test_event(p_endpoint_id bigint, p_body text) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_killed boolean) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.stays_over() FROM PUBLIC;
 
@@ -8929,6 +10233,12 @@ GRANT ALL ON FUNCTION public.steer_job(p_name text, p_action text) TO sofinance_
 REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.take_events(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.take_events(p_limit integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.taken_within_own_access() FROM PUBLIC;
 
@@ -8950,6 +10260,14 @@ REVOKE ALL ON FUNCTION public.version_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.webhook_endpoint_has_a_circuit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.write_event() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.write_payment_posted() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.write_sale_voided() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.account TO sofinance_readonly;
 GRANT SELECT ON TABLE public.account TO sofinance_backup;
@@ -9202,6 +10520,10 @@ GRANT UPDATE(updated_at) ON TABLE public.customer TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.customer_id_seq TO sofinance_backup;
 
+GRANT SELECT ON TABLE public.event TO sofinance_readonly;
+GRANT SELECT ON TABLE public.event TO sofinance_backup;
+GRANT SELECT ON TABLE public.event TO sofinance_app;
+
 GRANT SELECT ON TABLE public.flag_override TO sofinance_readonly;
 GRANT SELECT ON TABLE public.flag_override TO sofinance_backup;
 GRANT SELECT,DELETE ON TABLE public.flag_override TO sofinance_app;
@@ -9334,6 +10656,8 @@ GRANT UPDATE(prices_include_tax) ON TABLE public.organisation TO sofinance_app;
 GRANT UPDATE(default_credit_limit) ON TABLE public.organisation TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.organisation_org_id_seq TO sofinance_backup;
+
+GRANT SELECT ON SEQUENCE public.outbox_event_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.password_reset TO sofinance_backup;
 GRANT SELECT ON TABLE public.password_reset TO sofinance_app;
@@ -9730,6 +11054,55 @@ GRANT UPDATE(confirmed_at) ON TABLE public.user_totp TO sofinance_app;
 GRANT SELECT(confirmed_at) ON TABLE public.user_totp TO sofinance_readonly;
 
 GRANT UPDATE(last_step) ON TABLE public.user_totp TO sofinance_app;
+
+GRANT SELECT ON TABLE public.webhook_delivery TO sofinance_readonly;
+GRANT SELECT ON TABLE public.webhook_delivery TO sofinance_backup;
+GRANT SELECT ON TABLE public.webhook_delivery TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.webhook_delivery_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.webhook_endpoint TO sofinance_readonly;
+GRANT SELECT ON TABLE public.webhook_endpoint TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(slot) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(url),UPDATE(url) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(description),UPDATE(description) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(event_types),UPDATE(event_types) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(signature) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT UPDATE(is_active) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT UPDATE(disabled_at) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT UPDATE(disabled_reason) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT INSERT(created_by) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT UPDATE(updated_at) ON TABLE public.webhook_endpoint TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.webhook_endpoint_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.webhook_secret TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT INSERT(endpoint_id) ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT INSERT(sealed),UPDATE(sealed) ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT INSERT(public_key) ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT UPDATE(expires_at) ON TABLE public.webhook_secret TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.webhook_secret_id_seq TO sofinance_backup;
 
 -- default acl: DEFAULT PRIVILEGES FOR SEQUENCES
 
