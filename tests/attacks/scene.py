@@ -211,8 +211,8 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    ids["attachment"] = await furnish_files(api, org, psql, ids["customer"])
-    return ids | furnish_endpoint(psql, org)
+    attachment_id = await furnish_files(api, org, psql, ids["customer"])
+    return {**ids, "attachment": attachment_id, **furnish_endpoint(psql, org)}
 
 
 async def furnish_files(api: Api, org: Org, psql: Psql, customer_id: int | str) -> int:
