@@ -122,9 +122,9 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         "product2": shop.product_ids[1],
         "product3": shop.product_ids[2],
         **{role: accounts[role] for role in ACCOUNT_ROLES},
+        "session": psql("select max(id) from user_session", org=org)[0][0],
     }
     cashier = ids["cashier"] = org.member("CASHIER").id
-    ids["session"] = psql("select max(id) from user_session", org=org)[0][0]
     psql(
         f"insert into org_role (org_id, name) values ({org.id}, 'SHIFT_LEAD');"
         f"insert into role_grant values ({org.id}, 'SHIFT_LEAD', 'sales:read', 'ALLOW'),"
@@ -211,8 +211,8 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    attachment_id = await furnish_files(api, org, psql, ids["customer"])
-    return {**ids, "attachment": attachment_id, **furnish_endpoint(psql, org)}
+    files = {"attachment": await furnish_files(api, org, psql, ids["customer"])}
+    return {**ids, **files, **furnish_endpoint(psql, org)}
 
 
 async def furnish_files(api: Api, org: Org, psql: Psql, customer_id: int | str) -> int:
