@@ -2860,6 +2860,267 @@ class sessions:
 
     count_sessions: ClassVar[_CountSessions]
 
+class system:
+    class _BeginBackup(Statement):
+        async def __call__(self, conn: Connection, /, *, kind: str, location: str, org_id: int | None, user_id: int | None) -> int: ...
+
+    begin_backup: ClassVar[_BeginBackup]
+
+    class _FailBackup(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int, error: str) -> int: ...
+
+    fail_backup: ClassVar[_FailBackup]
+
+    class _ForgetLostBackups(Statement):
+        async def __call__(self, conn: Connection, /, *, hours: int) -> int: ...
+
+    forget_lost_backups: ClassVar[_ForgetLostBackups]
+
+    class _GiveUpBackup(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int) -> str: ...
+
+    give_up_backup: ClassVar[_GiveUpBackup]
+
+    class _NoteBackupsRemoved(Statement):
+        async def __call__(self, conn: Connection, /, *, location: str, file_names: Sequence[str]) -> int: ...
+
+    note_backups_removed: ClassVar[_NoteBackupsRemoved]
+
+    class _AskBackupTask(Statement):
+        async def __call__(self, conn: Connection, /, *, kind: str, backup_id: int, org_id: int, user_id: int, restore_count_max: int) -> int | None: ...
+
+    ask_backup_task: ClassVar[_AskBackupTask]
+
+    class _ReopenBackupTasks(Statement):
+        async def __call__(self, conn: Connection, /, *, hours: int) -> int: ...
+
+    reopen_backup_tasks: ClassVar[_ReopenBackupTasks]
+
+    class ClaimBackupTaskRow(Row):
+        id: int
+        kind: str
+        backup_id: int
+        file_name: str | None
+        location: str
+
+    class _ClaimBackupTask(Statement):
+        async def __call__(self, conn: Connection, /) -> system.ClaimBackupTaskRow | None: ...
+
+    claim_backup_task: ClassVar[_ClaimBackupTask]
+
+    class _EndBackupTask(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int, status: str, message: str, database_name: str | None, restored_tables: Sequence[str] | None) -> int: ...
+
+    end_backup_task: ClassVar[_EndBackupTask]
+
+    class _CancelBackupTask(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int) -> bool | None: ...
+
+    cancel_backup_task: ClassVar[_CancelBackupTask]
+
+    class _IssueBackupConfirmation(Statement):
+        async def __call__(self, conn: Connection, /, *, token_hash: bytes, backup_id: int, org_id: int, user_id: int, good_for_s: int) -> datetime: ...
+
+    issue_backup_confirmation: ClassVar[_IssueBackupConfirmation]
+
+    class _UseBackupConfirmation(Statement):
+        async def __call__(self, conn: Connection, /, *, token_hash: bytes, backup_id: int, org_id: int, user_id: int) -> str: ...
+
+    use_backup_confirmation: ClassVar[_UseBackupConfirmation]
+
+    class GetBackupRow(Row):
+        id: int
+        kind: str
+        status: str
+        location: str
+        file_name: str | None
+        size_bytes: int | None
+        sha256: str | None
+        is_encrypted: bool | None
+        row_count: int | None
+        file_count: int | None
+        taken_at: datetime | None
+        created_at: datetime
+        ended_at: datetime | None
+        error: str | None
+        requested_by: int | None
+        verified_at: datetime | None
+        verification_error: str | None
+
+    class _GetBackup(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int) -> system.GetBackupRow: ...
+
+    get_backup: ClassVar[_GetBackup]
+
+    class ListBackupsRow(Row):
+        id: int
+        kind: str
+        status: str
+        location: str
+        file_name: str | None
+        size_bytes: int | None
+        sha256: str | None
+        is_encrypted: bool | None
+        row_count: int | None
+        file_count: int | None
+        taken_at: datetime | None
+        created_at: datetime
+        ended_at: datetime | None
+        error: str | None
+        requested_by: int | None
+        verified_at: datetime | None
+        verification_error: str | None
+
+    class _ListBackups(Statement):
+        async def __call__(self, conn: Connection, /, *, kind: str | None, status: str | None, limit: int, offset: int) -> list[system.ListBackupsRow]: ...
+
+    list_backups: ClassVar[_ListBackups]
+
+    class _CountBackups(Statement):
+        async def __call__(self, conn: Connection, /, *, kind: str | None, status: str | None) -> int: ...
+
+    count_backups: ClassVar[_CountBackups]
+
+    class ListBackupsGivenUpRow(Row):
+        id: int
+        location: str
+        file_name: str
+
+    class _ListBackupsGivenUp(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[system.ListBackupsGivenUpRow]: ...
+
+    list_backups_given_up: ClassVar[_ListBackupsGivenUp]
+
+    class GetBackupStatsRow(Row):
+        total: int
+        successful: int
+        failed: int
+        pending: int
+        total_size_bytes: int
+        last_backup_at: datetime | None
+        last_verified_at: datetime | None
+
+    class _GetBackupStats(Statement):
+        async def __call__(self, conn: Connection, /) -> system.GetBackupStatsRow: ...
+
+    get_backup_stats: ClassVar[_GetBackupStats]
+
+    class ListLatestBackupsRow(Row):
+        kind: str
+        taken_at: datetime
+        size_bytes: int
+
+    class _ListLatestBackups(Statement):
+        async def __call__(self, conn: Connection, /) -> list[system.ListLatestBackupsRow]: ...
+
+    list_latest_backups: ClassVar[_ListLatestBackups]
+
+    class ListLatestDrillsRow(Row):
+        kind: str
+        has_failed: bool
+        last_good_at: datetime | None
+
+    class _ListLatestDrills(Statement):
+        async def __call__(self, conn: Connection, /) -> list[system.ListLatestDrillsRow]: ...
+
+    list_latest_drills: ClassVar[_ListLatestDrills]
+
+    class GetArchiverRow(Row):
+        is_archiving: bool
+        last_archived_at: datetime | None
+        failed_count: int
+
+    class _GetArchiver(Statement):
+        async def __call__(self, conn: Connection, /) -> system.GetArchiverRow: ...
+
+    get_archiver: ClassVar[_GetArchiver]
+
+    class GetServerRow(Row):
+        database_name: str
+        server_version: str
+        size_bytes: int
+        now: datetime
+
+    class _GetServer(Statement):
+        async def __call__(self, conn: Connection, /) -> system.GetServerRow: ...
+
+    get_server: ClassVar[_GetServer]
+
+    class GetBackupTaskRow(Row):
+        id: int
+        kind: str
+        is_dry_run: bool
+        status: str
+        backup_id: int
+        requested_by: int
+        created_at: datetime
+        started_at: datetime | None
+        ended_at: datetime | None
+        cancel_requested_at: datetime | None
+        database_name: str | None
+        restored_tables: list[str] | None
+        message: str | None
+
+    class _GetBackupTask(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int) -> system.GetBackupTaskRow: ...
+
+    get_backup_task: ClassVar[_GetBackupTask]
+
+    class ListBackupTasksRow(Row):
+        id: int
+        kind: str
+        is_dry_run: bool
+        status: str
+        backup_id: int
+        requested_by: int
+        created_at: datetime
+        started_at: datetime | None
+        ended_at: datetime | None
+        cancel_requested_at: datetime | None
+        database_name: str | None
+        restored_tables: list[str] | None
+        message: str | None
+
+    class _ListBackupTasks(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int, offset: int) -> list[system.ListBackupTasksRow]: ...
+
+    list_backup_tasks: ClassVar[_ListBackupTasks]
+
+    class _CountBackupTasks(Statement):
+        async def __call__(self, conn: Connection, /) -> int: ...
+
+    count_backup_tasks: ClassVar[_CountBackupTasks]
+
+    class ListCancelledTasksRow(Row):
+        id: int
+
+    class _ListCancelledTasks(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[system.ListCancelledTasksRow]: ...
+
+    list_cancelled_tasks: ClassVar[_ListCancelledTasks]
+
+    class ListDrillsRow(Row):
+        id: int
+        kind: str
+        backup_name: str
+        release: str
+        began_at: datetime
+        ended_at: datetime
+        error: str | None
+        rpo_s: Decimal | None
+        rto_s: Decimal | None
+        row_count: int | None
+
+    class _ListDrills(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int, offset: int) -> list[system.ListDrillsRow]: ...
+
+    list_drills: ClassVar[_ListDrills]
+
+    class _CountDrills(Statement):
+        async def __call__(self, conn: Connection, /) -> int: ...
+
+    count_drills: ClassVar[_CountDrills]
+
 class tax:
     class CreateTaxCodeRow(Row):
         id: int

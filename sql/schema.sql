@@ -457,6 +457,33 @@ ALTER FUNCTION public.app_user_within_own_access() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.app_user_within_own_access() IS 'Refuses to make or change a user who has, or had, a permission or a branch that the caller lacks.';
 
+-- function: ask_backup_task(text, bigint, bigint, bigint, integer)
+
+CREATE FUNCTION public.ask_backup_task(p_kind text, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_restore_count_max integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    asked_id bigint;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('ask_backup_task', 0));
+    if p_kind <> 'CREATE' and p_restore_count_max <= (
+        select count(*) from backup_task where ended_at is null and kind <> 'CREATE'
+    ) then
+        return null;
+    end if;
+    insert into backup_task (kind, backup_id, requested_by_org_id, requested_by)
+    values (p_kind, p_backup_id, p_org_id, p_user_id)
+    returning id into asked_id;
+    update job set is_requested = true where name = 'backup-tasks';
+    return asked_id;
+end
+$$;
+
+ALTER FUNCTION public.ask_backup_task(p_kind text, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_restore_count_max integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.ask_backup_task(p_kind text, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_restore_count_max integer) IS 'Asks a worker to take, verify or restore a backup; nothing when so many are restored already.';
+
 -- function: attachment_counted()
 
 CREATE FUNCTION public.attachment_counted() RETURNS trigger
@@ -561,6 +588,207 @@ ALTER FUNCTION public.beat_runner(p_name text, p_version text) OWNER TO sofinanc
 
 COMMENT ON FUNCTION public.beat_runner(p_name text, p_version text) IS 'Shows that a worker lives.';
 
+-- table: backup
+
+CREATE TABLE public.backup (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    status text DEFAULT 'PENDING'::text NOT NULL,
+    location text NOT NULL,
+    file_name text,
+    size_bytes bigint,
+    sha256 text,
+    is_encrypted boolean,
+    row_count bigint,
+    file_count bigint,
+    taken_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    error text,
+    requested_by_org_id bigint,
+    requested_by bigint,
+    verified_at timestamp with time zone,
+    verification_error text,
+    removed_at timestamp with time zone,
+    files_removed_at timestamp with time zone,
+    CONSTRAINT backup_ends CHECK (((status = 'PENDING'::text) = (ended_at IS NULL))),
+    CONSTRAINT backup_failure_has_error CHECK (((status = 'FAILED'::text) = (error IS NOT NULL))),
+    CONSTRAINT backup_kind_known CHECK ((kind = ANY (ARRAY['FULL'::text, 'BASE'::text]))),
+    CONSTRAINT backup_removed_in_order CHECK ((((removed_at IS NULL) OR (ended_at IS NOT NULL)) AND ((files_removed_at IS NULL) OR (removed_at IS NOT NULL)))),
+    CONSTRAINT backup_status_known CHECK ((status = ANY (ARRAY['PENDING'::text, 'SUCCESS'::text, 'FAILED'::text]))),
+    CONSTRAINT backup_success_has_file CHECK (((status <> 'SUCCESS'::text) OR (num_nulls(file_name, size_bytes, sha256, is_encrypted, taken_at) = 0))),
+    CONSTRAINT backup_sums_in_form CHECK (((sha256 ~ '^[0-9a-f]{64}$'::text) AND (size_bytes >= 0) AND (row_count >= 0) AND (file_count >= 0))),
+    CONSTRAINT backup_texts_not_long CHECK (((length(location) <= 500) AND (length(file_name) <= 200) AND (length(error) <= 1000) AND (length(verification_error) <= 1000)))
+);
+
+ALTER TABLE public.backup OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.backup IS 'Backups that were taken, or tried; the operator''s, of no organisation.';
+
+COMMENT ON COLUMN public.backup.id IS 'The backup''s number.';
+
+COMMENT ON COLUMN public.backup.kind IS 'FULL: a dump of all organisations, with their files; BASE: the server''s files, for a moment in time.';
+
+COMMENT ON COLUMN public.backup.status IS 'PENDING while it is taken, then SUCCESS or FAILED.';
+
+COMMENT ON COLUMN public.backup.location IS 'The directory or bucket that it is in.';
+
+COMMENT ON COLUMN public.backup.file_name IS 'Its file there.';
+
+COMMENT ON COLUMN public.backup.size_bytes IS 'The size of that file.';
+
+COMMENT ON COLUMN public.backup.sha256 IS 'Its SHA-256, in hex.';
+
+COMMENT ON COLUMN public.backup.is_encrypted IS 'Whether it is encrypted.';
+
+COMMENT ON COLUMN public.backup.row_count IS 'Rows in it; none are counted of a BASE.';
+
+COMMENT ON COLUMN public.backup.file_count IS 'Files of the store that are in it.';
+
+COMMENT ON COLUMN public.backup.taken_at IS 'When its state was the database''s.';
+
+COMMENT ON COLUMN public.backup.created_at IS 'When it was begun (server time).';
+
+COMMENT ON COLUMN public.backup.ended_at IS 'When it was done, or failed (server time).';
+
+COMMENT ON COLUMN public.backup.error IS 'Why it failed.';
+
+COMMENT ON COLUMN public.backup.requested_by_org_id IS 'The organisation of who asked for it; none: the schedule or a command did.';
+
+COMMENT ON COLUMN public.backup.requested_by IS 'Who asked for it.';
+
+COMMENT ON COLUMN public.backup.verified_at IS 'When it was last restored elsewhere, and verified.';
+
+COMMENT ON COLUMN public.backup.verification_error IS 'Why the latest such try failed.';
+
+COMMENT ON COLUMN public.backup.removed_at IS 'When it was given up.';
+
+COMMENT ON COLUMN public.backup.files_removed_at IS 'When its files went.';
+
+COMMENT ON CONSTRAINT backup_ends ON public.backup IS 'A backup has an end when it is not pending.';
+
+COMMENT ON CONSTRAINT backup_failure_has_error ON public.backup IS 'A backup that failed says why.';
+
+COMMENT ON CONSTRAINT backup_kind_known ON public.backup IS 'A backup is FULL or BASE.';
+
+COMMENT ON CONSTRAINT backup_removed_in_order ON public.backup IS 'A backup is taken, then given up, then its files go.';
+
+COMMENT ON CONSTRAINT backup_status_known ON public.backup IS 'A backup is PENDING, SUCCESS or FAILED.';
+
+COMMENT ON CONSTRAINT backup_success_has_file ON public.backup IS 'A backup that succeeded has a file, a size, a checksum and a time.';
+
+COMMENT ON CONSTRAINT backup_sums_in_form ON public.backup IS 'A checksum is a SHA-256 in hex, and counts are not negative.';
+
+COMMENT ON CONSTRAINT backup_texts_not_long ON public.backup IS 'A location has at most 500 characters, a file''s name 200, an error 1000.';
+
+-- function: begin_backup(text, text, bigint, bigint)
+
+CREATE FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint DEFAULT NULL::bigint, p_user_id bigint DEFAULT NULL::bigint) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ INSERT INTO public.backup (kind, location, requested_by_org_id, requested_by)
+   VALUES (begin_backup.p_kind, "left"(begin_backup.p_location, 500), begin_backup.p_org_id, begin_backup.p_user_id)
+   RETURNING backup.id;
+END;
+
+ALTER FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) IS 'Writes down that a backup is being taken; returns its number.';
+
+-- table: backup_task
+
+CREATE TABLE public.backup_task (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    status text DEFAULT 'QUEUED'::text NOT NULL,
+    backup_id bigint NOT NULL,
+    requested_by_org_id bigint NOT NULL,
+    requested_by bigint NOT NULL,
+    attempt_count integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    cancel_requested_at timestamp with time zone,
+    database_name text,
+    restored_tables text[],
+    message text,
+    CONSTRAINT backup_task_attempts_bounded CHECK (((attempt_count >= 0) AND (attempt_count <= 3))),
+    CONSTRAINT backup_task_ends CHECK (((status = ANY (ARRAY['QUEUED'::text, 'RUNNING'::text])) = (ended_at IS NULL))),
+    CONSTRAINT backup_task_kind_known CHECK ((kind = ANY (ARRAY['CREATE'::text, 'VERIFY'::text, 'DRY_RUN'::text, 'RESTORE'::text]))),
+    CONSTRAINT backup_task_status_known CHECK ((status = ANY (ARRAY['QUEUED'::text, 'RUNNING'::text, 'SUCCESS'::text, 'FAILED'::text, 'CANCELLED'::text]))),
+    CONSTRAINT backup_task_texts_not_long CHECK (((length(message) <= 1000) AND (length(database_name) <= 63)))
+);
+
+ALTER TABLE public.backup_task OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.backup_task IS 'What operators asked for: taking, verifying and restoring backups; a worker does it.';
+
+COMMENT ON COLUMN public.backup_task.id IS 'The task''s number.';
+
+COMMENT ON COLUMN public.backup_task.kind IS 'CREATE, VERIFY and DRY_RUN (restored elsewhere, compared, taken away again), or RESTORE: into a new database.';
+
+COMMENT ON COLUMN public.backup_task.status IS 'QUEUED, RUNNING, SUCCESS, FAILED or CANCELLED.';
+
+COMMENT ON COLUMN public.backup_task.backup_id IS 'The backup that it is about.';
+
+COMMENT ON COLUMN public.backup_task.requested_by_org_id IS 'The organisation of who asked.';
+
+COMMENT ON COLUMN public.backup_task.requested_by IS 'Who asked.';
+
+COMMENT ON COLUMN public.backup_task.attempt_count IS 'How often it was begun.';
+
+COMMENT ON COLUMN public.backup_task.created_at IS 'When it was asked for (server time).';
+
+COMMENT ON COLUMN public.backup_task.started_at IS 'When it was last begun (server time).';
+
+COMMENT ON COLUMN public.backup_task.ended_at IS 'When it ended (server time).';
+
+COMMENT ON COLUMN public.backup_task.cancel_requested_at IS 'When somebody asked to break it off.';
+
+COMMENT ON COLUMN public.backup_task.database_name IS 'The new database of a RESTORE.';
+
+COMMENT ON COLUMN public.backup_task.restored_tables IS 'Tables that were restored and are equal.';
+
+COMMENT ON COLUMN public.backup_task.message IS 'What came of it.';
+
+COMMENT ON CONSTRAINT backup_task_attempts_bounded ON public.backup_task IS 'A task is begun three times at most.';
+
+COMMENT ON CONSTRAINT backup_task_ends ON public.backup_task IS 'A task has an end when it is neither queued nor running.';
+
+COMMENT ON CONSTRAINT backup_task_kind_known ON public.backup_task IS 'A task is CREATE, VERIFY, DRY_RUN or RESTORE.';
+
+COMMENT ON CONSTRAINT backup_task_status_known ON public.backup_task IS 'A task is QUEUED, RUNNING, SUCCESS, FAILED or CANCELLED.';
+
+COMMENT ON CONSTRAINT backup_task_texts_not_long ON public.backup_task IS 'A task''s message has at most 1000 characters, its database''s name 63.';
+
+-- function: cancel_backup_task(bigint)
+
+CREATE FUNCTION public.cancel_backup_task(p_id bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.backup_task SET cancel_requested_at = COALESCE(backup_task.cancel_requested_at, now()), status =
+         CASE backup_task.status
+             WHEN 'QUEUED'::text THEN 'CANCELLED'::text
+             ELSE backup_task.status
+         END, ended_at =
+         CASE backup_task.status
+             WHEN 'QUEUED'::text THEN now()
+             ELSE NULL::timestamp with time zone
+         END, message =
+         CASE backup_task.status
+             WHEN 'QUEUED'::text THEN 'broken off before it began'::text
+             ELSE NULL::text
+         END
+   WHERE ((backup_task.id = cancel_backup_task.p_id) AND (backup_task.ended_at IS NULL))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.cancel_backup_task(p_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.cancel_backup_task(p_id bigint) IS 'Asks to break off a task, at once when nobody has begun it; nothing when it has ended.';
+
 -- function: changed_in_session()
 
 CREATE FUNCTION public.changed_in_session() RETURNS trigger
@@ -580,6 +808,40 @@ $$;
 ALTER FUNCTION public.changed_in_session() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.changed_in_session() IS 'Refuses a change of access to API keys and to who signed in by PIN; named after its trigger.';
+
+-- function: claim_backup_task()
+
+CREATE FUNCTION public.claim_backup_task() RETURNS TABLE(id bigint, kind text, backup_id bigint, file_name text, location text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH next AS (
+          SELECT backup_task.id
+            FROM public.backup_task
+           WHERE (backup_task.status = 'QUEUED'::text)
+           ORDER BY backup_task.id
+          LIMIT 1
+          FOR UPDATE OF backup_task SKIP LOCKED
+         ), claimed AS (
+          UPDATE public.backup_task SET status = 'RUNNING'::text, started_at = now(), attempt_count = (backup_task.attempt_count + 1)
+            FROM next
+           WHERE (backup_task.id = next.id)
+           RETURNING backup_task.id,
+             backup_task.kind,
+             backup_task.backup_id
+         )
+  SELECT claimed.id,
+     claimed.kind,
+     claimed.backup_id,
+     backup.file_name,
+     backup.location
+    FROM (claimed
+      JOIN public.backup ON ((claimed.backup_id = backup.id)));
+END;
+
+ALTER FUNCTION public.claim_backup_task() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.claim_backup_task() IS 'Gives a worker the next task; nothing when all is done.';
 
 -- function: claim_deliveries(integer, integer, integer, bigint[])
 
@@ -1122,6 +1384,21 @@ ALTER FUNCTION public.effective_permissions(p_user_id bigint) OWNER TO sofinance
 
 COMMENT ON FUNCTION public.effective_permissions(p_user_id bigint) IS 'What a user may do, all things considered: ADMIN, then DENY and ALLOW of the user, then the role.';
 
+-- function: end_backup_task(bigint, text, text, text, text[])
+
+CREATE FUNCTION public.end_backup_task(p_id bigint, p_status text, p_message text, p_database_name text, p_restored_tables text[]) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.backup_task SET status = end_backup_task.p_status, ended_at = now(), message = "left"(end_backup_task.p_message, 1000), database_name = end_backup_task.p_database_name, restored_tables = end_backup_task.p_restored_tables
+   WHERE ((backup_task.id = end_backup_task.p_id) AND (backup_task.ended_at IS NULL))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.end_backup_task(p_id bigint, p_status text, p_message text, p_database_name text, p_restored_tables text[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.end_backup_task(p_id bigint, p_status text, p_message text, p_database_name text, p_restored_tables text[]) IS 'Writes down what came of a task; nothing when it has ended.';
+
 -- function: end_sessions_of_till()
 
 CREATE FUNCTION public.end_sessions_of_till() RETURNS trigger
@@ -1162,6 +1439,21 @@ ALTER FUNCTION public.ended_within_own_access() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.ended_within_own_access() IS 'Refuses to end sessions and keys of users who have more than the caller; named after its trigger.';
 
+-- function: fail_backup(bigint, text)
+
+CREATE FUNCTION public.fail_backup(p_id bigint, p_error text) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.backup SET status = 'FAILED'::text, ended_at = now(), error = "left"(COALESCE(fail_backup.p_error, ''::text), 1000)
+   WHERE ((backup.id = fail_backup.p_id) AND (backup.status = 'PENDING'::text))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.fail_backup(p_id bigint, p_error text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.fail_backup(p_id bigint, p_error text) IS 'Writes down why a backup was not taken; nothing when it is not pending.';
+
 -- table: sign_in_address
 
 CREATE TABLE public.sign_in_address (
@@ -1195,6 +1487,21 @@ END;
 ALTER FUNCTION public.find_sign_in(address text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.find_sign_in(address text) IS 'Crosses organisations: where an address signs in, and nothing else about it.';
+
+-- function: finish_backup(bigint, text, text, bigint, text, boolean, bigint, bigint, timestamp with time zone)
+
+CREATE FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.backup SET status = 'SUCCESS'::text, ended_at = now(), location = "left"(finish_backup.p_location, 500), file_name = finish_backup.p_file_name, size_bytes = finish_backup.p_size_bytes, sha256 = finish_backup.p_sha256, is_encrypted = finish_backup.p_is_encrypted, row_count = finish_backup.p_row_count, file_count = finish_backup.p_file_count, taken_at = finish_backup.p_taken_at, error = NULL::text
+   WHERE ((backup.id = finish_backup.p_id) AND (backup.status <> 'SUCCESS'::text))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) IS 'Writes down that a backup was taken, also when it had failed before; nothing when it was taken.';
 
 -- function: finish_job(text, bigint, text, text)
 
@@ -1310,6 +1617,64 @@ $$;
 ALTER FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) IS 'Forgets runs that ended so many days ago, some at a time, and workers not heard of for a day.';
+
+-- function: forget_lost_backups(integer)
+
+CREATE FUNCTION public.forget_lost_backups(p_hours integer) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH lost AS (
+          UPDATE public.backup SET status = 'FAILED'::text, ended_at = now(), error = 'whoever took it was not heard of again'::text
+           WHERE ((backup.status = 'PENDING'::text) AND (backup.created_at < (now() - make_interval(hours => forget_lost_backups.p_hours))))
+           RETURNING backup.id
+         )
+  SELECT count(*) AS count
+    FROM lost;
+END;
+
+ALTER FUNCTION public.forget_lost_backups(p_hours integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.forget_lost_backups(p_hours integer) IS 'Fails backups that are pending for so many hours; also what a restored database says of its own.';
+
+-- function: give_up_backup(bigint)
+
+CREATE FUNCTION public.give_up_backup(p_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    unwanted backup;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('give_up_backup', 0));
+    select backup.* into unwanted from backup
+    where backup.id = p_id and backup.removed_at is null
+    for update;
+    if not found then
+        return 'unknown';
+    end if;
+    if unwanted.status = 'PENDING' or exists (
+        select from backup_task where backup_id = p_id and ended_at is null
+    ) then
+        return 'busy';
+    end if;
+    if unwanted.status = 'SUCCESS' and not exists (
+        select from backup
+        where
+            backup.kind = unwanted.kind and backup.status = 'SUCCESS'
+            and backup.removed_at is null and backup.id <> p_id
+            and backup.verification_error is null
+    ) then
+        return 'last';
+    end if;
+    update backup set removed_at = now() where backup.id = p_id;
+    return 'done';
+end
+$$;
+
+ALTER FUNCTION public.give_up_backup(p_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.give_up_backup(p_id bigint) IS 'Gives up a backup, whose files go later: done, unknown, busy, or last: the only good one of its kind.';
 
 -- function: give_up_delivery(bigint)
 
@@ -1572,6 +1937,26 @@ ALTER FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_ro
 
 COMMENT ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) IS 'Says whether somebody has every permission and every branch that a user has, in the role and with
 the branches given.';
+
+-- function: issue_backup_confirmation(bytea, bigint, bigint, bigint, integer)
+
+CREATE FUNCTION public.issue_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_good_for_s integer) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    until timestamptz := now() + make_interval(secs => p_good_for_s);
+begin
+    delete from backup_confirmation where expires_at < now() - interval '1 day';
+    insert into backup_confirmation (token_hash, backup_id, org_id, user_id, expires_at)
+    values (p_token_hash, p_backup_id, p_org_id, p_user_id, until);
+    return until;
+end
+$$;
+
+ALTER FUNCTION public.issue_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_good_for_s integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.issue_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_good_for_s integer) IS 'Keeps the hash of a word that confirms a restore; returns until when it is good.';
 
 -- function: minor_units(character)
 
@@ -2204,6 +2589,44 @@ $$;
 ALTER FUNCTION public.not_of_oneself() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.not_of_oneself() IS 'Refuses a change of the caller''s own access; named after its trigger.';
+
+-- function: note_backup_verified(text, text, text)
+
+CREATE FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.backup SET verified_at =
+         CASE
+             WHEN (note_backup_verified.p_error IS NULL) THEN now()
+             ELSE backup.verified_at
+         END, verification_error = "left"(note_backup_verified.p_error, 1000)
+   WHERE ((backup.location = "left"(note_backup_verified.p_location, 500)) AND (backup.file_name = note_backup_verified.p_file_name))
+   RETURNING true;
+END;
+
+ALTER FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) IS 'Writes down that a backup was restored elsewhere and verified, or why it was not.';
+
+-- function: note_backups_removed(text, text[])
+
+CREATE FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH gone AS (
+          UPDATE public.backup SET removed_at = COALESCE(backup.removed_at, now()), files_removed_at = now()
+           WHERE ((backup.location = "left"(note_backups_removed.p_location, 500)) AND (backup.file_name = ANY (note_backups_removed.p_file_names)) AND (backup.status = 'SUCCESS'::text))
+           RETURNING backup.id
+         )
+  SELECT count(*) AS count
+    FROM gone;
+END;
+
+ALTER FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) IS 'Writes down that the files of backups went.';
 
 -- table: flag
 
@@ -3081,6 +3504,72 @@ ALTER FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_
 
 COMMENT ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) IS 'Posts a goods receipt: stock at cost, Dr inventory, Cr payables or opening balance equity.';
 
+-- table: backup_drill
+
+CREATE TABLE public.backup_drill (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    backup_name text NOT NULL,
+    release text NOT NULL,
+    began_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone DEFAULT now() NOT NULL,
+    error text,
+    rpo_s numeric,
+    rto_s numeric,
+    row_count bigint,
+    CONSTRAINT backup_drill_good_has_times CHECK (((error IS NOT NULL) OR (num_nulls(rpo_s, rto_s) = 0))),
+    CONSTRAINT backup_drill_kind_known CHECK ((kind = ANY (ARRAY['DUMP'::text, 'POINT_IN_TIME'::text]))),
+    CONSTRAINT backup_drill_texts_not_long CHECK (((length(backup_name) <= 200) AND (length(release) <= 100) AND (length(error) <= 1000))),
+    CONSTRAINT backup_drill_times_not_negative CHECK (((rpo_s >= (0)::numeric) AND (rto_s >= (0)::numeric) AND (('NaN'::numeric <> rpo_s) AND ('NaN'::numeric <> rto_s))))
+);
+
+ALTER TABLE public.backup_drill OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.backup_drill IS 'Drills: a backup was restored elsewhere, compared and verified; what it took.';
+
+COMMENT ON COLUMN public.backup_drill.id IS 'The drill''s number.';
+
+COMMENT ON COLUMN public.backup_drill.kind IS 'DUMP: from a dump; POINT_IN_TIME: from a base backup and the log.';
+
+COMMENT ON COLUMN public.backup_drill.backup_name IS 'The file that was restored.';
+
+COMMENT ON COLUMN public.backup_drill.release IS 'The release that did it.';
+
+COMMENT ON COLUMN public.backup_drill.began_at IS 'When it began.';
+
+COMMENT ON COLUMN public.backup_drill.ended_at IS 'When it ended (server time).';
+
+COMMENT ON COLUMN public.backup_drill.error IS 'Why it failed; none: all was equal, and verified.';
+
+COMMENT ON COLUMN public.backup_drill.rpo_s IS 'Seconds of work that would have been lost.';
+
+COMMENT ON COLUMN public.backup_drill.rto_s IS 'Seconds from nothing to a verified database.';
+
+COMMENT ON COLUMN public.backup_drill.row_count IS 'Rows that were restored and are equal.';
+
+COMMENT ON CONSTRAINT backup_drill_good_has_times ON public.backup_drill IS 'A drill that went well says how long it took, and what would have been lost.';
+
+COMMENT ON CONSTRAINT backup_drill_kind_known ON public.backup_drill IS 'A drill is DUMP or POINT_IN_TIME.';
+
+COMMENT ON CONSTRAINT backup_drill_texts_not_long ON public.backup_drill IS 'A file''s name has at most 200 characters, a release 100, an error 1000.';
+
+COMMENT ON CONSTRAINT backup_drill_times_not_negative ON public.backup_drill IS 'A drill''s times are not negative.';
+
+-- function: record_drill(text, text, text, timestamp with time zone, text, numeric, numeric, bigint)
+
+CREATE FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ INSERT INTO public.backup_drill (kind, backup_name, release, began_at, error, rpo_s, rto_s, row_count)
+   VALUES (record_drill.p_kind, record_drill.p_backup_name, record_drill.p_release, record_drill.p_began_at, "left"(record_drill.p_error, 1000), record_drill.p_rpo_s, record_drill.p_rto_s, record_drill.p_row_count)
+   RETURNING backup_drill.id;
+END;
+
+ALTER FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) IS 'Writes down what a drill showed.';
+
 -- function: recovery_code_used_once()
 
 CREATE FUNCTION public.recovery_code_used_once() RETURNS trigger
@@ -3217,6 +3706,38 @@ END;
 ALTER FUNCTION public.renew_job(p_name text, p_claim_no bigint) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) IS 'Shows a sign of life; nothing when the claim is no longer the job''s.';
+
+-- function: reopen_backup_tasks(integer)
+
+CREATE FUNCTION public.reopen_backup_tasks(p_hours integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    reopened bigint;
+begin
+    update backup_task set
+        status = case when cancel_requested_at is null then 'FAILED' else 'CANCELLED' end,
+        ended_at = now(),
+        message = case
+            when cancel_requested_at is not null then 'broken off'
+            when attempt_count >= 3 then 'its worker was not heard of again, three times'
+            else 'nobody did it in time'
+        end
+    where ended_at is null and (
+        cancel_requested_at is not null
+        or (status = 'RUNNING' and attempt_count >= 3)
+        or created_at < now() - make_interval(hours => p_hours)
+    );
+    update backup_task set status = 'QUEUED' where status = 'RUNNING';
+    get diagnostics reopened = row_count;
+    return reopened;
+end
+$$;
+
+ALTER FUNCTION public.reopen_backup_tasks(p_hours integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.reopen_backup_tasks(p_hours integer) IS 'Queues again what was running when its worker died; who calls is the only one that does tasks.';
 
 -- function: replay_deliveries(bigint[], bigint, integer)
 
@@ -4245,6 +4766,37 @@ ALTER FUNCTION public.till_pairing_code_used_once() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.till_pairing_code_used_once() IS 'Refuses the second use of a pairing code.';
 
+-- function: use_backup_confirmation(bytea, bigint, bigint, bigint)
+
+CREATE FUNCTION public.use_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    given backup_confirmation;
+begin
+    select backup_confirmation.* into given from backup_confirmation
+    where token_hash = p_token_hash
+    for update;
+    if not found or (given.backup_id, given.org_id, given.user_id)
+        is distinct from (p_backup_id, p_org_id, p_user_id) then
+        return 'unknown';
+    end if;
+    if given.used_at is not null then
+        return 'used';
+    end if;
+    if given.expires_at < now() then
+        return 'expired';
+    end if;
+    update backup_confirmation set used_at = now() where token_hash = p_token_hash;
+    return 'good';
+end
+$$;
+
+ALTER FUNCTION public.use_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.use_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint) IS 'Uses up a word that confirms a restore: good, used, expired or unknown.';
+
 -- function: user_branch_within_own_access()
 
 CREATE FUNCTION public.user_branch_within_own_access() RETURNS trigger
@@ -4992,6 +5544,69 @@ COMMENT ON CONSTRAINT audit_log_severity_known ON public.audit_log IS 'A severit
 
 ALTER TABLE public.audit_log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.audit_log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: backup_confirmation
+
+CREATE TABLE public.backup_confirmation (
+    token_hash bytea NOT NULL,
+    backup_id bigint NOT NULL,
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT backup_confirmation_is_a_hash CHECK ((length(token_hash) = 32))
+);
+
+ALTER TABLE public.backup_confirmation OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.backup_confirmation IS 'Words that confirm a restore: good once, for five minutes, for one backup and who asked.';
+
+COMMENT ON COLUMN public.backup_confirmation.token_hash IS 'The SHA-256 of the word.';
+
+COMMENT ON COLUMN public.backup_confirmation.backup_id IS 'The backup.';
+
+COMMENT ON COLUMN public.backup_confirmation.org_id IS 'The organisation of who asked.';
+
+COMMENT ON COLUMN public.backup_confirmation.user_id IS 'Who asked.';
+
+COMMENT ON COLUMN public.backup_confirmation.expires_at IS 'Until when it is good.';
+
+COMMENT ON COLUMN public.backup_confirmation.used_at IS 'When it was used.';
+
+COMMENT ON CONSTRAINT backup_confirmation_is_a_hash ON public.backup_confirmation IS 'Of a confirmation only the SHA-256 is kept.';
+
+-- sequence: backup_drill_id_seq
+
+ALTER TABLE public.backup_drill ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.backup_drill_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- sequence: backup_id_seq
+
+ALTER TABLE public.backup ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.backup_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- sequence: backup_task_id_seq
+
+ALTER TABLE public.backup_task ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.backup_task_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -7337,6 +7952,34 @@ ALTER TABLE ONLY public.audit_log
 
 COMMENT ON CONSTRAINT audit_log_pk ON public.audit_log IS 'This audit row exists already.';
 
+-- constraint: backup_confirmation backup_confirmation_pk
+
+ALTER TABLE ONLY public.backup_confirmation
+    ADD CONSTRAINT backup_confirmation_pk PRIMARY KEY (token_hash);
+
+COMMENT ON CONSTRAINT backup_confirmation_pk ON public.backup_confirmation IS 'This confirmation is there already.';
+
+-- constraint: backup_drill backup_drill_pk
+
+ALTER TABLE ONLY public.backup_drill
+    ADD CONSTRAINT backup_drill_pk PRIMARY KEY (id);
+
+COMMENT ON CONSTRAINT backup_drill_pk ON public.backup_drill IS 'This drill is there already.';
+
+-- constraint: backup backup_pk
+
+ALTER TABLE ONLY public.backup
+    ADD CONSTRAINT backup_pk PRIMARY KEY (id);
+
+COMMENT ON CONSTRAINT backup_pk ON public.backup IS 'This backup is there already.';
+
+-- constraint: backup_task backup_task_pk
+
+ALTER TABLE ONLY public.backup_task
+    ADD CONSTRAINT backup_task_pk PRIMARY KEY (id);
+
+COMMENT ON CONSTRAINT backup_task_pk ON public.backup_task IS 'This task is there already.';
+
 -- constraint: balance_roll_up balance_roll_up_pk
 
 ALTER TABLE ONLY public.balance_roll_up
@@ -7916,6 +8559,54 @@ COMMENT ON INDEX public.audit_log_by_time IS 'What was done in a span of time.';
 CREATE INDEX audit_log_by_user ON public.audit_log USING btree (org_id, user_id, created_at, id);
 
 COMMENT ON INDEX public.audit_log_by_user IS 'What somebody did.';
+
+-- index: backup_by_time
+
+CREATE INDEX backup_by_time ON public.backup USING btree (created_at DESC, id DESC);
+
+COMMENT ON INDEX public.backup_by_time IS 'Lists, the newest first.';
+
+-- index: backup_confirmation_by_backup
+
+CREATE INDEX backup_confirmation_by_backup ON public.backup_confirmation USING btree (backup_id);
+
+COMMENT ON INDEX public.backup_confirmation_by_backup IS 'The confirmations of a backup.';
+
+-- index: backup_drill_by_time
+
+CREATE INDEX backup_drill_by_time ON public.backup_drill USING btree (began_at DESC, id DESC);
+
+COMMENT ON INDEX public.backup_drill_by_time IS 'Lists, the newest first.';
+
+-- index: backup_file_once
+
+CREATE UNIQUE INDEX backup_file_once ON public.backup USING btree (location, file_name);
+
+COMMENT ON INDEX public.backup_file_once IS 'This file is a backup already.';
+
+-- index: backup_open
+
+CREATE INDEX backup_open ON public.backup USING btree (id) WHERE (status = 'PENDING'::text);
+
+COMMENT ON INDEX public.backup_open IS 'Those that are being taken.';
+
+-- index: backup_task_by_backup
+
+CREATE INDEX backup_task_by_backup ON public.backup_task USING btree (backup_id);
+
+COMMENT ON INDEX public.backup_task_by_backup IS 'The tasks of a backup.';
+
+-- index: backup_task_by_time
+
+CREATE INDEX backup_task_by_time ON public.backup_task USING btree (created_at DESC, id DESC);
+
+COMMENT ON INDEX public.backup_task_by_time IS 'Lists, the newest first.';
+
+-- index: backup_task_open
+
+CREATE INDEX backup_task_open ON public.backup_task USING btree (id) WHERE (ended_at IS NULL);
+
+COMMENT ON INDEX public.backup_task_open IS 'What is still to be done, in order.';
 
 -- index: event_by_aggregate
 
@@ -8891,6 +9582,20 @@ ALTER TABLE ONLY public.audit_log
     ADD CONSTRAINT audit_log_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
 
 COMMENT ON CONSTRAINT audit_log_user_known ON public.audit_log IS 'There is no such user.';
+
+-- fk constraint: backup_confirmation backup_confirmation_backup_known
+
+ALTER TABLE ONLY public.backup_confirmation
+    ADD CONSTRAINT backup_confirmation_backup_known FOREIGN KEY (backup_id) REFERENCES public.backup(id);
+
+COMMENT ON CONSTRAINT backup_confirmation_backup_known ON public.backup_confirmation IS 'There is no such backup.';
+
+-- fk constraint: backup_task backup_task_backup_known
+
+ALTER TABLE ONLY public.backup_task
+    ADD CONSTRAINT backup_task_backup_known FOREIGN KEY (backup_id) REFERENCES public.backup(id);
+
+COMMENT ON CONSTRAINT backup_task_backup_known ON public.backup_task IS 'There is no such backup.';
 
 -- fk constraint: balance_roll_up balance_roll_up_organisation_known
 
@@ -9915,6 +10620,9 @@ REVOKE ALL ON FUNCTION public.app_user_keeps_an_admin() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.app_user_within_own_access() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.ask_backup_task(p_kind text, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_restore_count_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.ask_backup_task(p_kind text, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_restore_count_max integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.attachment_counted() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.attachment_is_uploaded() FROM PUBLIC;
@@ -9928,7 +10636,25 @@ GRANT SELECT ON TABLE public.job_runner TO sofinance_app;
 REVOKE ALL ON FUNCTION public.beat_runner(p_name text, p_version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.beat_runner(p_name text, p_version text) TO sofinance_app;
 
+GRANT SELECT ON TABLE public.backup TO sofinance_readonly;
+GRANT SELECT ON TABLE public.backup TO sofinance_backup;
+GRANT SELECT ON TABLE public.backup TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) TO sofinance_app;
+GRANT ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.backup_task TO sofinance_readonly;
+GRANT SELECT ON TABLE public.backup_task TO sofinance_backup;
+GRANT SELECT ON TABLE public.backup_task TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.cancel_backup_task(p_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.cancel_backup_task(p_id bigint) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.changed_in_session() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.claim_backup_task() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.claim_backup_task() TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.claim_deliveries(p_limit integer, p_per_endpoint integer, p_lease_s integer, p_busy_endpoint_ids bigint[]) TO sofinance_app;
@@ -10031,14 +10757,25 @@ GRANT INSERT(effect),UPDATE(effect) ON TABLE public.user_permission TO sofinance
 REVOKE ALL ON FUNCTION public.effective_permissions(p_user_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.effective_permissions(p_user_id bigint) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.end_backup_task(p_id bigint, p_status text, p_message text, p_database_name text, p_restored_tables text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.end_backup_task(p_id bigint, p_status text, p_message text, p_database_name text, p_restored_tables text[]) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.end_sessions_of_till() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.ended_within_own_access() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.fail_backup(p_id bigint, p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fail_backup(p_id bigint, p_error text) TO sofinance_app;
+GRANT ALL ON FUNCTION public.fail_backup(p_id bigint, p_error text) TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.sign_in_address TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.find_sign_in(address text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.find_sign_in(address text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) TO sofinance_app;
+GRANT ALL ON FUNCTION public.finish_backup(p_id bigint, p_location text, p_file_name text, p_size_bytes bigint, p_sha256 text, p_is_encrypted boolean, p_row_count bigint, p_file_count bigint, p_taken_at timestamp with time zone) TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.finish_job(p_name text, p_claim_no bigint, p_outcome text, p_told text) TO sofinance_app;
@@ -10048,6 +10785,13 @@ GRANT ALL ON FUNCTION public.forget_events(p_keep_days integer, p_limit integer)
 
 REVOKE ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.forget_job_runs(p_keep_days integer, p_limit integer) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.forget_lost_backups(p_hours integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.forget_lost_backups(p_hours integer) TO sofinance_app;
+GRANT ALL ON FUNCTION public.forget_lost_backups(p_hours integer) TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.give_up_backup(p_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.give_up_backup(p_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.give_up_delivery(p_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.give_up_delivery(p_id bigint) TO sofinance_app;
@@ -10068,6 +10812,9 @@ REVOKE ALL ON FUNCTION public.is_final() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.is_within_access(p_actor_id bigint, p_user_id bigint, p_role text, p_all_branches boolean) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.issue_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_good_for_s integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.issue_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint, p_good_for_s integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.minor_units(currency character) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.minor_units(currency character) TO sofinance_app;
@@ -10129,6 +10876,14 @@ REVOKE ALL ON FUNCTION public.next_due(p_every_s integer, p_offset_s integer) FR
 
 REVOKE ALL ON FUNCTION public.not_of_oneself() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) TO sofinance_app;
+GRANT ALL ON FUNCTION public.note_backup_verified(p_location text, p_file_name text, p_error text) TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) TO sofinance_app;
+GRANT ALL ON FUNCTION public.note_backups_removed(p_location text, p_file_names text[]) TO sofinance_backup;
+
 GRANT SELECT ON TABLE public.flag TO sofinance_readonly;
 GRANT SELECT ON TABLE public.flag TO sofinance_backup;
 GRANT SELECT ON TABLE public.flag TO sofinance_app;
@@ -10172,6 +10927,14 @@ REVOKE ALL ON FUNCTION public.receivable_follows() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.receive_goods(p_org_id bigint, p_user_id bigint, p_branch_id bigint, p_kind text, p_reference text, p_supplier_name text, p_received_on date, p_product_ids bigint[], p_quantities numeric[], p_unit_costs numeric[]) TO sofinance_app;
 
+GRANT SELECT ON TABLE public.backup_drill TO sofinance_readonly;
+GRANT SELECT ON TABLE public.backup_drill TO sofinance_backup;
+GRANT SELECT ON TABLE public.backup_drill TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) TO sofinance_app;
+GRANT ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) TO sofinance_backup;
+
 REVOKE ALL ON FUNCTION public.recovery_code_used_once() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.remember_sign_in_address() FROM PUBLIC;
@@ -10182,6 +10945,9 @@ GRANT SELECT ON TABLE public.job TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.renew_job(p_name text, p_claim_no bigint) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.reopen_backup_tasks(p_hours integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.reopen_backup_tasks(p_hours integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.replay_deliveries(p_ids bigint[], p_user_id bigint, p_attempts integer) TO sofinance_app;
@@ -10245,6 +11011,9 @@ REVOKE ALL ON FUNCTION public.taken_within_own_access() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.till_credential_revoked_stays() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.till_pairing_code_used_once() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.use_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.use_backup_confirmation(p_token_hash bytea, p_backup_id bigint, p_org_id bigint, p_user_id bigint) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.user_branch_within_own_access() FROM PUBLIC;
 
@@ -10420,6 +11189,16 @@ GRANT INSERT(session_id) ON TABLE public.audit_log TO sofinance_app;
 GRANT INSERT(api_key_id) ON TABLE public.audit_log TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.audit_log_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.backup_confirmation TO sofinance_readonly;
+GRANT SELECT ON TABLE public.backup_confirmation TO sofinance_backup;
+GRANT SELECT ON TABLE public.backup_confirmation TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.backup_drill_id_seq TO sofinance_backup;
+
+GRANT SELECT ON SEQUENCE public.backup_id_seq TO sofinance_backup;
+
+GRANT SELECT ON SEQUENCE public.backup_task_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.balance_roll_up TO sofinance_readonly;
 GRANT SELECT ON TABLE public.balance_roll_up TO sofinance_backup;

@@ -325,6 +325,27 @@ select 1, 'org/1/attachments/' || repeat('a', 32), now() + interval '1 hour';
 insert into signed_url_use (org_id, token_id, expires_at)
 select id, substr(sha256(n::text::bytea), 1, 16), now() + make_interval(hours => n)
 from org cross join generate_series(-20, 40) as n;
+insert into backup (
+    id, kind, status, location, file_name, size_bytes, sha256, is_encrypted, row_count, taken_at,
+    created_at, ended_at, removed_at, files_removed_at
+)
+overriding system value
+select n, case n % 7 when 0 then 'BASE' else 'FULL' end, 'SUCCESS', '/srv/backups', 'backup ' || n,
+    1000, repeat('0', 64), true, 10, at, at, at, case when n > 90 then at end,
+    case when n > 95 then at end
+from generate_series(1, 100) as n, lateral (
+    select timestamptz '2026-01-01' - make_interval(days => n) as at
+) as taken;
+
+insert into backup_task (id, kind, status, backup_id, requested_by_org_id, requested_by, ended_at)
+overriding system value
+select n, 'VERIFY', case n when 1 then 'QUEUED' else 'SUCCESS' end, n, 1, 11,
+    case n when 1 then null else now() end
+from generate_series(1, 60) as n;
+
+insert into backup_drill (kind, backup_name, release, began_at, rpo_s, rto_s)
+select 'DUMP', 'backup ' || n, '1', timestamptz '2026-01-01' - make_interval(days => n), 1, 1
+from generate_series(1, 60) as n;
 
 -- Three endpoints; each event went to all of them, but for what died or waits at the first.
 insert into webhook_endpoint (org_id, id, slot, url, signature, created_by)

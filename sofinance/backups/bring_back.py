@@ -312,6 +312,21 @@ def _same_settings(conn: psycopg.Connection[Any], name: str, like: str) -> None:
         )
 
 
+def switch(url: str, beside: str) -> str:
+    """Give a database the name of the URL's, its settings and rights, too; return what keeps it."""
+    live = programs.database_of(url)
+    with _beside(url) as conn:
+        names = {beside, live}
+        found = conn.execute("select datname from pg_database where datname = any (%s)",
+                             [list(names)]).fetchall()  # fmt: skip
+        if {name for (name,) in found} != names:
+            raise SetupError(f"There is no {beside}, or no {live}, on this server.")
+        _same_settings(conn, beside, live)
+    kept_as = _name(live, f"before_{datetime.now(UTC):{STAMP}}".lower())
+    _swap(url, live, beside, kept_as)
+    return kept_as
+
+
 def _swap(url: str, name: str, beside: str, kept_as: str) -> None:
     """Give the restored database its name; the one that had it keeps another."""
     with _beside(url) as conn:

@@ -44,6 +44,11 @@ async def read(call: Call) -> list[Metric]:
                     await q.outbox.list_circuits(conn, limit=CIRCUIT_COUNT_MAX),
                     now=call.now,
                 ),
+                *of_backups(
+                    await q.system.list_latest_backups(conn),
+                    await q.system.list_latest_drills(conn),
+                ),
+                *of_archiver(await q.system.get_archiver(conn)),
             ]
     except NO_ANSWER:
         return []
@@ -71,3 +76,49 @@ def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
         errors.add_metric([job.name], job.error_count)
     yield from told.values()
     yield errors
+
+
+def of_backups(backups: Iterable[Any], drills: Iterable[Any]) -> Iterator[Metric]:
+    """Yield how old and how large the latest backups are, and when one last came back."""
+    taken_at = GaugeMetricFamily(
+        "backup_last_success_timestamp", "When the latest good backup was taken.", labels=["kind"]
+    )
+    size_bytes = GaugeMetricFamily(
+        "backup_size_bytes", "How large the latest good backup is.", labels=["kind"]
+    )
+    times = {"FULL": 0.0} | {backup.kind: backup.taken_at.timestamp() for backup in backups}
+    for kind, at_s in times.items():
+        taken_at.add_metric([kind], at_s)
+    for backup in backups:
+        size_bytes.add_metric([backup.kind], backup.size_bytes)
+    verified_at = GaugeMetricFamily(
+        "backup_last_verified_timestamp", "When a backup last came back whole.", labels=["kind"]
+    )
+    has_failed = GaugeMetricFamily(
+        "backup_verification_failed", "1 when the latest try did not.", labels=["kind"]
+    )
+    ends = {"DUMP": (0.0, False)} | {
+        drill.kind: (
+            0.0 if drill.last_good_at is None else drill.last_good_at.timestamp(),
+            drill.has_failed,
+        )
+        for drill in drills
+    }
+    for kind, (at_s, failed) in ends.items():
+        verified_at.add_metric([kind], at_s)
+        has_failed.add_metric([kind], failed)
+    yield from (taken_at, size_bytes, verified_at, has_failed)
+
+
+def of_archiver(archiver: Any) -> Iterator[Metric]:
+    """Yield how the server's log is archived; nothing where it is not."""
+    if not archiver.is_archiving:
+        return
+    at = archiver.last_archived_at
+    yield GaugeMetricFamily(
+        "wal_archive_last_success_timestamp", "When a segment of the log was last archived.",
+        0.0 if at is None else at.timestamp(),
+    )  # fmt: skip
+    yield CounterMetricFamily(
+        "wal_archive_failures", "Tries to archive a segment that failed.", archiver.failed_count
+    )

@@ -11,6 +11,7 @@ from sofinance.jobs import (
     HOUR_S,
     Job,
     JobFailedError,
+    backups,
     balances,
     dead_letters,
     forgetting,
@@ -98,5 +99,33 @@ JOBS = (
         dead_letters.forget_events,
         every_s=DAY_S,
         offset_s=5 * HOUR_S,
+    ),
+    Job(
+        "backup",
+        "Takes a backup of all organisations, and removes old ones.",
+        backups.back_up,
+        every_s=DAY_S,
+        offset_s=2 * HOUR_S,
+    ),
+    # Days are counted from a Thursday: these are Sundays.
+    Job(
+        "backup-base",
+        "Copies the server's files, to go back to any moment since, and removes old copies.",
+        backups.back_up_base,
+        every_s=7 * DAY_S,
+        offset_s=3 * DAY_S + 3 * HOUR_S,
+    ),
+    Job(
+        "backup-verify",
+        "Restores the newest backup elsewhere, compares every table and verifies the books.",
+        backups.verify_newest,
+        every_s=7 * DAY_S,
+        offset_s=3 * DAY_S + 4 * HOUR_S,
+    ),
+    Job(
+        "backup-tasks",
+        "Takes, verifies, restores and removes backups as operators ask.",
+        backups.do_tasks,
+        every_s=HOUR_S,
     ),
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sofinance import config
 from sofinance.backups import point_in_time, programs, store, wal
 from sofinance.backups.places import Folder, MissingError, Place
+from sofinance.backups.records import BASE, FULL, Records
 from sofinance.backups.s3 import Access, Bucket
 from sofinance.backups.take import Keys, read_back, take
 from sofinance.infra import embedded
@@ -37,6 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     backup_options(parser)
     parser.add_argument("--keep-days", type=int, metavar="N", help="instead of BACKUP_KEEP_DAYS")
+    parser.add_argument(
+        "--record", type=int, metavar="N", help="the number under which a worker wrote it down"
+    )
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
     listed = actions.add_parser("list", help="list the backups, the oldest first")
@@ -99,13 +103,17 @@ def run(args: argparse.Namespace) -> int:
     """Take a backup, then remove the old ones."""
     settings = settings_for_backup(args)
     place = place_of(settings)
-    backup = take(
-        settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin,
-        told=teller(),
-    )  # fmt: skip
+    records = Records(settings.backup_url)
+    with records.taking(FULL, place, args.record) as taken:
+        backup = take(
+            settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin,
+            told=teller(),
+        )  # fmt: skip
+        taken.append(backup)
     gone = store.prune(
         place, backup.manifest["database"], keeping_of(args, settings), now=datetime.now(UTC)
     )
+    records.removed(place, gone)
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
         return EXIT_GOOD
@@ -179,12 +187,17 @@ def run_base(args: argparse.Namespace) -> int:
     """Take a base backup, then remove old ones and the log that no other needs."""
     settings = settings_for_backup(args)
     place = place_of(settings)
-    backup = point_in_time.take_base(
-        settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin, told=teller()
-    )
+    records = Records(settings.backup_url)
+    with records.taking(BASE, place / point_in_time.BASES, args.record) as taken:
+        backup = point_in_time.take_base(
+            settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin,
+            told=teller(),
+        )  # fmt: skip
+        taken.append(backup)
     gone = point_in_time.prune(
         place, segments_of(settings), keeping_of(args, settings), now=datetime.now(UTC)
     )
+    records.removed(place / point_in_time.BASES, gone)
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
     else:

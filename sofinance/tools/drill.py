@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from sofinance.backups import bring_back, point_in_time, store, wal
+from sofinance.backups.records import DUMP, FULL, POINT_IN_TIME, Records
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
@@ -64,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
     place = place_of(settings)
     began_at = datetime.now(UTC)
     report: dict[str, Any] = {"ok": False, "began_at": iso(began_at), "error": None}
+    seen: list[tuple[Place, str]] = []
     try:
-        _drill(args, settings, place, report)
+        _drill(args, settings, place, report, seen)
         if args.point_in_time:
             report["point_in_time"] = _replay(settings, place)
         report["ok"] = True
@@ -73,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         report["error"] = error.message
     except (psycopg.Error, SetupError) as error:
         report["error"] = _said(error)
-        _write(place, began_at, report)
+        _write_down(args, settings, began_at, report, seen)
         raise
-    path = _write(place, began_at, report)
+    path = _write_down(args, settings, began_at, report, seen)
     if args.json:
         print(json.dumps({**report, "report": path}))
     else:
@@ -85,18 +87,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _drill(
-    args: argparse.Namespace, settings: Settings, place: Place, report: dict[str, Any]
+    args: argparse.Namespace,
+    settings: Settings,
+    place: Place,
+    report: dict[str, Any],
+    seen: list[tuple[Place, str]],
 ) -> None:
     keys, told = keys_of(settings), teller()
     if args.backup is None:
-        backup = take(settings.backup_url, place, keys=keys, pg_bin=settings.pg_bin, told=told)
+        with Records(settings.backup_url).taking(FULL, place) as taken:
+            backup = take(settings.backup_url, place, keys=keys, pg_bin=settings.pg_bin, told=told)
+            taken.append(backup)
         report["backup_s"] = backup.manifest["seconds"]
+        seen.append((backup.place, backup.name))
     else:
-        backup = store.open_backup(*store.find(place, args.backup))
+        seen.append(store.find(place, args.backup))
+        backup = store.open_backup(*seen[0])
+    figures = backup.contents(keys.all)
     report |= {
         "backup": backup.name, "taken_at": backup.manifest["taken_at"],
         "bytes": backup.manifest["bytes"], "rows": backup.manifest["rows"],
-        "organisations": len({each["org_id"] for each in backup.contents(keys.all)["ledger"]}),
+        "organisations": len({each["org_id"] for each in figures["ledger"]}),
+        "tables": sorted(figures["tables"]),
     }  # fmt: skip
     # The disaster is now: what was written since the backup's state would be lost.
     lost_at, began = datetime.now(UTC), time.monotonic()
@@ -174,8 +186,29 @@ def _check_row_security(url: str, app_url: str) -> None:
     raise store.BackupError("In what was restored, row security does not hold.")
 
 
+def _write_down(
+    args: argparse.Namespace,
+    settings: Settings,
+    began_at: datetime,
+    report: dict[str, Any],
+    seen: list[tuple[Place, str]],
+) -> str:
+    """Write the report beside the backups, and what matters of it into the database."""
+    is_restored = "rto_s" in report
+    if settings.backup_url:
+        records, error = Records(settings.backup_url), None if is_restored else report["error"]
+        for place, name in seen:
+            records.verified(place, name, error)
+        records.drilled(DUMP, seen[0][1] if seen else "", began_at, {**report, "error": error})
+        if args.point_in_time and is_restored:
+            back = report.get("point_in_time") or {}
+            told = {"error": report["error"], **back}
+            records.drilled(POINT_IN_TIME, back.get("base", ""), began_at, told)
+    return _write(place_of(settings), began_at, report)
+
+
 def _write(place: Place, began_at: datetime, report: dict[str, Any]) -> str:
-    name = f"drill_{began_at:{store.STAMP}}.json"
+    name = f"drill_{began_at:%Y%m%dT%H%M%S.%fZ}.json"  # two may begin in one second
     place.write(name, (json.dumps(report, indent=2) + "\n").encode())
     return place.location(name)
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import config
-from sofinance.backups import bring_back, confirmations, point_in_time, store
+from sofinance.backups import bring_back, confirmations, point_in_time, programs, store
 from sofinance.infra import embedded
-from sofinance.infra.command import EXIT_GOOD, EXIT_USAGE, SetupError
+from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, SetupError
 from sofinance.infra.sql import Row
 from sofinance.tools import verify
 from sofinance.tools.backup import (
@@ -67,6 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="restore in place of a database that is not empty; from --dry-run, good once",
     )  # fmt: skip
     parser.add_argument(
+        "--switch-to", metavar="DATABASE",
+        help="put a database that was restored beside in place of the one of --to, when its books "
+        "verify; what was there is kept. --confirm takes the name of the one that is replaced",
+    )  # fmt: skip
+    parser.add_argument(
         "--at", type=_moment, metavar="TIME",
         help="go back to this moment, as 2025-11-21T14:30:00Z, or to `latest`; needs --into",
     )  # fmt: skip
@@ -96,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     if args.at is not None or args.into is not None:
         return _to_a_point_in_time(args, settings)
     url = target_url(args, settings)
+    if args.switch_to:
+        return _switch(args, url)
     backup = store.open_backup(*store.find(place_of(settings), args.backup))
     if args.dry_run:
         return _dry_run(args, settings, backup, url)
@@ -108,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         said = {
             "ok": True, "file": backup.location, "database": restored.database,
+            "tables": sorted(backup.contents(keys_of(settings).all)["tables"]),
             "rows": restored.rows, "migrated": restored.migrated,
             "kept_as": restored.kept_as or None, "seconds": restored.seconds,
         }  # fmt: skip
@@ -120,6 +128,24 @@ def run(args: argparse.Namespace) -> int:
         print(f"what was there before is kept as the database {restored.kept_as}")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in restored.seconds.items())
     print(f"the books verify ({steps})")
+    return EXIT_GOOD
+
+
+def _switch(args: argparse.Namespace, url: str) -> int:
+    """Put a restored database in place of the live one, and keep that."""
+    live = programs.database_of(url)
+    if args.confirm != live:
+        raise SetupError(
+            f"{live} would be replaced by {args.switch_to}, and kept under another name. Nothing "
+            f"was done; --confirm {live} does it.",
+            exit_code=EXIT_FAILED,
+        )
+    verify_books(programs.with_database(url, args.switch_to))
+    kept_as = bring_back.switch(url, args.switch_to)
+    if args.json:
+        print(json.dumps({"ok": True, "database": live, "kept_as": kept_as}))
+    else:
+        print(f"{args.switch_to} is {live} now; what was there is kept as {kept_as}")
     return EXIT_GOOD
 
 

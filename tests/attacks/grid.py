@@ -107,6 +107,10 @@ OTHER_TABLES = {
     "outbox_event": "asked by workers for every organisation; nobody but the owner reads it",
     "webhook_lane": "asked by workers for every organisation; nobody but the owner reads it",
     "webhook_circuit": "asked by workers for every organisation; nobody but the owner reads it",
+    "backup": "of the server; functions change it",
+    "backup_task": "of the server; functions change it",
+    "backup_confirmation": "of the server; functions change it",
+    "backup_drill": "of the server; functions change it",
 }
 # Of those, what neither the application nor reports may read.
 OWNERS_TABLES = {"sign_in_address", "outbox_event", "webhook_lane", "webhook_circuit"}
@@ -121,6 +125,10 @@ OTHER_TABLES_COLUMN = {
     "outbox_event": "type",
     "webhook_lane": "aggregate",
     "webhook_circuit": "org_id",
+    "backup": "location",
+    "backup_task": "message",
+    "backup_confirmation": "token_hash",
+    "backup_drill": "release",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -199,6 +207,21 @@ DEFINERS = {
     "forget_events": "works inside the transaction's organisation: deletes old events",
     "read_outbox": "crosses organisations: how much waits; numbers",
     "list_circuits": "crosses organisations: how endpoints do; numbers",
+    "begin_backup": "writes backups, which belong to no organisation",
+    "finish_backup": "writes backups, which belong to no organisation",
+    "fail_backup": "writes backups, which belong to no organisation",
+    "forget_lost_backups": "writes backups, which belong to no organisation",
+    "note_backup_verified": "writes backups, which belong to no organisation",
+    "note_backups_removed": "writes backups, which belong to no organisation",
+    "give_up_backup": "writes backups, which belong to no organisation",
+    "record_drill": "writes drills, which belong to no organisation",
+    "ask_backup_task": "writes tasks of backups, which belong to no organisation",
+    "reopen_backup_tasks": "writes tasks of backups, which belong to no organisation",
+    "claim_backup_task": "writes tasks of backups, which belong to no organisation",
+    "end_backup_task": "writes tasks of backups, which belong to no organisation",
+    "cancel_backup_task": "writes tasks of backups, which belong to no organisation",
+    "issue_backup_confirmation": "writes confirmations, which belong to no organisation",
+    "use_backup_confirmation": "writes confirmations, which belong to no organisation",
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {

@@ -629,6 +629,95 @@ MASTER_DATA = (
     *(
         Attack(title, rule, f"{statement};\n", OWNER)
         for title, rule, statement in (
+            ("A backup of its own kind", "backup_kind_known", "update backup set kind = 'HALF'"),
+            ("A backup that is so so", "backup_status_known", "update backup set status = 'WELL'"),
+            ("A backup without end", "backup_ends", "update backup set ended_at = null"),
+            (
+                "A backup of nothing",
+                "backup_success_has_file",
+                "update backup set file_name = null where status = 'SUCCESS'",
+            ),
+            (
+                "A failure without a word",
+                "backup_failure_has_error",
+                "update backup set status = 'FAILED' where status = 'SUCCESS'",
+            ),
+            ("A checksum that is none", "backup_sums_in_form", "update backup set sha256 = 'x'"),
+            (
+                "A long way to a backup",
+                "backup_texts_not_long",
+                "update backup set location = repeat('x', 501)",
+            ),
+            (
+                "Files gone of a backup that is kept",
+                "backup_removed_in_order",
+                "update backup set files_removed_at = now() where removed_at is null",
+            ),
+            (
+                "One file as two backups",
+                "backup_file_once",
+                "update backup set location = '', file_name = 'one' where file_name is not null",
+            ),
+            (
+                "A confirmation of no backup",
+                "backup_confirmation_backup_known",
+                "update backup_confirmation set backup_id = 0",
+            ),
+            (
+                "A confirmation in plain text",
+                "backup_confirmation_is_a_hash",
+                "update backup_confirmation set token_hash = 'word'",
+            ),
+            (
+                "A task of no backup",
+                "backup_task_backup_known",
+                "update backup_task set backup_id = 0",
+            ),
+            (
+                "A task that nobody knows",
+                "backup_task_kind_known",
+                "update backup_task set kind = 'ERASE'",
+            ),
+            (
+                "A task that is somehow",
+                "backup_task_status_known",
+                "update backup_task set status = 'WELL' where status = 'SUCCESS'",
+            ),
+            (
+                "A task without end",
+                "backup_task_ends",
+                "update backup_task set ended_at = null where status = 'SUCCESS'",
+            ),
+            (
+                "A task tried for ever",
+                "backup_task_attempts_bounded",
+                "update backup_task set attempt_count = 4",
+            ),
+            (
+                "A task's long story",
+                "backup_task_texts_not_long",
+                "update backup_task set message = repeat('x', 1001)",
+            ),
+            (
+                "A drill of another kind",
+                "backup_drill_kind_known",
+                "update backup_drill set kind = 'FIRE'",
+            ),
+            (
+                "A drill before its beginning",
+                "backup_drill_times_not_negative",
+                "update backup_drill set rto_s = -1",
+            ),
+            (
+                "A good drill that took no time",
+                "backup_drill_good_has_times",
+                "update backup_drill set rto_s = null",
+            ),
+            (
+                "A drill's long story",
+                "backup_drill_texts_not_long",
+                "update backup_drill set release = repeat('x', 101)",
+            ),
             ("A job in capitals", "job_name_form", "update job set name = 'JOB'"),
             ("A job that says nothing", "job_described", "update job set description = ''"),
             ("A job without rest", "job_interval_in_range", "update job set every_s = 0"),
@@ -972,6 +1061,10 @@ KEYS = {
     "attachment": ("attachment_pk",),
     "attachment_usage": ("attachment_usage_pk",),
     "audit_log": ("audit_log_pk",),
+    "backup": ("backup_pk",),
+    "backup_confirmation": ("backup_confirmation_pk",),
+    "backup_drill": ("backup_drill_pk",),
+    "backup_task": ("backup_task_pk",),
     "balance_roll_up": ("balance_roll_up_pk",),
     "branch": ("branch_pk",),
     "break_glass": ("break_glass_pk",),

@@ -101,6 +101,35 @@ def furnish_jobs(psql: Psql, org: Org) -> None:
     psql("select finish_job('scene-job', %s, 'succeeded', 'well')", claim, org=org)
 
 
+def furnish_backups(psql: Psql, org: Org) -> dict[str, int]:
+    """Let there be backups, jobs with them, a confirmation and a drill; return their ids.
+
+    Two are being restored, so that nobody may restore another.
+    """
+    ids = {}
+    for name in ("backup", "spare_backup"):
+        ids[name] = psql("select begin_backup('FULL', '/srv/backups')", org=org)[0][0]
+        psql(
+            "select finish_backup(%s, '/srv/backups', %s, 1000, repeat('0', 64), true, 10, 0,"
+            " now())",
+            [ids[name], f"{name}_{org.id}.dump.enc"],
+            org=org,
+        )
+    ask, asked = "select ask_backup_task(%s, %s, %s, %s, 2)", [ids["backup"], org.id, org.admin.id]
+    for name in ("restore_job", "spare_restore_job"):
+        ids[name] = psql(ask, ["CREATE", *asked], org=org)[0][0]
+    for _ in range(2):
+        psql(ask, ["VERIFY", *asked], org=org)
+    psql("select end_backup_task(%s, 'SUCCESS', 'well', null, null)", [ids["restore_job"]], org=org)
+    psql(
+        "select issue_backup_confirmation(sha256(gen_random_uuid()::text::bytea), %s, %s, %s, 300)",
+        asked,
+        org=org,
+    )
+    psql("select record_drill('DUMP', 'backup', '1', now(), null, 1, 1, 10)", org=org)
+    return ids
+
+
 async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     """Give an organisation one of everything; return the ids by name."""
     shop = await open_shop(api, org)
@@ -113,6 +142,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         for id_, role in psql("select id, role from account where role is not null", org=org)
     }
     ids: dict[str, int | str] = {
+        **furnish_backups(psql, org),
         "org": org.id,
         "email": f"'{org.admin.email}'",
         "user": org.admin.id,

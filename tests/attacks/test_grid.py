@@ -428,6 +428,22 @@ LURED = {
     ),
     "job_run": ("select finish_job('scene-job', 1, 'failed', 'x')", "select forget_job_runs(1, 1)"),
     "job_runner": ("select beat_runner('lure', '1')", "select leave_runner('lure')"),
+    "backup": (
+        "select begin_backup('FULL', 'lure')", "select fail_backup(0, 'x')",
+        "select forget_lost_backups(24)", "select note_backup_verified('lure', 'x', null)",
+        "select note_backups_removed('lure', '{x}')", "select give_up_backup(0)",
+        "select finish_backup(0, 'lure', 'x', 1, repeat('0', 64), true, 1, 1, now())",
+    ),
+    "backup_task": (
+        "select ask_backup_task('VERIFY', 1, 1, 1, 0)",
+        "select reopen_backup_tasks(24)", "select claim_backup_task()",
+        "select end_backup_task(0, 'FAILED', 'x', null, null)", "select cancel_backup_task(0)",
+    ),
+    "backup_confirmation": (
+        "select issue_backup_confirmation(sha256(now()::text::bytea), 1, 1, 1, 1)",
+        "select use_backup_confirmation('x', 0, 1, 1)",
+    ),
+    "backup_drill": ("select record_drill('DUMP', 'x', '1', now(), null, 1, 1, 1)",),
     "balance_roll_up": ("select mark_roll_up()", "select roll_up_balances()"),
     "account_day": ("select roll_up_balances()", "select rebuild_balances()"),
     "event": (

@@ -48,8 +48,20 @@ ID_OF = {
 }  # fmt: skip
 # What is about the server, not about an organisation.
 OF_THE_SERVER = frozenset(
-    {"/debug/database-stats", "/v1/admin/jobs/status", "/api/v1/admin/jobs/status"}
+    {
+        "/debug/database-stats",
+        "/v1/admin/jobs/status",
+        "/api/v1/admin/jobs/status",
+        "/api/v1/system/info",
+        "/api/v1/system/backups",
+        "/api/v1/system/backups/stats",
+        "/api/v1/system/backups/{id}",
+        "/api/v1/system/restore-jobs",
+        "/api/v1/system/restore-jobs/{id}",
+        "/api/v1/system/drills",
+    }
 )
+ROWS_OF_THE_SERVER = frozenset({"backup", "spare_backup", "restore_job", "spare_restore_job"})
 # What differs between two answers to the same question.
 VOLATILE = re.compile(
     r'"(timestamp|now|last_used_at|idle_until|correlation_id)":"[^"]*"'
