@@ -112,6 +112,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
         ).set(1)
         machine.mailer.start()
         await machine.flags.flush()
+        machine.hub.start()
         watching = [watch(machine), watch_loop()]
         if machine.db.replica is not None:
             watching.append(machine.db.replica.watch())
@@ -122,6 +123,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
     finally:
+        await machine.hub.stop()
         await machine.mailer.stop()
         await machine.limiter.close()
         await machine.storage.aclose()
@@ -131,6 +133,7 @@ async def run_machine(app: web.Application) -> AsyncIterator[None]:
 async def drain(app: web.Application) -> None:
     """Tell whoever asks for readiness to send requests elsewhere."""
     app[MACHINE].draining = True
+    await app[MACHINE].hub.drain()
 
 
 async def watch(machine: Machine) -> None:

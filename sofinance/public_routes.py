@@ -19,6 +19,7 @@ PUBLIC_ROUTES = {
     "GET /livez": "for probes",
     "GET /metrics": "for Prometheus; METRICS_TOKEN protects it",
     "GET /openapi.json": "the description of the API",
+    "GET /api/v1/notifications/ws": "a WebSocket: who it is comes with it, or in its first message",
     "GET /ping": "for probes",
     "GET /readyz": "for probes",
     "GET /swagger.json": "the description of the API",

@@ -1815,6 +1815,143 @@ class journal:
 
     list_snapshot_differences: ClassVar[_ListSnapshotDifferences]
 
+class notifications:
+    class _Tell(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, type: str, title: str, message: str, data: str, sent_by: int | None, dedupe_key: str | None, user_ids: Sequence[int]) -> int: ...
+
+    tell: ClassVar[_Tell]
+
+    class MarkReadRow(Row):
+        id: int
+        type: str
+        title: str
+        message: str
+        data: str
+        sent_by: int | None
+        created_at: datetime
+        read_at: datetime | None
+
+    class _MarkRead(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, id: int) -> notifications.MarkReadRow: ...
+
+    mark_read: ClassVar[_MarkRead]
+
+    class _MarkAllRead(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    mark_all_read: ClassVar[_MarkAllRead]
+
+    class DeleteNotificationRow(Row):
+        id: int
+        type: str
+        title: str
+        message: str
+        data: str
+        sent_by: int | None
+        created_at: datetime
+        read_at: datetime | None
+
+    class _DeleteNotification(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, id: int) -> notifications.DeleteNotificationRow: ...
+
+    delete_notification: ClassVar[_DeleteNotification]
+
+    class _ForgetNotifications(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+
+    forget_notifications: ClassVar[_ForgetNotifications]
+
+    class IssueTicketRow(Row):
+        session_id: int
+        expires_at: datetime
+
+    class _IssueTicket(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, session_id: int, token_hash: bytes, life_s: int) -> notifications.IssueTicketRow: ...
+
+    issue_ticket: ClassVar[_IssueTicket]
+
+    class UseTicketRow(Row):
+        session_id: int
+        user_id: int
+
+    class _UseTicket(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token_hash: bytes) -> notifications.UseTicketRow | None: ...
+
+    use_ticket: ClassVar[_UseTicket]
+
+    class GetNotificationRow(Row):
+        id: int
+        type: str
+        title: str
+        message: str
+        data: str
+        sent_by: int | None
+        created_at: datetime
+        read_at: datetime | None
+
+    class _GetNotification(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, id: int) -> notifications.GetNotificationRow: ...
+
+    get_notification: ClassVar[_GetNotification]
+
+    class ListNotificationsRow(Row):
+        id: int
+        type: str
+        title: str
+        message: str
+        data: str
+        sent_by: int | None
+        created_at: datetime
+        read_at: datetime | None
+
+    class _ListNotifications(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, before_id: int | None, unread_only: bool, limit: int) -> list[notifications.ListNotificationsRow]: ...
+
+    list_notifications: ClassVar[_ListNotifications]
+
+    class _CountUnread(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    count_unread: ClassVar[_CountUnread]
+
+    class _GetLastId(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int) -> int: ...
+
+    get_last_id: ClassVar[_GetLastId]
+
+    class ListNewsRow(Row):
+        org_id: int
+        user_id: int
+        last_id: int
+        id: int | None
+        type: str | None
+        title: str | None
+        message: str | None
+        data: str | None
+        created_at: datetime | None
+        read_at: datetime | None
+
+    class _ListNews(Statement):
+        async def __call__(self, conn: Connection, /, *, org_ids: Sequence[int], user_ids: Sequence[int], after_ids: Sequence[int], limit: int) -> list[notifications.ListNewsRow]: ...
+
+    list_news: ClassVar[_ListNews]
+
+    class ListEndedRow(Row):
+        place: int
+
+    class _ListEnded(Statement):
+        async def __call__(self, conn: Connection, /, *, org_ids: Sequence[int], user_ids: Sequence[int], session_ids: Sequence[int], key_ids: Sequence[int]) -> list[notifications.ListEndedRow]: ...
+
+    list_ended: ClassVar[_ListEnded]
+
+    class ListToTellRow(Row):
+        id: int
+
+    class _ListToTell(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int | None, permission: str, limit: int) -> list[notifications.ListToTellRow]: ...
+
+    list_to_tell: ClassVar[_ListToTell]
+
 class organisation:
     class ChangeOrganisationRow(Row):
         org_id: int

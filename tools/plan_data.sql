@@ -302,6 +302,17 @@ cross join lateral (
     select null, id from app_user where org_id = org.id
 ) as who;
 
+insert into notification_inbox (org_id, user_id, last_id) select org_id, id, 1000 from app_user;
+
+insert into notification (org_id, user_id, id, type, title, created_at, read_at)
+select org_id, app_user.id, n, 'message', 'New', timestamptz '2025-12-01' + make_interval(mins => n),
+    case when n <= 970 then timestamptz '2025-12-02' end
+from app_user cross join generate_series(1, 1000) as n;
+
+insert into notification_ticket (org_id, token_hash, session_id, expires_at)
+select org_id, sha256(int8send(id)), id, timestamptz '2099-01-01' from user_session
+where id % 10 = 0;
+
 insert into idempotency_key (org_id, key_hash, fingerprint, status, body, expires_at)
 select org, sha256(i::text::bytea), sha256(i::text::bytea), 201, convert_to(repeat('x', 200), 'utf8'),
     timestamptz '2099-01-01' + make_interval(mins => i)

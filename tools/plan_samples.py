@@ -124,6 +124,28 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "flags.set_override": {
         "flag": "flag_7", "branch_id": "101", "user_id": None, "percent": "100", "changed_by": "11",
     },
+    "notifications.count_unread": {},
+    "notifications.delete_notification": {"id": "905"},
+    "notifications.get_notification": {"id": "905"},
+    "notifications.issue_ticket": {
+        "session_id": "11100", "token_hash": DIGEST, "life_s": "30",
+    },
+    "notifications.list_ended": {
+        "org_ids": "{1,1,2}", "user_ids": "{11,12,21}", "session_ids": "{11100,12001,21100}",
+        "key_ids": "{0,0,0}",
+    },
+    "notifications.list_news": {
+        "org_ids": "{1,1,2}", "user_ids": "{11,12,21}", "after_ids": "{995,0,1000}",
+        "limit": "100",
+    },
+    "notifications.list_notifications": {"before_id": "900", "unread_only": "true"},
+    "notifications.list_to_tell": {"permission": "inventory:write", "branch_id": "101"},
+    "notifications.mark_read": {"id": "985"},
+    "notifications.tell": {
+        "user_ids": "{11,12}", "type": "message", "title": "New", "message": "", "data": "{}",
+        "sent_by": "11", "dedupe_key": "new",
+    },
+    "notifications.use_ticket": {"token_hash": DIGEST},
     "orgs.create_organisation": {
         "base_currency": "USD", "prices_include_tax": "false", "standard_tax_percent": "10",
         "default_credit_limit": "0", "admin_email": "ada@example.com",

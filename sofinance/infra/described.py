@@ -43,6 +43,7 @@ REFUSALS = {
     415: "The body is not JSON in UTF-8 (a file: of no kind that is taken), or is compressed.",
     417: "Nothing is known of what Expect asks for, but for 100-continue.",
     422: "A field is not valid, or a rule of the books would be broken.",
+    426: "This is a WebSocket; connect with a WebSocket client.",
     428: "If-Match is needed: say which state you have seen.",
     429: "Too many requests; send it again after Retry-After.",
     431: "The request line or the headers are too large.",

@@ -156,6 +156,14 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What a handler returns that lets its caller go on over a WebSocket (hub.py)."""
+
+    ticket: str | None
+    last_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Paged:
     """The answer of a paged endpoint: its handler returns (rows, total)."""
 

@@ -12,6 +12,7 @@ from sofinance.infra.db import Database, opening
 from sofinance.infra.envelope import Envelope
 from sofinance.infra.flags import Flags
 from sofinance.infra.guard import Guard
+from sofinance.infra.hub import Hub
 from sofinance.infra.mail import Mailer
 from sofinance.infra.proxies import Proxies, plain
 from sofinance.infra.rate_limit import Limiter
@@ -36,6 +37,7 @@ class Machine:
         self.secret_box = SecretBox.configured(settings)
         self.storage = open_storage(settings)
         self.flags = Flags(self.db)
+        self.hub = Hub(settings, self.db, self.guard)
         self.proxies = Proxies.configured(settings)
         self.administration = Administration(settings, self.proxies)
         self.vocabulary: dict[str, str] = {}

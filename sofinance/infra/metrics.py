@@ -131,6 +131,18 @@ MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode
 FLAG_EVALUATIONS = Counter(
     "flag_evaluations_total", "Times that a flag was asked for.", ["flag", "outcome"]
 )
+SOCKETS = Gauge("websocket_connections", "WebSockets that are open.", multiprocess_mode="livesum")
+SOCKETS_OPENED = Counter(
+    "websocket_opened_total", "WebSockets that were opened, by what came of it.", ["outcome"]
+)
+SOCKETS_CLOSED = Counter("websocket_closed_total", "WebSockets that ended.", ["code"])
+SOCKET_NOTIFICATIONS = Counter(
+    "websocket_notifications_total", "Notifications that were put on the way to a WebSocket."
+)
+SOCKET_POLLS = Histogram(
+    "websocket_poll_seconds", "How long it took to look for news for all WebSockets.",
+    buckets=QUERY_BUCKETS_S,
+)  # fmt: skip
 DEPRECATED_CALLS = Counter(
     "deprecated_requests_total", "Requests to what is deprecated.", ["method", "route"]
 )  # fmt: skip

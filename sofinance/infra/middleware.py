@@ -20,6 +20,7 @@ from sofinance.infra.errors import ApiError
 from sofinance.infra.logs import JOURNAL, TRACE, Trace, safe_path
 from sofinance.infra.masking import mask_text
 from sofinance.infra.security import SECURITY_HEADERS, Hsts
+from sofinance.infra.sockets import UPGRADED_AT_S
 from sofinance.infra.trace_context import SPAN_HEADER, TRACE_HEADER
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def surround(machine: Machine) -> Any:
             hsts.dress(request, response)
             if machine.leaving:
                 response.force_close()
-        duration_s = time.perf_counter() - started_s
+        # A WebSocket is answered when it is open; how long it stays so is no duration of a request.
+        duration_s = request.get(UPGRADED_AT_S, time.perf_counter()) - started_s
         resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
         is_kept = end_trace(trace, method, route, response.status, duration_s)

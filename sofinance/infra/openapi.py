@@ -275,7 +275,7 @@ def success(endpoint: Endpoint) -> dict[str, Any]:
     schema = answer_schema(endpoint)
     if schema is not None:
         described["content"] = {"application/json": {"schema": schema}}
-    elif endpoint.status != 204:
+    elif endpoint.status not in {101, 204}:
         media_type = endpoint.media_type or "text/plain"
         schema_of = {"type": "object"} if media_type.endswith("json") else {"type": "string"}
         described["content"] = {media_type: {"schema": schema_of}}

@@ -24,7 +24,7 @@ from sofinance.infra.db import COMMIT, Mode, Scope, begin, commit, opening
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
 from sofinance.infra.guard import Opaque, Principal, forbidden, is_looked_up
-from sofinance.infra.http import PREFIX, Call, Endpoint
+from sofinance.infra.http import PREFIX, Call, Endpoint, Upgrade
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
@@ -232,6 +232,10 @@ class Route:
         result = await self._handler(call)
         if isinstance(result, web.StreamResponse):
             return result
+        if isinstance(result, Upgrade):
+            return await self._machine.hub.serve(
+                request, ticket=result.ticket, last_id=result.last_id
+            )
         answer = self._writer.write(request, call, result)
         return self._writer.respond(request, answer)
 

@@ -30,6 +30,7 @@ async def forget_expired(
         "idempotency_keys": q.jobs.forget_expired_keys,
         "sessions": q.jobs.forget_sessions,
         "signed_url_uses": q.attachments.forget_signed_url_uses,
+        "notifications": q.notifications.forget_notifications,
     }
     gone = dict.fromkeys(steps, 0)
     for org_id in org_ids:

@@ -71,6 +71,9 @@ TENANT_TABLES = {
     "webhook_endpoint": Rights((*KEEP, "DELETE")),
     "webhook_secret": Rights((*KEEP, "DELETE"), readonly=False),
     "webhook_delivery": Rights(READ),
+    "notification": Rights((*KEEP, "DELETE")),
+    "notification_inbox": Rights(READ),
+    "notification_ticket": Rights(("SELECT", "INSERT", "DELETE")),
 }
 # Row security by branch as well, for the application: which column says the branch.
 BRANCH_TABLES = {
@@ -164,6 +167,7 @@ DEFINERS = {
     "sale_void_stock_matches": "rule",
     "stock_movement_is_its_documents": "rule",
     "stock_follows_movements": "writes stock",
+    "number_notification": "writes notification_inbox",
     "receivable_follows": "writes receivables",
     "sale_counts_on_its_till": "writes receipt counts",
     "remember_sign_in_address": "writes sign_in_address",
@@ -250,6 +254,7 @@ WORKING_TRIGGERS = {
     "app_user_version_counted",
     "app_user_closes_resets",
     "app_user_disabled_ends",
+    "notification_numbered",
     "org_role_version_counted",
     "branch_version_counted",
     "category_version_counted",

@@ -65,6 +65,13 @@ ROWS: dict[str, Columns] = {
         "fingerprint": "sha256('f')",
         "expires_at": "now()",
     },
+    "notification": {"user_id": ":user", "type": "'message'", "title": "'New'"},
+    "notification_inbox": {"user_id": ":cashier", "last_id": "1"},
+    "notification_ticket": {
+        "token_hash": "sha256('n')",
+        "session_id": ":session",
+        "expires_at": "now() + '1 minute'",
+    },
     "org_role": {"name": "'NEW'"},
     "product": {
         "sku": "'NEW'",
@@ -972,6 +979,64 @@ MASTER_DATA = (
         "idempotency_key",
         key_hash="'short'",
     ),
+    row("A notification of nobody", "notification_inbox_user_known", "notification", user_id="0"),
+    change(
+        "A notification of nobody, past its numbering",
+        "notification_user_known",
+        "alter table notification disable trigger notification_numbered;"
+        "insert into notification (org_id, user_id, id, type, title)"
+        " values (:org, 0, 1, 'message', 'New')",
+        OWNER,
+    ),
+    row("A notification sent by nobody", "notification_sender_known", "notification", sent_by="0"),
+    row("A notification of no type", "notification_type_form", "notification", type="'No'"),
+    row(
+        "A notification about nothing", "notification_title_not_empty", "notification", title="' '"
+    ),
+    row(
+        "A notification that is a book",
+        "notification_message_not_long",
+        "notification",
+        message=LONG,
+    ),
+    row("A notification with a list", "notification_data_is_small", "notification", data="'[]'"),
+    row(
+        "A key against telling twice that is empty",
+        "notification_dedupe_key_not_long",
+        "notification",
+        dedupe_key="''",
+    ),
+    row(
+        "A notification told twice", "notification_told_once", "notification", dedupe_key="'scene'"
+    ),
+    row("A notification with a number of one's own", "privilege", "notification", id="7"),
+    row(
+        "An inbox of nobody",
+        "notification_inbox_user_known",
+        "notification_inbox",
+        OWNER,
+        user_id="0",
+    ),
+    row(
+        "An inbox that counts from zero",
+        "notification_inbox_counts_up",
+        "notification_inbox",
+        OWNER,
+        last_id="0",
+    ),
+    row("An inbox set back", "privilege", "notification_inbox"),
+    row(
+        "A ticket of no session",
+        "notification_ticket_session_known",
+        "notification_ticket",
+        session_id="0",
+    ),
+    row(
+        "A ticket in clear",
+        "notification_ticket_is_digest",
+        "notification_ticket",
+        token_hash="'secret'",
+    ),
     row("A flag set twice for one user", "flag_override_taken", "flag_override", flag="'scene'"),
     row(
         "A flag for no branch",
@@ -1080,6 +1145,9 @@ KEYS = {
     "job_runner": ("job_runner_pk",),
     "journal_entry": ("journal_entry_pk", "journal_entry_slots"),
     "outbox_event": ("outbox_event_pk",),
+    "notification": ("notification_pk",),
+    "notification_inbox": ("notification_inbox_pk",),
+    "notification_ticket": ("notification_ticket_pk",),
     "organisation": ("organisation_pk", "organisation_base_currency_key"),
     "password_reset": ("password_reset_pk", "password_reset_token_once"),
     "payment": ("payment_pk",),

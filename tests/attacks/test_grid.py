@@ -298,6 +298,7 @@ def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> Non
         "select secret_hash from till_credential",
         "select pin_hash from user_pin",
         "select sealed from webhook_secret",
+        "select token_hash from notification_ticket",
     ):
         assert refusal(psql, secret, role="sofinance_readonly", org=scene.org) == PRIVILEGE
 

@@ -217,6 +217,15 @@ SAMPLES: dict[str, Sample] = {
     "PUT /journal/entries/{id}": one("entry", refused=FINAL),
     "DELETE /journal/entries/{id}": one("entry", refused=FINAL),
     "GET /journal/trial-balance": Sample(),
+    # notifications, by their number within a user
+    "GET /notifications": Sample(query={"limit": "100"}),
+    "GET /notifications/unread/count": Sample(),
+    "GET /notifications/{id}": one("=1"),
+    "PUT /notifications/{id}/read": one("=1"),
+    "DELETE /notifications/{id}": one("=999", refused=NOT_FOUND),
+    "PUT /notifications/mark-all-read": Sample(),
+    "POST /notifications/ws-ticket": Sample(),
+    "POST /notifications/send": Sample(body={"user_ids": [":spare_user"], "title": "Sample"}),
     # organisation
     "GET /organisation": Sample(),
     "PATCH /organisation": Sample(body={"default_credit_limit": "1000.00"}),
