@@ -2387,6 +2387,108 @@ ALTER FUNCTION public.list_circuits(p_limit integer) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.list_circuits(p_limit integer) IS 'Crosses organisations: how endpoints do, those that are down first; numbers only.';
 
+-- function: list_ended(bigint[], bigint[], bigint[], bigint[])
+
+CREATE FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    asked record;
+begin
+    for asked in
+        select
+            one.org_id, array_agg(one.place) as places, array_agg(one.user_id) as user_ids,
+            array_agg(one.session_id) as session_ids, array_agg(one.key_id) as key_ids
+        from unnest(p_org_ids, p_user_ids, p_session_ids, p_key_ids) with ordinality
+            as one (org_id, user_id, session_id, key_id, place)
+        group by one.org_id
+    loop
+        perform set_config('app.org_id', asked.org_id::text, true);
+        return query
+        select one.place
+        from unnest(asked.places, asked.user_ids, asked.session_ids, asked.key_ids)
+            as one (place, user_id, session_id, key_id)
+        where not exists (
+            select from public.app_user
+            where
+                app_user.org_id = asked.org_id and app_user.id = one.user_id
+                and app_user.is_active
+        ) or not (
+            exists (
+                select from public.user_session
+                where
+                    user_session.org_id = asked.org_id and user_session.id = one.session_id
+                    and user_session.user_id = one.user_id and user_session.revoked_at is null
+                    and user_session.expires_at > now()
+            ) or exists (
+                select from public.api_key
+                where
+                    api_key.org_id = asked.org_id and api_key.id = one.key_id
+                    and api_key.user_id = one.user_id and api_key.revoked_at is null
+                    and api_key.expires_at > now()
+            )
+        );
+    end loop;
+    perform set_config('app.org_id', '', true);
+end
+$$;
+
+ALTER FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) IS 'Which of some callers, of whichever organisations, have no live session or key any more: their
+places in the arrays; with the caller''s rights, in the organisation of each in turn.';
+
+-- function: list_news(bigint[], bigint[], bigint[], integer)
+
+CREATE FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) RETURNS TABLE(org_id bigint, user_id bigint, last_id bigint, id bigint, type text, title text, message text, data jsonb, created_at timestamp with time zone, read_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    asked record;
+    found_count integer;
+    room integer := p_limit;
+begin
+    for asked in
+        select one.org_id, array_agg(one.user_id) as user_ids, array_agg(one.after_id) as after_ids
+        from unnest(p_org_ids, p_user_ids, p_after_ids) as one (org_id, user_id, after_id)
+        group by one.org_id
+        order by one.org_id
+    loop
+        exit when room <= 0;
+        perform set_config('app.org_id', asked.org_id::text, true);
+        return query
+        select
+            asked.org_id, inbox.user_id, inbox.last_id, told.id, told.type, told.title,
+            told.message, told.data, told.created_at, told.read_at
+        from unnest(asked.user_ids, asked.after_ids) as one (user_id, after_id)
+        join public.notification_inbox as inbox
+            on inbox.org_id = asked.org_id and inbox.user_id = one.user_id
+            and inbox.last_id > one.after_id
+        left join lateral (
+            select notification.* from public.notification
+            where
+                notification.org_id = asked.org_id and notification.user_id = one.user_id
+                and notification.id > one.after_id and notification.id <= inbox.last_id
+            order by notification.id
+            limit room
+        ) as told on true
+        order by inbox.user_id, told.id
+        limit room;
+        get diagnostics found_count = row_count;
+        room := room - found_count;
+    end loop;
+    perform set_config('app.org_id', '', true);
+end
+$$;
+
+ALTER FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) IS 'What some users, of whichever organisations, were told since a number each; with the caller''s
+rights, in the organisation of each in turn. A user whose news are deleted has a row without any.';
+
 -- function: list_organisation_ids()
 
 CREATE FUNCTION public.list_organisation_ids() RETURNS TABLE(org_id bigint)
@@ -2687,6 +2789,28 @@ END;
 ALTER FUNCTION public.note_flags(p_names text[], p_counts bigint[]) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) IS 'Makes flags known and adds up how often they were asked for.';
+
+-- function: number_notification()
+
+CREATE FUNCTION public.number_notification() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into public.notification_inbox as inbox (org_id, user_id, last_id)
+    values (new.org_id, new.user_id, 1)
+    on conflict (org_id, user_id) do update set last_id = inbox.last_id + 1
+    returning inbox.last_id into new.id;
+    delete from public.notification
+    where org_id = new.org_id and user_id = new.user_id and id <= new.id - 1000;
+    return new;
+end
+$$;
+
+ALTER FUNCTION public.number_notification() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.number_notification() IS 'Numbers a notification within its user, whose earlier ones are committed by then, and forgets the
+oldest above 1,000.';
 
 -- function: of_oneself()
 
@@ -6353,6 +6477,114 @@ COMMENT ON CONSTRAINT journal_line_in_minor_units ON public.journal_line IS 'An 
 
 COMMENT ON CONSTRAINT journal_line_one_sided ON public.journal_line IS 'A line has either a debit or a credit, above zero.';
 
+-- table: notification
+
+CREATE TABLE public.notification (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    id bigint NOT NULL,
+    type text NOT NULL,
+    title text NOT NULL,
+    message text DEFAULT ''::text NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    sent_by bigint,
+    dedupe_key text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    read_at timestamp with time zone,
+    CONSTRAINT notification_data_is_small CHECK (((jsonb_typeof(data) = 'object'::text) AND (octet_length((data)::text) <= 4000))),
+    CONSTRAINT notification_dedupe_key_not_long CHECK (((length(dedupe_key) >= 1) AND (length(dedupe_key) <= 200))),
+    CONSTRAINT notification_message_not_long CHECK ((length(message) <= 2000)),
+    CONSTRAINT notification_title_not_empty CHECK (((length(btrim(title)) >= 1) AND (length(btrim(title)) <= 200))),
+    CONSTRAINT notification_type_form CHECK ((type ~ '^[a-z][a-z0-9_]{1,39}$'::text))
+);
+
+ALTER TABLE ONLY public.notification FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.notification OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.notification IS 'What a user is told, and whether it was read: the latest 1,000 of each user, for 90 days.';
+
+COMMENT ON COLUMN public.notification.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.notification.user_id IS 'Who is told.';
+
+COMMENT ON COLUMN public.notification.id IS 'Counts the notifications of the user, without exception.';
+
+COMMENT ON COLUMN public.notification.type IS 'What kind it is: low_stock, message.';
+
+COMMENT ON COLUMN public.notification.title IS 'What it is about, in a line.';
+
+COMMENT ON COLUMN public.notification.message IS 'The rest.';
+
+COMMENT ON COLUMN public.notification.data IS 'What a program needs of it: ids, above all.';
+
+COMMENT ON COLUMN public.notification.sent_by IS 'The user who sent it; null for the service itself.';
+
+COMMENT ON COLUMN public.notification.dedupe_key IS 'Of two with the same key a user is told one.';
+
+COMMENT ON COLUMN public.notification.created_at IS 'When it was told (server time).';
+
+COMMENT ON COLUMN public.notification.read_at IS 'When it was marked as read (server time).';
+
+COMMENT ON CONSTRAINT notification_data_is_small ON public.notification IS 'The data of a notification is an object of at most 4,000 bytes.';
+
+COMMENT ON CONSTRAINT notification_dedupe_key_not_long ON public.notification IS 'A key against telling twice has 1 to 200 characters.';
+
+COMMENT ON CONSTRAINT notification_message_not_long ON public.notification IS 'A message has at most 2,000 characters.';
+
+COMMENT ON CONSTRAINT notification_title_not_empty ON public.notification IS 'A title has 1 to 200 characters.';
+
+COMMENT ON CONSTRAINT notification_type_form ON public.notification IS 'A type has 2 to 40 lower-case letters, digits and underscores.';
+
+-- table: notification_inbox
+
+CREATE TABLE public.notification_inbox (
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    last_id bigint NOT NULL,
+    CONSTRAINT notification_inbox_counts_up CHECK ((last_id >= 1))
+);
+
+ALTER TABLE ONLY public.notification_inbox FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.notification_inbox OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.notification_inbox IS 'How far the notifications of each user are numbered.';
+
+COMMENT ON COLUMN public.notification_inbox.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.notification_inbox.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.notification_inbox.last_id IS 'The number of the latest notification.';
+
+COMMENT ON CONSTRAINT notification_inbox_counts_up ON public.notification_inbox IS 'Notifications are numbered from 1.';
+
+-- table: notification_ticket
+
+CREATE TABLE public.notification_ticket (
+    org_id bigint NOT NULL,
+    token_hash bytea NOT NULL,
+    session_id bigint NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT notification_ticket_is_digest CHECK ((octet_length(token_hash) = 32))
+);
+
+ALTER TABLE ONLY public.notification_ticket FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.notification_ticket OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.notification_ticket IS 'Tickets with which a browser opens a WebSocket in its session: good once, for half a minute.';
+
+COMMENT ON COLUMN public.notification_ticket.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.notification_ticket.token_hash IS 'SHA-256 of the ticket.';
+
+COMMENT ON COLUMN public.notification_ticket.session_id IS 'The session that asked for it.';
+
+COMMENT ON COLUMN public.notification_ticket.expires_at IS 'When it ends (server time).';
+
+COMMENT ON CONSTRAINT notification_ticket_is_digest ON public.notification_ticket IS 'A ticket is kept as its SHA-256 digest.';
+
 -- table: org_role
 
 CREATE TABLE public.org_role (
@@ -8141,6 +8373,27 @@ ALTER TABLE ONLY public.journal_line
 
 COMMENT ON CONSTRAINT journal_line_pk ON public.journal_line IS 'This line of the entry exists already.';
 
+-- constraint: notification_inbox notification_inbox_pk
+
+ALTER TABLE ONLY public.notification_inbox
+    ADD CONSTRAINT notification_inbox_pk PRIMARY KEY (org_id, user_id);
+
+COMMENT ON CONSTRAINT notification_inbox_pk ON public.notification_inbox IS 'A user has one inbox.';
+
+-- constraint: notification notification_pk
+
+ALTER TABLE ONLY public.notification
+    ADD CONSTRAINT notification_pk PRIMARY KEY (org_id, user_id, id);
+
+COMMENT ON CONSTRAINT notification_pk ON public.notification IS 'This notification exists already.';
+
+-- constraint: notification_ticket notification_ticket_pk
+
+ALTER TABLE ONLY public.notification_ticket
+    ADD CONSTRAINT notification_ticket_pk PRIMARY KEY (org_id, token_hash);
+
+COMMENT ON CONSTRAINT notification_ticket_pk ON public.notification_ticket IS 'This ticket exists already.';
+
 -- constraint: org_role org_role_pk
 
 ALTER TABLE ONLY public.org_role
@@ -8668,6 +8921,30 @@ CREATE INDEX journal_line_by_account ON public.journal_line USING btree (org_id,
 
 COMMENT ON INDEX public.journal_line_by_account IS 'The lines of an account.';
 
+-- index: notification_by_age
+
+CREATE INDEX notification_by_age ON public.notification USING btree (org_id, created_at);
+
+COMMENT ON INDEX public.notification_by_age IS 'What may be forgotten.';
+
+-- index: notification_by_unread
+
+CREATE INDEX notification_by_unread ON public.notification USING btree (org_id, user_id, id) WHERE (read_at IS NULL);
+
+COMMENT ON INDEX public.notification_by_unread IS 'What a user has not read.';
+
+-- index: notification_ticket_by_session
+
+CREATE INDEX notification_ticket_by_session ON public.notification_ticket USING btree (org_id, session_id);
+
+COMMENT ON INDEX public.notification_ticket_by_session IS 'The tickets of a session.';
+
+-- index: notification_told_once
+
+CREATE UNIQUE INDEX notification_told_once ON public.notification USING btree (org_id, user_id, dedupe_key) WHERE (dedupe_key IS NOT NULL);
+
+COMMENT ON INDEX public.notification_told_once IS 'The user was told this already.';
+
 -- index: password_reset_token_once
 
 CREATE UNIQUE INDEX password_reset_token_once ON public.password_reset USING btree (org_id, token_hash);
@@ -9077,6 +9354,12 @@ COMMENT ON TRIGGER journal_line_is_final ON public.journal_line IS 'A journal li
 -- trigger: journal_entry journal_reversal_mirrors
 
 CREATE CONSTRAINT TRIGGER journal_reversal_mirrors AFTER INSERT ON public.journal_entry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.reverses_id IS NOT NULL)) EXECUTE FUNCTION public.journal_reversal_mirrors();
+
+-- trigger: notification notification_numbered
+
+CREATE TRIGGER notification_numbered BEFORE INSERT ON public.notification FOR EACH ROW EXECUTE FUNCTION public.number_notification();
+
+COMMENT ON TRIGGER notification_numbered ON public.notification IS 'Numbers a notification within its user.';
 
 -- trigger: org_role org_role_built_in_stays
 
@@ -9772,6 +10055,34 @@ ALTER TABLE ONLY public.journal_line
 
 COMMENT ON CONSTRAINT journal_line_entry_known ON public.journal_line IS 'This entry does not exist, or has another number of lines.';
 
+-- fk constraint: notification_inbox notification_inbox_user_known
+
+ALTER TABLE ONLY public.notification_inbox
+    ADD CONSTRAINT notification_inbox_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT notification_inbox_user_known ON public.notification_inbox IS 'There is no such user to be told.';
+
+-- fk constraint: notification notification_sender_known
+
+ALTER TABLE ONLY public.notification
+    ADD CONSTRAINT notification_sender_known FOREIGN KEY (org_id, sent_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT notification_sender_known ON public.notification IS 'A notification is sent by a user of the organisation.';
+
+-- fk constraint: notification_ticket notification_ticket_session_known
+
+ALTER TABLE ONLY public.notification_ticket
+    ADD CONSTRAINT notification_ticket_session_known FOREIGN KEY (org_id, session_id) REFERENCES public.user_session(org_id, id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT notification_ticket_session_known ON public.notification_ticket IS 'A ticket belongs to a session.';
+
+-- fk constraint: notification notification_user_known
+
+ALTER TABLE ONLY public.notification
+    ADD CONSTRAINT notification_user_known FOREIGN KEY (org_id, user_id) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT notification_user_known ON public.notification IS 'There is no such user to tell.';
+
 -- fk constraint: org_role org_role_organisation_known
 
 ALTER TABLE ONLY public.org_role
@@ -10276,6 +10587,18 @@ ALTER TABLE public.journal_entry ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.journal_line ENABLE ROW LEVEL SECURITY;
 
+-- row security: notification
+
+ALTER TABLE public.notification ENABLE ROW LEVEL SECURITY;
+
+-- row security: notification_inbox
+
+ALTER TABLE public.notification_inbox ENABLE ROW LEVEL SECURITY;
+
+-- row security: notification_ticket
+
+ALTER TABLE public.notification_ticket ENABLE ROW LEVEL SECURITY;
+
 -- policy: account org
 
 CREATE POLICY org ON public.account USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -10355,6 +10678,18 @@ CREATE POLICY org ON public.journal_entry USING ((org_id = (current_setting('app
 -- policy: journal_line org
 
 CREATE POLICY org ON public.journal_line USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: notification org
+
+CREATE POLICY org ON public.notification USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: notification_inbox org
+
+CREATE POLICY org ON public.notification_inbox USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: notification_ticket org
+
+CREATE POLICY org ON public.notification_ticket USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: org_role org
 
@@ -10854,6 +11189,12 @@ GRANT SELECT ON TABLE public.webhook_circuit TO sofinance_backup;
 REVOKE ALL ON FUNCTION public.list_circuits(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_circuits(p_limit integer) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.list_organisation_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_app;
 GRANT ALL ON FUNCTION public.list_organisation_ids() TO sofinance_readonly;
@@ -10890,6 +11231,8 @@ GRANT SELECT ON TABLE public.flag TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.number_notification() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.of_oneself() FROM PUBLIC;
 
@@ -11409,6 +11752,46 @@ GRANT SELECT ON SEQUENCE public.journal_entry_id_seq TO sofinance_backup;
 GRANT SELECT ON TABLE public.journal_line TO sofinance_readonly;
 GRANT SELECT ON TABLE public.journal_line TO sofinance_backup;
 GRANT SELECT,INSERT ON TABLE public.journal_line TO sofinance_app;
+
+GRANT SELECT ON TABLE public.notification TO sofinance_readonly;
+GRANT SELECT ON TABLE public.notification TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(user_id) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(type) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(title) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(message) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(data) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(sent_by) ON TABLE public.notification TO sofinance_app;
+
+GRANT INSERT(dedupe_key) ON TABLE public.notification TO sofinance_app;
+
+GRANT UPDATE(read_at) ON TABLE public.notification TO sofinance_app;
+
+GRANT SELECT ON TABLE public.notification_inbox TO sofinance_readonly;
+GRANT SELECT ON TABLE public.notification_inbox TO sofinance_backup;
+GRANT SELECT ON TABLE public.notification_inbox TO sofinance_app;
+
+GRANT SELECT ON TABLE public.notification_ticket TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.notification_ticket TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.notification_ticket TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.notification_ticket TO sofinance_readonly;
+
+GRANT INSERT(token_hash) ON TABLE public.notification_ticket TO sofinance_app;
+
+GRANT INSERT(session_id) ON TABLE public.notification_ticket TO sofinance_app;
+GRANT SELECT(session_id) ON TABLE public.notification_ticket TO sofinance_readonly;
+
+GRANT INSERT(expires_at) ON TABLE public.notification_ticket TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.notification_ticket TO sofinance_readonly;
 
 GRANT SELECT ON TABLE public.org_role TO sofinance_readonly;
 GRANT SELECT ON TABLE public.org_role TO sofinance_backup;

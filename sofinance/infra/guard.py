@@ -70,6 +70,23 @@ class Principal:
         return permission in self.permissions
 
 
+NOBODY = Principal(
+    org_id=0, user_id=0, role="", permissions=frozenset(), branch_ids=frozenset(), session_id=None,
+    api_key_id=None, till_id=None, has_second_factor=False, gate=None, expires_at_s=0.0,
+    scope=Scope(org_id=0),
+)  # fmt: skip
+# What a caller is told who has something else to do first.
+GATES = {
+    "password_change": (403, "password_change_required", "Change your password first."),
+    "second_factor": (401, "mfa_required", "Your role needs a second factor: enrol one first."),
+    "second_factor_code": (
+        401,
+        "second_factor_required",
+        "Sign in with a code of your second factor.",
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Opaque:
     """A credential that is no JWT: ``<prefix>_<organisation>_<row>_<secret>``."""

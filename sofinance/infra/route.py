@@ -23,7 +23,7 @@ from sofinance.infra.audit import Auditor, user_agent
 from sofinance.infra.db import COMMIT, Mode, Scope, begin, commit, opening
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
-from sofinance.infra.guard import Opaque, Principal, forbidden, is_looked_up
+from sofinance.infra.guard import GATES, NOBODY, Opaque, Principal, forbidden, is_looked_up
 from sofinance.infra.http import PREFIX, Call, Endpoint, Upgrade
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
@@ -54,21 +54,6 @@ FORBIDDEN = 403
 BACKOFF_MS = 10
 # The command tag of an INSERT that inserted.
 RESERVED = "INSERT 0 1"
-NOBODY = Principal(
-    org_id=0, user_id=0, role="", permissions=frozenset(), branch_ids=frozenset(), session_id=None,
-    api_key_id=None, till_id=None, has_second_factor=False, gate=None, expires_at_s=0.0,
-    scope=Scope(org_id=0),
-)  # fmt: skip
-# What a caller is told who has something else to do first.
-GATES = {
-    "password_change": (403, "password_change_required", "Change your password first."),
-    "second_factor": (401, "mfa_required", "Your role needs a second factor: enrol one first."),
-    "second_factor_code": (
-        401,
-        "second_factor_required",
-        "Sign in with a code of your second factor.",
-    ),
-}
 
 
 class Route:
