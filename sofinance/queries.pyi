@@ -654,6 +654,52 @@ class bulk:
 
     post_entries: ClassVar[_PostEntries]
 
+class business:
+    class CountSalesRow(Row):
+        currency: str
+        sale_count: int
+        sale_amount: Decimal
+        hour_sale_count: int
+        hour_sale_amount: Decimal
+        void_count: int
+        void_amount: Decimal
+        hour_void_count: int
+        hour_void_amount: Decimal
+
+    class _CountSales(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, now: datetime) -> list[business.CountSalesRow]: ...
+
+    count_sales: ClassVar[_CountSales]
+
+    class CountPeopleAndStockRow(Row):
+        active_sessions: int
+        active_users: int
+        hour_active_users: int
+        stock_outs: int
+        is_new: bool
+        is_new_in_hour: bool
+
+    class _CountPeopleAndStock(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, now: datetime) -> business.CountPeopleAndStockRow: ...
+
+    count_people_and_stock: ClassVar[_CountPeopleAndStock]
+
+    class _WriteFigures(Statement):
+        async def __call__(self, conn: Connection, /, *, names: Sequence[str], periods: Sequence[str], currencies: Sequence[str], amounts: Sequence[Decimal]) -> int: ...
+
+    write_figures: ClassVar[_WriteFigures]
+
+    class ListFiguresRow(Row):
+        name: str
+        period: str
+        currency: str
+        value: Decimal
+
+    class _ListFigures(Statement):
+        async def __call__(self, conn: Connection, /) -> list[business.ListFiguresRow]: ...
+
+    list_figures: ClassVar[_ListFigures]
+
 class catalog:
     class CreateCategoryRow(Row):
         id: int
@@ -1467,6 +1513,90 @@ class integrity:
         async def __call__(self, conn: Connection, /) -> list[integrity.ListGuardsRow]: ...
 
     list_guards: ClassVar[_ListGuards]
+
+class integrity_events:
+    class RecordIntegrityRow(Row):
+        org_id: int
+        check_name: str
+        severity: str
+        broken_count: int
+        first_broken: str | None
+        is_open: bool
+
+    class _RecordIntegrity(Statement):
+        async def __call__(self, conn: Connection, /, *, org_ids: Sequence[int], checks: Sequence[str], severities: Sequence[str], broken_counts: Sequence[int], first_broken: Sequence[str]) -> list[integrity_events.RecordIntegrityRow]: ...
+
+    record_integrity: ClassVar[_RecordIntegrity]
+
+    class ListIntegrityEventsRow(Row):
+        id: int
+        organisation_id: int | None
+        check_name: str
+        severity: str
+        broken_count: int
+        first_broken: str | None
+        first_seen_at: datetime
+        last_seen_at: datetime
+        seen_count: int
+        resolved_at: datetime | None
+        acknowledged_at: datetime | None
+        acknowledged_by: int | None
+        note: str | None
+
+    class _ListIntegrityEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, of_server: bool, is_open: bool | None, limit: int) -> list[integrity_events.ListIntegrityEventsRow]: ...
+
+    list_integrity_events: ClassVar[_ListIntegrityEvents]
+
+    class AcknowledgeIntegrityEventRow(Row):
+        id: int
+        organisation_id: int | None
+        check_name: str
+        severity: str
+        broken_count: int
+        first_broken: str | None
+        first_seen_at: datetime
+        last_seen_at: datetime
+        seen_count: int
+        resolved_at: datetime | None
+        acknowledged_at: datetime | None
+        acknowledged_by: int | None
+        note: str | None
+
+    class _AcknowledgeIntegrityEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, id: int, of_server: bool, user_id: int, note: str | None) -> integrity_events.AcknowledgeIntegrityEventRow: ...
+
+    acknowledge_integrity_event: ClassVar[_AcknowledgeIntegrityEvent]
+
+    class CountIntegrityEventsRow(Row):
+        check_name: str
+        severity: str
+        event_count: int
+
+    class _CountIntegrityEvents(Statement):
+        async def __call__(self, conn: Connection, /) -> list[integrity_events.CountIntegrityEventsRow]: ...
+
+    count_integrity_events: ClassVar[_CountIntegrityEvents]
+
+    class ManualEntriesAreNotTwiceRow(Row):
+        checked: int
+        broken: int
+        example: str | None
+
+    class _ManualEntriesAreNotTwice(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity_events.ManualEntriesAreNotTwiceRow: ...
+
+    manual_entries_are_not_twice: ClassVar[_ManualEntriesAreNotTwice]
+
+    class KeysAreAnsweredRow(Row):
+        checked: int
+        broken: int
+        example: str | None
+
+    class _KeysAreAnswered(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity_events.KeysAreAnsweredRow: ...
+
+    keys_are_answered: ClassVar[_KeysAreAnswered]
 
 class inventory:
     class ReceiveGoodsRow(Row):

@@ -30,6 +30,7 @@ KNOWS_THE_APPLICATION = {
 }
 QUERIES_OF_NO_SLICE = {
     "bulk": "imports of many entries at once",
+    "business": "figures that /metrics tells",
     "export": "sofinance export",
     "integrity": "sofinance verify",
     "orgs": "sofinance org, and every slice",

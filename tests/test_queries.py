@@ -18,6 +18,10 @@ QUERIES = [query for path in sorted(QUERIES_DIR.glob("*.sql")) for query in load
 BOUNDED = {
     "auth.list_permissions": "what endpoints ask for",
     "bulk.post_entries": "one row for each entry that is posted",
+    "business.count_sales": "one row for each currency",
+    "business.list_figures": "a handful for each currency",
+    "integrity_events.count_integrity_events": "the checks that found something",
+    "integrity_events.record_integrity": "what a verification found",
     "jobs.list_jobs": "the jobs of this release and of those before",
     "integrity.list_guards": "the schema",
     "orgs.list_organisation_ids": "the organisations, for jobs that visit each",

@@ -301,6 +301,11 @@ cross join lateral (
     union all
     select null, id from app_user where org_id = org.id
 ) as who;
+insert into integrity_event (org_id, check_name, severity, broken_count, resolved_at)
+select org.id, 'check_' || n, 'ERROR', 1, case when n > 3 then now() end
+from org cross join generate_series(1, 60) as n;
+insert into business_figure (name, period, currency, value)
+select 'figure_' || n, '1h', 'EUR', n from generate_series(1, 20) as n;
 
 insert into notification_inbox (org_id, user_id, last_id) select org_id, id, 1000 from app_user;
 

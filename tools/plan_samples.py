@@ -88,6 +88,15 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "kind": "PURCHASE", "received_on": NEW_DAY, "product_ids": "{1003,1001,1002}",
         "quantities": "{5,5,5}", "unit_costs": "{6,6,6}",
     },
+    "business.write_figures": {
+        "names": "{sales}", "periods": "{1h}", "currencies": "{EUR}", "amounts": "{1}",
+    },
+    "integrity_events.acknowledge_integrity_event": {"id": "1", "of_server": "false"},
+    "integrity_events.list_integrity_events": {"of_server": "false"},
+    "integrity_events.record_integrity": {
+        "org_ids": "{1}", "checks": "{check_1}", "severities": "{ERROR}", "broken_counts": "{1}",
+        "first_broken": "{null}",
+    },
     "jobs.beat_runner": {"name": "x", "version": "1"},
     "jobs.claim_job": {"runner": "x", "names": "{verify-books}"},
     "jobs.declare_job": {

@@ -32,10 +32,14 @@ BREAK_GLASS = "sfb"
 
 def demand_operator(call: Call) -> None:
     """Let pass who runs the server, and not whoever has an organisation on it (403 forbidden)."""
-    settings = call.settings
-    operators = settings.operator_org_id
-    if call.org_id != operators and (operators or settings.sign_up_enabled):
+    if not is_operator(call):
         raise forbidden("This is for whoever runs the service: see OPERATOR_ORG_ID.")
+
+
+def is_operator(call: Call) -> bool:
+    """Say whether the caller's organisation runs the server."""
+    operators = call.settings.operator_org_id
+    return call.org_id == operators or not (operators or call.settings.sign_up_enabled)
 
 
 class Administration:

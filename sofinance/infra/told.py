@@ -31,6 +31,20 @@ JOB_GAUGES = {
 }
 
 
+# Of all organisations together: by currency a handful of series, however many there are.
+BUSINESS_GAUGES = {
+    "sales": "Sales posted in the period.",
+    "sales_amount": "What they came to, in their currency.",
+    "voids": "Sales of the last 24 hours that were taken back in the period.",
+    "voids_amount": "What those had come to, in their currency.",
+    "stock_outs": "Products that a branch sold in the last 24 hours and has none left of.",
+    "active_users": "Users who signed in or renewed their session in the period.",
+    "active_sessions": "Sessions that could be renewed.",
+    "sign_ups": "Organisations that were founded in the period.",
+    "organisations": "Organisations.",
+}
+
+
 async def read(call: Call) -> list[Metric]:
     """Return all of it, by queries of a handful of rows each; nothing without the database."""
     ttl_s = call.settings.job_heartbeat_ttl_seconds
@@ -49,6 +63,8 @@ async def read(call: Call) -> list[Metric]:
                     await q.system.list_latest_drills(conn),
                 ),
                 *of_archiver(await q.system.get_archiver(conn)),
+                *of_business(await q.business.list_figures(conn)),
+                *of_integrity(await q.integrity_events.count_integrity_events(conn)),
             ]
     except NO_ANSWER:
         return []
@@ -122,3 +138,26 @@ def of_archiver(archiver: Any) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "wal_archive_failures", "Tries to archive a segment that failed.", archiver.failed_count
     )
+
+
+def of_business(figures: Iterable[Any]) -> Iterator[Metric]:
+    """Yield the figures of the business."""
+    told = {
+        name: GaugeMetricFamily(f"business_{name}", help_text, labels=["period", "currency"])
+        for name, help_text in BUSINESS_GAUGES.items()
+    }
+    for figure in figures:
+        if figure.name in told:  # a later release may count more
+            told[figure.name].add_metric([figure.period, figure.currency], figure.value)
+    yield from told.values()
+
+
+def of_integrity(counts: Iterable[Any]) -> Iterator[Metric]:
+    """Yield how many integrity events are open, by check."""
+    told = GaugeMetricFamily(
+        "integrity_events_open", "What the nightly verification found wrong, and finds still.",
+        labels=["check", "severity"],
+    )  # fmt: skip
+    for count in counts:
+        told.add_metric([count.check_name, count.severity], count.event_count)
+    yield told

@@ -10,36 +10,21 @@ from sofinance.jobs import (
     DAY_S,
     HOUR_S,
     Job,
-    JobFailedError,
     backups,
     balances,
+    business,
     dead_letters,
     forgetting,
+    integrity,
     janitor,
 )
-from sofinance.tools import verify
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
 
 RUNS_KEPT_DAYS = 90
+FIGURES_EVERY_S = 300
 BATCH = 1_000
-
-
-async def verify_books(database: Database) -> str:
-    """Recompute everything from the rows; fails when anything is broken."""
-    async with database.pool.lend() as conn:
-        findings = await verify.verify(conn)
-    broken = [finding for finding in findings if finding.broken]
-    if broken:
-        first = broken[0]
-        whose = first.organisation_id
-        where = "" if whose is None else f" of organisation {whose}"
-        raise JobFailedError(
-            f"{len(broken)} of {len(findings)} checks failed: {first.check}{where}, "
-            f"{first.broken} broken; run `sofinance verify`"
-        )
-    return f"{len(findings)} checks over {sum(finding.checked for finding in findings)} rows"
 
 
 async def forget_runs(database: Database) -> str:
@@ -64,7 +49,7 @@ JOBS = (
     Job(
         "verify-books",
         "Recomputes every organisation's books from the rows.",
-        verify_books,
+        integrity.verify_books,
         every_s=DAY_S,
         offset_s=2 * HOUR_S,
     ),
@@ -73,6 +58,12 @@ JOBS = (
         "Removes files whose row is gone, and uploads that came to nothing.",
         janitor.clean_storage,
         every_s=30,
+    ),
+    Job(
+        "business-figures",
+        "Counts sales, voids, users and empty shelves of the last hours, for /metrics.",
+        business.count_business,
+        every_s=FIGURES_EVERY_S,
     ),
     Job(
         "forget-expired",

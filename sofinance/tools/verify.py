@@ -151,22 +151,25 @@ async def verify_organisation(
     for check in checks:
         if told:
             told.step(org_id, check.key)
-        began = time.monotonic()
-        row = await check(conn, org_id=org_id)
-        findings.append(
-            Finding(
-                check.key.partition(".")[2],
-                org_id,
-                row.checked,
-                row.broken,
-                None if row.example is None else json.loads(row.example),
-                time.monotonic() - began,
-            )
-        )
+        findings.append(await ask(conn, check, org_id))
     if told:
         told.step(org_id, LINKS)
     findings.append(await _check_links(conn, org_id, release.links))
     return findings
+
+
+async def ask(conn: Any, check: Check, org_id: int) -> Finding:
+    """Return what a check says of an organisation, within the transaction that is open."""
+    began = time.monotonic()
+    row = await check(conn, org_id=org_id)
+    return Finding(
+        check.key.partition(".")[2],
+        org_id,
+        row.checked,
+        row.broken,
+        None if row.example is None else json.loads(row.example),
+        time.monotonic() - began,
+    )
 
 
 # -- what guards the books ---------------------------------------------------------------------

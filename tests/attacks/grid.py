@@ -114,9 +114,13 @@ OTHER_TABLES = {
     "backup_task": "of the server; functions change it",
     "backup_confirmation": "of the server; functions change it",
     "backup_drill": "of the server; functions change it",
+    "integrity_event": "of the server or of an organisation that may be gone; functions tell it",
+    "business_figure": "sums over all organisations; a function writes it",
 }
 # Of those, what neither the application nor reports may read.
-OWNERS_TABLES = {"sign_in_address", "outbox_event", "webhook_lane", "webhook_circuit"}
+OWNERS_TABLES = {
+    "sign_in_address", "outbox_event", "webhook_lane", "webhook_circuit", "integrity_event",
+}  # fmt: skip
 OTHER_TABLES_COLUMN = {
     "sign_in_address": "email",
     "permission": "name",
@@ -132,6 +136,8 @@ OTHER_TABLES_COLUMN = {
     "backup_task": "message",
     "backup_confirmation": "token_hash",
     "backup_drill": "release",
+    "integrity_event": "note",
+    "business_figure": "name",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -226,6 +232,11 @@ DEFINERS = {
     "cancel_backup_task": "writes tasks of backups, which belong to no organisation",
     "issue_backup_confirmation": "writes confirmations, which belong to no organisation",
     "use_backup_confirmation": "writes confirmations, which belong to no organisation",
+    "record_integrity": "writes integrity events, which belong to no organisation",
+    "list_integrity_events": "reads integrity events, which belong to no organisation",
+    "acknowledge_integrity_event": "writes integrity events, which belong to no organisation",
+    "count_integrity_events": "crosses organisations: how many integrity events are open",
+    "write_business_figures": "writes sums of figures, which belong to no organisation",
 }
 # Triggers that do work and refuse nothing.
 WORKING_TRIGGERS = {

@@ -761,6 +761,56 @@ MASTER_DATA = (
                 "job_runner_name_not_long",
                 "update job_runner set name = ''",
             ),
+            (
+                "A check in capitals",
+                "integrity_event_check_form",
+                "update integrity_event set check_name = 'X'",
+            ),
+            (
+                "An event that is a rumour",
+                "integrity_event_severity_known",
+                "update integrity_event set severity = 'RUMOUR'",
+            ),
+            (
+                "An event of nothing",
+                "integrity_event_counts_above_zero",
+                "update integrity_event set broken_count = 0",
+            ),
+            (
+                "An event that ends before it begins",
+                "integrity_event_in_order",
+                "update integrity_event set resolved_at = '2000-01-01'",
+            ),
+            (
+                "An event that nobody took on",
+                "integrity_event_acknowledged_by_somebody",
+                "update integrity_event set acknowledged_at = now()",
+            ),
+            (
+                "An event's long story",
+                "integrity_event_note_not_long",
+                "update integrity_event set note = repeat('x', 501)",
+            ),
+            (
+                "A figure in capitals",
+                "business_figure_name_form",
+                "update business_figure set name = 'X'",
+            ),
+            (
+                "A figure of a year",
+                "business_figure_period_known",
+                "update business_figure set period = '1y'",
+            ),
+            (
+                "A figure in shells",
+                "business_figure_currency_form",
+                "update business_figure set currency = 'shells'",
+            ),
+            (
+                "A figure that is no number",
+                "business_figure_amounts_are_numbers",
+                "update business_figure set value = 'NaN'",
+            ),
         )
     ),
     of_nobody("app_user"),
@@ -1140,6 +1190,8 @@ KEYS = {
     "event": ("event_pk",),
     "goods_receipt": ("goods_receipt_pk", "goods_receipt_slots"),
     "idempotency_key": ("idempotency_key_pk",),
+    "business_figure": ("business_figure_pk",),
+    "integrity_event": ("integrity_event_pk", "integrity_event_open_once"),
     "job": ("job_pk",),
     "job_run": ("job_run_pk",),
     "job_runner": ("job_runner_pk",),

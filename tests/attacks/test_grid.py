@@ -445,6 +445,7 @@ LURED = {
         "select use_backup_confirmation('x', 0, 1, 1)",
     ),
     "backup_drill": ("select record_drill('DUMP', 'x', '1', now(), null, 1, 1, 1)",),
+    "business_figure": ("select write_business_figures('{sales}', '{1h}', '{EUR}', '{1}')",),
     "balance_roll_up": ("select mark_roll_up()", "select roll_up_balances()"),
     "account_day": ("select roll_up_balances()", "select rebuild_balances()"),
     "event": (

@@ -175,6 +175,9 @@ SAMPLES: dict[str, Sample] = {
     "GET /attachments/{id}/content": one("attachment", denied=(403, "forbidden")),
     "POST /attachments/{id}/signed-url": one("attachment", body={}, denied=(403, "forbidden")),
     "DELETE /attachments/{id}": one("spare_attachment", denied=(403, "forbidden")),
+    # integrity_events
+    "GET /admin/integrity-events": Sample(query={"limit": "100"}),
+    "POST /admin/integrity-events/{id}/acknowledge": one("integrity_event", body={}),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),

@@ -253,6 +253,11 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
         ids[name] = await made("/api-keys", {"name": name, "permissions": ["sales:read"]})
     flag = {"user_id": org.admin.id, "percent": 0}
     assert (await api.put("/flags/pause_jobs", org, flag)).status == 200
+    ids["integrity_event"] = psql(
+        "insert into integrity_event (org_id, check_name, severity, broken_count)"
+        f" values ({org.id}, 'matrix_check', 'ERROR', 1) returning id",
+        role="sofinance_owner",
+    )[0][0]
     # Nobody's second factor is to stand in the way; the scene's is no real one.
     psql(
         f"delete from recovery_code where org_id = {org.id};"

@@ -81,6 +81,8 @@ def exported() -> dict[str, Series]:
     for family in outbox_metrics.families(defaultdict(int), [], now=datetime.now(UTC)):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         found[name] = Series(family.type, frozenset(family._labelnames))  # noqa: SLF001 - ditto
+    for family in (*told.of_business(()), *told.of_integrity(())):
+        found[family.name] = Series(family.type, frozenset(family._labelnames))  # noqa: SLF001
     return found
 
 
