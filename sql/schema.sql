@@ -43,6 +43,99 @@ ALTER FUNCTION public.account_closes_at_zero() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.account_closes_at_zero() IS 'An account is closed only with a zero balance, and never while postings need it by its role.';
 
+-- table: integrity_event
+
+CREATE TABLE public.integrity_event (
+    id bigint NOT NULL,
+    org_id bigint DEFAULT 0 NOT NULL,
+    check_name text NOT NULL,
+    severity text NOT NULL,
+    broken_count bigint NOT NULL,
+    first_broken jsonb,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_count integer DEFAULT 1 NOT NULL,
+    resolved_at timestamp with time zone,
+    acknowledged_at timestamp with time zone,
+    acknowledged_by bigint,
+    note text,
+    CONSTRAINT integrity_event_acknowledged_by_somebody CHECK (((acknowledged_at IS NULL) = (acknowledged_by IS NULL))),
+    CONSTRAINT integrity_event_check_form CHECK ((check_name ~ '^[a-z][a-z0-9_]{2,99}$'::text)),
+    CONSTRAINT integrity_event_counts_above_zero CHECK (((broken_count > 0) AND (seen_count > 0))),
+    CONSTRAINT integrity_event_in_order CHECK (((last_seen_at >= first_seen_at) AND (resolved_at >= last_seen_at))),
+    CONSTRAINT integrity_event_note_not_long CHECK ((length(note) <= 500)),
+    CONSTRAINT integrity_event_severity_known CHECK ((severity = ANY (ARRAY['WARNING'::text, 'ERROR'::text])))
+);
+
+ALTER TABLE public.integrity_event OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.integrity_event IS 'What the nightly verification found wrong, from the first time it was seen to the first time it was not.';
+
+COMMENT ON COLUMN public.integrity_event.id IS 'The event.';
+
+COMMENT ON COLUMN public.integrity_event.org_id IS 'The organisation whose rows are wrong; 0 where it is the server''s own: a guard. No link: it outlives what it tells of.';
+
+COMMENT ON COLUMN public.integrity_event.check_name IS 'The check that found it.';
+
+COMMENT ON COLUMN public.integrity_event.severity IS 'ERROR: the books do not prove. WARNING: somebody should look.';
+
+COMMENT ON COLUMN public.integrity_event.broken_count IS 'Records that were wrong when it was last seen.';
+
+COMMENT ON COLUMN public.integrity_event.first_broken IS 'The first of them, when it was last seen.';
+
+COMMENT ON COLUMN public.integrity_event.first_seen_at IS 'When it was first seen (server time).';
+
+COMMENT ON COLUMN public.integrity_event.last_seen_at IS 'When it was last seen (server time).';
+
+COMMENT ON COLUMN public.integrity_event.seen_count IS 'How often it was seen.';
+
+COMMENT ON COLUMN public.integrity_event.resolved_at IS 'When it was seen no more (server time).';
+
+COMMENT ON COLUMN public.integrity_event.acknowledged_at IS 'When somebody took it on (server time).';
+
+COMMENT ON COLUMN public.integrity_event.acknowledged_by IS 'The user who did: of the event''s organisation, or of the operator''s.';
+
+COMMENT ON COLUMN public.integrity_event.note IS 'What they said.';
+
+COMMENT ON CONSTRAINT integrity_event_acknowledged_by_somebody ON public.integrity_event IS 'An event is acknowledged by somebody, at some time.';
+
+COMMENT ON CONSTRAINT integrity_event_check_form ON public.integrity_event IS 'A check''s name has 3 to 100 lower-case letters, digits and underscores.';
+
+COMMENT ON CONSTRAINT integrity_event_counts_above_zero ON public.integrity_event IS 'An event has at least one broken record and was seen at least once.';
+
+COMMENT ON CONSTRAINT integrity_event_in_order ON public.integrity_event IS 'An event is seen, seen again and resolved in this order.';
+
+COMMENT ON CONSTRAINT integrity_event_note_not_long ON public.integrity_event IS 'A note has at most 500 characters.';
+
+COMMENT ON CONSTRAINT integrity_event_severity_known ON public.integrity_event IS 'An event is a WARNING or an ERROR.';
+
+-- function: acknowledge_integrity_event(bigint, boolean, bigint, text)
+
+CREATE FUNCTION public.acknowledge_integrity_event(p_id bigint, p_of_server boolean, p_user_id bigint, p_note text) RETURNS SETOF public.integrity_event
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ UPDATE public.integrity_event SET acknowledged_at = now(), acknowledged_by = acknowledge_integrity_event.p_user_id, note = acknowledge_integrity_event.p_note
+   WHERE ((integrity_event.id = acknowledge_integrity_event.p_id) AND ((integrity_event.org_id = (current_setting('app.org_id'::text))::bigint) OR (acknowledge_integrity_event.p_of_server AND (integrity_event.org_id = 0))))
+   RETURNING integrity_event.id,
+     integrity_event.org_id,
+     integrity_event.check_name,
+     integrity_event.severity,
+     integrity_event.broken_count,
+     integrity_event.first_broken,
+     integrity_event.first_seen_at,
+     integrity_event.last_seen_at,
+     integrity_event.seen_count,
+     integrity_event.resolved_at,
+     integrity_event.acknowledged_at,
+     integrity_event.acknowledged_by,
+     integrity_event.note;
+END;
+
+ALTER FUNCTION public.acknowledge_integrity_event(p_id bigint, p_of_server boolean, p_user_id bigint, p_note text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.acknowledge_integrity_event(p_id bigint, p_of_server boolean, p_user_id bigint, p_note text) IS 'Notes who took on an event of the current organisation, or on demand of the server itself.';
+
 -- function: acting_user()
 
 CREATE FUNCTION public.acting_user() RETURNS bigint
@@ -984,6 +1077,24 @@ $$;
 ALTER FUNCTION public.count_access_change() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.count_access_change() IS 'Raises access_version of the user whose permissions or branches change.';
+
+-- function: count_integrity_events()
+
+CREATE FUNCTION public.count_integrity_events() RETURNS TABLE(check_name text, severity text, event_count bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT event.check_name,
+     event.severity,
+     count(*) AS count
+    FROM public.integrity_event event
+   WHERE (event.resolved_at IS NULL)
+   GROUP BY event.check_name, event.severity;
+END;
+
+ALTER FUNCTION public.count_integrity_events() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.count_integrity_events() IS 'Crosses organisations: how many events are open, by check, and nothing else about them.';
 
 -- function: count_role_change()
 
@@ -2439,6 +2550,35 @@ ALTER FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_sess
 COMMENT ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) IS 'Which of some callers, of whichever organisations, have no live session or key any more: their
 places in the arrays; with the caller''s rights, in the organisation of each in turn.';
 
+-- function: list_integrity_events(boolean, boolean, integer)
+
+CREATE FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) RETURNS SETOF public.integrity_event
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT event.id,
+     event.org_id,
+     event.check_name,
+     event.severity,
+     event.broken_count,
+     event.first_broken,
+     event.first_seen_at,
+     event.last_seen_at,
+     event.seen_count,
+     event.resolved_at,
+     event.acknowledged_at,
+     event.acknowledged_by,
+     event.note
+    FROM public.integrity_event event
+   WHERE (((event.org_id = (current_setting('app.org_id'::text))::bigint) OR (list_integrity_events.p_of_server AND (event.org_id = 0))) AND ((list_integrity_events.p_is_open IS NULL) OR ((event.resolved_at IS NULL) = list_integrity_events.p_is_open)))
+   ORDER BY event.id DESC
+  LIMIT list_integrity_events.p_limit;
+END;
+
+ALTER FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) IS 'The events of the current organisation, latest first, and on demand those of the server itself.';
+
 -- function: list_news(bigint[], bigint[], bigint[], integer)
 
 CREATE FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) RETURNS TABLE(org_id bigint, user_id bigint, last_id bigint, id bigint, type text, title text, message text, data jsonb, created_at timestamp with time zone, read_at timestamp with time zone)
@@ -3693,6 +3833,83 @@ END;
 ALTER FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) IS 'Writes down what a drill showed.';
+
+-- function: record_integrity(bigint[], text[], text[], bigint[], text[])
+
+CREATE FUNCTION public.record_integrity(p_org_ids bigint[], p_checks text[], p_severities text[], p_broken_counts bigint[], p_first_broken text[]) RETURNS TABLE(org_id bigint, check_name text, severity text, broken_count bigint, first_broken text, is_open boolean)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH found AS (
+          SELECT given.org_id,
+             given.check_name,
+             given.severity,
+             given.broken_count,
+             (given.first_broken)::jsonb AS first_broken
+            FROM UNNEST(record_integrity.p_org_ids, record_integrity.p_checks, record_integrity.p_severities, record_integrity.p_broken_counts, record_integrity.p_first_broken) given(org_id, check_name, severity, broken_count, first_broken)
+         ), seen AS (
+          INSERT INTO public.integrity_event (org_id, check_name, severity, broken_count, first_broken)  SELECT found.org_id,
+                     found.check_name,
+                     found.severity,
+                     found.broken_count,
+                     found.first_broken
+                    FROM found
+                   ORDER BY found.org_id, found.check_name ON CONFLICT(org_id, check_name)
+           WHERE (resolved_at IS NULL) DO UPDATE SET severity = excluded.severity, broken_count = excluded.broken_count, first_broken = excluded.first_broken, last_seen_at = now(), seen_count = (integrity_event.seen_count + 1)
+           RETURNING integrity_event.id,
+             integrity_event.org_id,
+             integrity_event.check_name,
+             integrity_event.severity,
+             integrity_event.broken_count,
+             integrity_event.first_broken,
+             integrity_event.first_seen_at,
+             integrity_event.last_seen_at,
+             integrity_event.seen_count,
+             integrity_event.resolved_at,
+             integrity_event.acknowledged_at,
+             integrity_event.acknowledged_by,
+             integrity_event.note
+         ), gone AS (
+          UPDATE public.integrity_event SET resolved_at = now()
+           WHERE ((integrity_event.resolved_at IS NULL) AND (NOT (EXISTS ( SELECT
+                    FROM found
+                   WHERE ((found.org_id = integrity_event.org_id) AND (found.check_name = integrity_event.check_name))))))
+           RETURNING integrity_event.id,
+             integrity_event.org_id,
+             integrity_event.check_name,
+             integrity_event.severity,
+             integrity_event.broken_count,
+             integrity_event.first_broken,
+             integrity_event.first_seen_at,
+             integrity_event.last_seen_at,
+             integrity_event.seen_count,
+             integrity_event.resolved_at,
+             integrity_event.acknowledged_at,
+             integrity_event.acknowledged_by,
+             integrity_event.note
+         )
+  SELECT seen.org_id,
+     seen.check_name,
+     seen.severity,
+     seen.broken_count,
+     (seen.first_broken)::text AS first_broken,
+     true
+    FROM seen
+   WHERE (seen.seen_count = 1)
+ UNION ALL
+  SELECT gone.org_id,
+     gone.check_name,
+     gone.severity,
+     gone.broken_count,
+     (gone.first_broken)::text AS first_broken,
+     false
+    FROM gone;
+END;
+
+ALTER FUNCTION public.record_integrity(p_org_ids bigint[], p_checks text[], p_severities text[], p_broken_counts bigint[], p_first_broken text[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.record_integrity(p_org_ids bigint[], p_checks text[], p_severities text[], p_broken_counts bigint[], p_first_broken text[]) IS 'Writes down all that a verification of everything found; what it did not find any more is resolved.
+Returns what is new and what is resolved.';
 
 -- function: recovery_code_used_once()
 
@@ -5195,6 +5412,34 @@ ALTER FUNCTION public.webhook_endpoint_has_a_circuit() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.webhook_endpoint_has_a_circuit() IS 'Keeps the queue to the endpoints that there are.';
 
+-- function: write_business_figures(text[], text[], text[], numeric[])
+
+CREATE FUNCTION public.write_business_figures(p_names text[], p_periods text[], p_currencies text[], p_values numeric[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into business_figure (name, period, currency, value)
+    select given.name, given.period, given.currency, given.value
+    from unnest(p_names, p_periods, p_currencies, p_values)
+        as given (name, period, currency, value)
+    order by given.name, given.period, given.currency
+    on conflict (name, period, currency) do update set value = excluded.value;
+    -- What is counted no more would stand for ever as it was.
+    update business_figure set value = 0
+    where not exists (
+        select from unnest(p_names, p_periods, p_currencies) as given (name, period, currency)
+        where
+            given.name = business_figure.name and given.period = business_figure.period
+            and given.currency = business_figure.currency
+    );
+end
+$$;
+
+ALTER FUNCTION public.write_business_figures(p_names text[], p_periods text[], p_currencies text[], p_values numeric[]) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.write_business_figures(p_names text[], p_periods text[], p_currencies text[], p_values numeric[]) IS 'Writes figures down; one that is not among them is 0.';
+
 -- function: write_event()
 
 CREATE FUNCTION public.write_event() RETURNS trigger
@@ -5886,6 +6131,39 @@ ALTER TABLE public.break_glass ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
+-- table: business_figure
+
+CREATE TABLE public.business_figure (
+    name text NOT NULL,
+    period text NOT NULL,
+    currency text NOT NULL,
+    value numeric NOT NULL,
+    CONSTRAINT business_figure_amounts_are_numbers CHECK (((value < 'NaN'::numeric) AND (value > '-Infinity'::numeric))),
+    CONSTRAINT business_figure_currency_form CHECK ((currency ~ '^([A-Z]{3})?$'::text)),
+    CONSTRAINT business_figure_name_form CHECK ((name ~ '^[a-z][a-z0-9_]{2,49}$'::text)),
+    CONSTRAINT business_figure_period_known CHECK ((period = ANY (ARRAY['now'::text, '1h'::text, '24h'::text])))
+);
+
+ALTER TABLE public.business_figure OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.business_figure IS 'Figures of all organisations together, as a job last counted them; /metrics tells them.';
+
+COMMENT ON COLUMN public.business_figure.name IS 'What is counted.';
+
+COMMENT ON COLUMN public.business_figure.period IS 'now, or the last hour, or the last 24.';
+
+COMMENT ON COLUMN public.business_figure.currency IS 'ISO 4217 code; empty where there is none.';
+
+COMMENT ON COLUMN public.business_figure.value IS 'How many, or how much in the currency.';
+
+COMMENT ON CONSTRAINT business_figure_amounts_are_numbers ON public.business_figure IS 'A figure is a number.';
+
+COMMENT ON CONSTRAINT business_figure_currency_form ON public.business_figure IS 'A currency has three capital letters.';
+
+COMMENT ON CONSTRAINT business_figure_name_form ON public.business_figure IS 'A figure''s name has 3 to 50 lower-case letters, digits and underscores.';
+
+COMMENT ON CONSTRAINT business_figure_period_known ON public.business_figure IS 'A figure is of now, of an hour or of 24.';
+
 -- table: category
 
 CREATE TABLE public.category (
@@ -6300,6 +6578,17 @@ COMMENT ON COLUMN public.idempotency_key.etag IS 'The ETag of the answer, if it 
 COMMENT ON CONSTRAINT idempotency_key_answered ON public.idempotency_key IS 'An answer has a status and a body.';
 
 COMMENT ON CONSTRAINT idempotency_key_digests ON public.idempotency_key IS 'Key and fingerprint are SHA-256 digests.';
+
+-- sequence: integrity_event_id_seq
+
+ALTER TABLE public.integrity_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.integrity_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 -- table: job_run
 
@@ -8240,6 +8529,13 @@ ALTER TABLE ONLY public.break_glass
 
 COMMENT ON CONSTRAINT break_glass_pk ON public.break_glass IS 'This broken glass exists already.';
 
+-- constraint: business_figure business_figure_pk
+
+ALTER TABLE ONLY public.business_figure
+    ADD CONSTRAINT business_figure_pk PRIMARY KEY (name, period, currency);
+
+COMMENT ON CONSTRAINT business_figure_pk ON public.business_figure IS 'This figure is there already.';
+
 -- constraint: category category_name_taken
 
 ALTER TABLE ONLY public.category
@@ -8330,6 +8626,13 @@ ALTER TABLE ONLY public.idempotency_key
     ADD CONSTRAINT idempotency_key_pk PRIMARY KEY (org_id, key_hash);
 
 COMMENT ON CONSTRAINT idempotency_key_pk ON public.idempotency_key IS 'This key has been used already.';
+
+-- constraint: integrity_event integrity_event_pk
+
+ALTER TABLE ONLY public.integrity_event
+    ADD CONSTRAINT integrity_event_pk PRIMARY KEY (id);
+
+COMMENT ON CONSTRAINT integrity_event_pk ON public.integrity_event IS 'An event has this number already.';
 
 -- constraint: job job_pk
 
@@ -8872,6 +9175,18 @@ COMMENT ON INDEX public.event_by_aggregate IS 'What happened to one thing.';
 CREATE INDEX idempotency_key_by_expiry ON public.idempotency_key USING btree (org_id, expires_at);
 
 COMMENT ON INDEX public.idempotency_key_by_expiry IS 'What may be forgotten.';
+
+-- index: integrity_event_by_organisation
+
+CREATE INDEX integrity_event_by_organisation ON public.integrity_event USING btree (org_id, id);
+
+COMMENT ON INDEX public.integrity_event_by_organisation IS 'An organisation''s events, latest first.';
+
+-- index: integrity_event_open_once
+
+CREATE UNIQUE INDEX integrity_event_open_once ON public.integrity_event USING btree (org_id, check_name) WHERE (resolved_at IS NULL);
+
+COMMENT ON INDEX public.integrity_event_open_once IS 'This is an open event already.';
 
 -- index: job_run_by_end
 
@@ -10922,6 +11237,11 @@ GRANT USAGE ON SCHEMA public TO sofinance_backup;
 
 REVOKE ALL ON FUNCTION public.account_closes_at_zero() FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.integrity_event TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.acknowledge_integrity_event(p_id bigint, p_of_server boolean, p_user_id bigint, p_note text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.acknowledge_integrity_event(p_id bigint, p_of_server boolean, p_user_id bigint, p_note text) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.acting_user() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.acting_user() TO sofinance_app;
 
@@ -10998,6 +11318,9 @@ REVOKE ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) FROM PUBL
 GRANT ALL ON FUNCTION public.claim_job(p_runner text, p_names text[]) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.count_access_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.count_integrity_events() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.count_integrity_events() TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.count_role_change() FROM PUBLIC;
 
@@ -11192,6 +11515,9 @@ GRANT ALL ON FUNCTION public.list_circuits(p_limit integer) TO sofinance_app;
 REVOKE ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_news(p_org_ids bigint[], p_user_ids bigint[], p_after_ids bigint[], p_limit integer) TO sofinance_app;
 
@@ -11277,6 +11603,9 @@ GRANT SELECT ON TABLE public.backup_drill TO sofinance_app;
 REVOKE ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) TO sofinance_app;
 GRANT ALL ON FUNCTION public.record_drill(p_kind text, p_backup_name text, p_release text, p_began_at timestamp with time zone, p_error text, p_rpo_s numeric, p_rto_s numeric, p_row_count bigint) TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.record_integrity(p_org_ids bigint[], p_checks text[], p_severities text[], p_broken_counts bigint[], p_first_broken text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.record_integrity(p_org_ids bigint[], p_checks text[], p_severities text[], p_broken_counts bigint[], p_first_broken text[]) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.recovery_code_used_once() FROM PUBLIC;
 
@@ -11374,6 +11703,9 @@ REVOKE ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sal
 GRANT ALL ON FUNCTION public.void_sale(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_reason text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.webhook_endpoint_has_a_circuit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.write_business_figures(p_names text[], p_periods text[], p_currencies text[], p_values numeric[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.write_business_figures(p_names text[], p_periods text[], p_currencies text[], p_values numeric[]) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.write_event() FROM PUBLIC;
 
@@ -11598,6 +11930,10 @@ GRANT SELECT(revoked_by) ON TABLE public.break_glass TO sofinance_readonly;
 
 GRANT SELECT ON SEQUENCE public.break_glass_id_seq TO sofinance_backup;
 
+GRANT SELECT ON TABLE public.business_figure TO sofinance_readonly;
+GRANT SELECT ON TABLE public.business_figure TO sofinance_backup;
+GRANT SELECT ON TABLE public.business_figure TO sofinance_app;
+
 GRANT SELECT ON TABLE public.category TO sofinance_readonly;
 GRANT SELECT ON TABLE public.category TO sofinance_backup;
 GRANT SELECT,DELETE ON TABLE public.category TO sofinance_app;
@@ -11710,6 +12046,8 @@ GRANT UPDATE(created_at) ON TABLE public.idempotency_key TO sofinance_app;
 GRANT UPDATE(expires_at) ON TABLE public.idempotency_key TO sofinance_app;
 
 GRANT UPDATE(etag) ON TABLE public.idempotency_key TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.integrity_event_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.job_run TO sofinance_readonly;
 GRANT SELECT ON TABLE public.job_run TO sofinance_backup;
