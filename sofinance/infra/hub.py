@@ -2,7 +2,7 @@
 
 No LISTEN: behind PgBouncer nobody hears. Each process asks for the users that are connected to it,
 by the number of the last notification that each has; numbers are given in the order of commits
-(0029_notifications.sql), so nothing is missed and nothing comes twice, in however many processes.
+(0030_notifications.sql), so nothing is missed and nothing comes twice, in however many processes.
 """
 
 from __future__ import annotations

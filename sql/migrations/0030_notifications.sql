@@ -1,5 +1,5 @@
 -- Notifications: what a user is told, numbered per user in the order in which it is committed.
--- depends: 0028_outbox
+-- depends: 0029_backups
 set local lock_timeout = '4s';
 set local role sofinance_owner;
 
