@@ -185,6 +185,7 @@ def prometheus(service_port: int, folder: Path) -> Iterator[Prometheus]:
     with process(
         promql.program("prometheus"), "--config.file", str(folder / "prometheus.yml"),
         "--storage.tsdb.path", str(folder / "data"), "--log.level", "error",
+        "--enable-feature", "exemplar-storage",
         "--web.listen-address", f"127.0.0.1:{port}",
     ):  # fmt: skip
         until("Prometheus", lambda: answers(port, "/-/ready"), START_TIMEOUT_S)

@@ -1,0 +1,133 @@
+"""Exemplars: the traces behind the durations, of all workers, as Prometheus stores them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from sofinance.infra import metrics
+from sofinance.infra.exemplars import AGE_MAX_S, Exemplars, Seen
+from sofinance.infra.tracing import RECORDER
+from tests.ops import live
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from sofinance.config import Settings
+    from tests.support import Api
+
+OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+SIGHT_S = 30
+ROUTES = ("/api/v1/info", "/livez", "/api/v1/sales", "/x")
+TOKEN = {"Authorization": f"Bearer {live.TOKEN}"}
+
+
+def exemplars_in(text: str) -> dict[tuple[str, str], str]:
+    """Return the trace of each bucket by route and bound; the parser refuses what is none."""
+    return {
+        (sample.labels["route"], sample.labels["le"]): sample.exemplar.labels["trace_id"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+def scraped(port: int) -> dict[tuple[str, str], str]:
+    """Ask a worker, whichever, as Prometheus does."""
+    status, body = live.ask(port, "/metrics", Accept=OPEN, **TOKEN)
+    assert status == 200
+    return exemplars_in(body.decode())
+
+
+def test_every_worker_tells_the_exemplars_of_all_and_prometheus_keeps_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    port = live.free_port()
+    began_s = time.time()
+    with (
+        live.prometheus(port, tmp_path / "prometheus") as prometheus,
+        live.gunicorn(port, folder, **live.environment(settings.database_url)),
+    ):
+        sent = [f"{number:032x}" for number in range(1, 121)]
+        for number, trace_id in enumerate(sent):
+            live.ask(port, ROUTES[number % len(ROUTES)], **{"X-Trace-ID": trace_id})
+
+        def of_files() -> list[Any]:
+            return [json.loads(path.read_bytes()) for path in folder.glob("exemplars_*.json")]
+
+        live.until("every worker's", lambda: len(of_files()) == live.WORKERS, SIGHT_S)
+        routes = {*ROUTES[:3], "unmatched"}
+
+        def ours(found: dict[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+            return {place: trace for place, trace in found.items() if trace in sent}
+
+        live.until(
+            "all routes", lambda: {route for route, _ in ours(scraped(port))} >= routes, SIGHT_S
+        )
+        told = [ours(scraped(port)) for _ in range(10)]
+        # Whichever worker was asked, it was the same, of more than one of them.
+        assert all(one == told[0] for one in told)
+        of_each = [{row[3] for row in rows} for rows in of_files()]
+        assert sum(bool(one & set(told[0].values())) for one in of_each) >= 2
+
+        def stored() -> set[str]:
+            asked = {"query": "http_request_duration_seconds_bucket", "start": began_s,
+                     "end": time.time() + 1}  # fmt: skip
+            _, body = live.ask(prometheus.port, f"/api/v1/query_exemplars?{urlencode(asked)}")
+            series = json.loads(body)["data"]
+            return {one["labels"]["trace_id"] for found in series for one in found["exemplars"]}
+
+        live.until("Prometheus", lambda: stored() >= set(told[0].values()), SIGHT_S)
+
+
+async def test_only_what_can_be_looked_at_is_an_example(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def known(trace_id: str) -> bool:
+        await api.get("/info", headers={"X-Trace-ID": trace_id})
+        answer = await api.call("GET", "/metrics", headers={"Accept": OPEN}, prefix="")
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        return trace_id in exemplars_in(answer.text).values()
+
+    monkeypatch.setattr(metrics, "EXEMPLARS", Exemplars(metrics.BUCKETS_S))
+    assert await known("a" * 32)  # nothing is recorded: it is in the log
+    monkeypatch.setattr(RECORDER, "is_on", True)
+    monkeypatch.setattr(RECORDER, "sample_percent", 0)
+    assert not await known("b" * 32)
+    monkeypatch.setattr(RECORDER, "sample_percent", 100)
+    assert await known("c" * 32)
+    RECORDER.take(10_000)
+    plain = await api.call("GET", "/metrics", prefix="")
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    assert not re.search(r"# \{", plain.text)
+
+
+def test_of_two_the_later_is_told_and_none_that_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    now_s = time.time()
+    rows = [
+        ("GET", "/a", 0, "b" * 32, 0.001, now_s + 60),
+        ("GET", "/b", 0, "b" * 32, 0.001, now_s - AGE_MAX_S - 1),
+    ]
+    (tmp_path / "exemplars_1.json").write_text(json.dumps(rows))
+    ours = Exemplars([0.005, 0.1])
+    ours.note("GET", "/a", 0.001, "a" * 32)
+    ours.note("GET", "/c", 7.0, "c" * 32)
+    ours.write()
+    found = ours._of_all()  # noqa: SLF001 - the merge alone
+    assert found == {
+        ("GET", "/a", 0): Seen("b" * 32, 0.001, now_s + 60),
+        ("GET", "/c", 2): found["GET", "/c", 2],
+    }
+    assert len(list(tmp_path.glob("exemplars_*.json"))) == 2
