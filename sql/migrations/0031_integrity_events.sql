@@ -1,6 +1,6 @@
 -- What is wrong with the books and since when, and figures of the business, for whoever watches.
 -- Both belong to no organisation: the application reads and writes events through functions only.
--- depends: 0029_backups
+-- depends: 0030_notifications
 set local lock_timeout = '4s';
 set local role sofinance_owner;
 
