@@ -32,6 +32,7 @@ TOOLS = {
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",
     "routes": "sofinance.tools.routes",
+    "smoke": "sofinance.tools.smoke",
     "verify": "sofinance.tools.verify",
     "backup": "sofinance.tools.backup",
     "restore": "sofinance.tools.restore",
