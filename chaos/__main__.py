@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -22,6 +24,7 @@ from pathlib import Path
 from chaos.catalogue import FAULTS, Fault
 from chaos.checker import check, check_open
 from chaos.database import Postgres
+from chaos.processes import isolate
 from chaos.report import Outcome, as_json, table, write
 from chaos.stage import Stage
 
@@ -33,7 +36,14 @@ async def run_fault(fault: Fault, seed: int, postgres: Postgres, folder: Path) -
     """Let one fault happen, and check."""
     outcome = Outcome(fault.number, fault.name, "")
     began_s = time.monotonic()
-    stage = Stage(fault.name, seed, folder, postgres)
+    mine = contextlib.nullcontext(postgres) if fault.server is None else fault.server(folder)
+    with mine as server:
+        await _happen(fault, Stage(fault.name, seed, folder / "stage", server), outcome)
+    outcome.took_s = time.monotonic() - began_s
+    return outcome
+
+
+async def _happen(fault: Fault, stage: Stage, outcome: Outcome) -> None:
     try:
         async with asyncio.timeout(FAULT_TIMEOUT_S):
             await stage.open(**fault.shop)
@@ -49,18 +59,17 @@ async def run_fault(fault: Fault, seed: int, postgres: Postgres, folder: Path) -
         outcome.problems.append(traceback.format_exc())
     finally:
         await stage.close()
-    outcome.problems = [*stage.problems, *tally(stage), *outcome.problems]
+    told = stage.crowd.problems if hasattr(stage, "crowd") else []
+    outcome.problems = tally([*stage.problems, *told, *outcome.problems])
     outcome.heal_s, outcome.figures = stage.heal_s, stage.figures
-    outcome.took_s = time.monotonic() - began_s
-    return outcome
 
 
-def tally(stage: Stage) -> list[str]:
-    """Return what the clients were told that they should not be, each once, with how often."""
-    if not hasattr(stage, "crowd"):
-        return []
-    told = stage.crowd.problems
-    return [f"{told.count(what)} x {what}" for what in dict.fromkeys(told)]
+def tally(problems: list[str]) -> list[str]:
+    """Return each problem once, with how often it was met."""
+    return [
+        problem if (count := problems.count(problem)) == 1 else f"{count} x {problem}"
+        for problem in dict.fromkeys(problems)
+    ]
 
 
 def run(faults: list[Fault], seed: int, *, keep: bool = False) -> list[Outcome]:
@@ -101,6 +110,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def stop(number: int, _frame: object) -> None:
+    """End the run, once: what cleans up is not to be ended, too."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run what is asked for; the exit code is 1 if anything broke that must not."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
@@ -122,9 +137,12 @@ def main() -> int:
         if not args.only or {fault.name, str(fault.number)} & set(args.only)
     ]
     # Told to end, by a time limit say, it cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop)
     seed = random.randrange(SEED_MAX) if args.seed is None else args.seed
     say(f"seed {seed}")
+    isolate()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of clients
     began_s = time.monotonic()
     outcomes = run(chosen, seed, keep=args.keep)
     text = table(outcomes)

@@ -163,7 +163,7 @@ def _verify(stage: Stage, verdict: Verdict) -> None:
     if done.returncode == 0:
         return
     try:
-        broken = [one for one in json.loads(done.stdout)["findings"] if one["broken"]]
+        broken = [one for one in json.loads(done.stdout)["checks"] if one["broken"]]
     except (json.JSONDecodeError, KeyError):
         broken = [done.stderr.strip() or done.stdout[:200]]
     verdict.problems.append(f"verify: {broken[:3]}")

@@ -28,6 +28,13 @@ class Postgres:
         folder.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
         self.server = embedded.Server(folder / "data", options={**OPTIONS, **options})
 
+    @classmethod
+    def of(cls, server: embedded.Server) -> Postgres:
+        """Take a server that runs already."""
+        found = cls.__new__(cls)
+        found.server = server
+        return found
+
     def make(self) -> None:
         """Make it, start it and migrate it."""
         self.server.start()
@@ -68,6 +75,11 @@ class Postgres:
         self.server.stop()
         self.server.start()
 
+    @property
+    def runs(self) -> bool:
+        """Say whether it takes connections."""
+        return self.server.running()
+
     def stop(self) -> None:
         """Stop it in order."""
         self.server.stop()
@@ -79,3 +91,14 @@ class Postgres:
                 "select pid from pg_stat_activity where usename = 'sofinance_app'"
             ).fetchall()
         return [row[0] for row in rows]
+
+
+@contextlib.contextmanager
+def dedicated(folder: Path, options: Mapping[str, str] = {}) -> Iterator[Postgres]:
+    """Make a server for one fault, and stop it."""
+    postgres = Postgres(folder, options)
+    try:
+        postgres.make()
+        yield postgres
+    finally:
+        postgres.stop()

@@ -37,6 +37,7 @@ class Attempt:
     code: str
     replayed: bool
     data: dict[str, Any]
+    retry_after_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -23,6 +23,17 @@ class Fate(enum.Enum):
     PASS = enum.auto()
     CUT_BEFORE = enum.auto()  # it never arrives
     CUT_AFTER = enum.auto()  # it is done, and nobody is told
+    REFUSE = enum.auto()  # it never arrives; a serialization failure is answered in its place
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + LENGTH_BYTES).to_bytes(LENGTH_BYTES) + body
+
+
+# What PostgreSQL answers then, and that the transaction is to be rolled back.
+NOT_SERIALIZED = _message(
+    b"E", b"SERROR\0VERROR\0C40001\0Mcould not serialize access (made up)\0\0"
+) + _message(READY, b"E")
 
 
 class Link:
@@ -32,6 +43,11 @@ class Link:
         self.client_port = client_port
         self.fate = Fate.PASS
         self.is_done: Callable[[], Awaitable[None]] | None = None
+
+
+def is_commit(turn: bytes) -> bool:
+    """Say whether a message to the database ends with COMMIT."""
+    return turn.rstrip(b"\0; \n").endswith(b"commit")
 
 
 class DatabaseProxy:
@@ -66,12 +82,16 @@ class DatabaseProxy:
             to_client.close()
             return
         await _both(
-            self._forth(link, client, to_server), self._back(link, server, to_client),
+            self._forth(link, client, to_server, to_client), self._back(link, server, to_client),
             to_client, to_server,
         )  # fmt: skip
 
     async def _forth(
-        self, link: Link, client: asyncio.StreamReader, to_server: asyncio.StreamWriter
+        self,
+        link: Link,
+        client: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+        to_client: asyncio.StreamWriter,
     ) -> None:
         length = await client.readexactly(LENGTH_BYTES)  # the first message has no type
         rest = await client.readexactly(int.from_bytes(length) - LENGTH_BYTES)
@@ -85,6 +105,10 @@ class DatabaseProxy:
                 link.fate = await self._judge(link, turn)
                 if link.fate is Fate.CUT_BEFORE:
                     return
+                if link.fate is Fate.REFUSE:
+                    to_client.write(NOT_SERIALIZED)
+                    turn = b""
+                    continue
             elif head[:1] not in ALONE:
                 continue
             to_server.write(turn)

@@ -25,6 +25,7 @@ from sofinance.infra.guard import Guard
 from sofinance.infra.sql import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from chaos.database import Postgres
@@ -55,18 +56,21 @@ class Stage:
         self.shop: Shop
         self.crowd: Crowd
         self._running: list[Running] = []
+        self._ends: list[Callable[[], object]] = []
         self._log_count = 0
 
     # -- the organisation ------------------------------------------------------------------
 
     async def open(self, *, branches: int = BRANCH_COUNT, tills: int = TILL_COUNT) -> None:
         """Found the organisation whose tills will write."""
-        postgres = self.postgres
-        conn: Any = await asyncpg.connect(postgres.url(), record_class=Row)
         self.shop = await open_shop(
-            conn, f"{self.name}-{time.time_ns()}", PRODUCT_COUNT, branches=branches, tills=tills
+            await self.connect(),
+            f"{self.name}-{time.time_ns()}",
+            PRODUCT_COUNT,
+            branches=branches,
+            tills=tills,
         )
-        conn = await asyncpg.connect(postgres.url(), record_class=Row)
+        conn = await self.connect()
         try:
             async with conn.transaction():
                 await set_tenant(conn, self.shop.org_id, self.shop.user_id)
@@ -79,14 +83,19 @@ class Stage:
             await conn.close()
         self.crowd = Crowd(self.shop, customer.id, self.token(), self.journal)
 
-    def token(self) -> str:
-        """Return an access token of the administrator."""
+    async def connect(self) -> Any:
+        """Open a connection as the service does."""
+        return await asyncpg.connect(self.postgres.url(), record_class=Row)
+
+    def token(self, shop: Shop | None = None) -> str:
+        """Return an access token of the administrator, or of another organisation's."""
+        shop = shop or self.shop
         settings = Settings(
             database_url=self.postgres.url(), jwt_secret=self.postgres.server.jwt_secret,
             access_token_minutes=DAY_MINUTES,
         )  # fmt: skip
         return Guard(settings, Database(settings)).issue_token(
-            org_id=self.shop.org_id, user_id=self.shop.user_id, session_id=self.shop.session_id,
+            org_id=shop.org_id, user_id=shop.user_id, session_id=shop.session_id,
             now=datetime.now(UTC),
         )[0]  # fmt: skip
 
@@ -103,6 +112,10 @@ class Stage:
             "LOG_LEVEL": "error",
             **changes,
         }  # fmt: skip
+
+    def at_end(self, end: Callable[[], object]) -> None:
+        """Have something ended with everything else, after the processes."""
+        self._ends.append(end)
 
     def run(self, command: list[str], environment: dict[str, str]) -> Running:
         """Run a program till the fault is over."""
@@ -151,6 +164,14 @@ class Stage:
         made: dict[str, Any] = said["data"]
         return made
 
+    async def get(self, path: str) -> Any:
+        """Return what is there."""
+        async with self.crowd.session.get(f"{self.crowd.urls[-1]}{PREFIX}{path}") as answer:
+            said = await answer.json()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {said}")
+        return said["data"]
+
     # -- what happens ----------------------------------------------------------------------
 
     def begin(self, writers: int = WRITER_COUNT) -> None:
@@ -192,6 +213,8 @@ class Stage:
             await self.crowd.close()
         for running in reversed(self._running):
             await asyncio.to_thread(running.end)
+        for end in reversed(self._ends):
+            await asyncio.to_thread(end)
         self.journal.close()
 
 

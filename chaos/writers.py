@@ -23,7 +23,9 @@ TIMEOUT_S = 15
 # What a client may be told while something is broken: come back later.
 LATER = frozenset({429, 503})
 KEY_IN_USE = "idempotency_key_in_use"
-RETRY_S, RETRY_S_MAX = 0.05, 1.0
+# The wait before the next attempt, doubled each time. Writers wait less than Retry-After asks for,
+# so that they see at once that all is well again; a crowd has to be patient.
+RETRY_S, RETRY_S_MAX, PATIENT_S_MAX = 0.05, 1.0, 16.0
 # How often somebody goes on without knowing, and asks again at the end.
 LEFT_OPEN = 0.25
 ITEM_COUNT_MAX = 3
@@ -91,6 +93,10 @@ class Crowd:
         """Count the orders that were done in a stretch of time."""
         return sum(begin_s <= end <= end_s for _, end in self._successes)
 
+    def durations_since(self, moment_s: float) -> list[float]:
+        """Return how long each order took that was begun since then and is done, in seconds."""
+        return [end - begin for begin, end in self._successes if begin >= moment_s]
+
     async def send(self, order: Order) -> Attempt:
         """Send an order once; what comes of it is in the journal when this returns."""
         began_s = time.monotonic()
@@ -123,7 +129,8 @@ class Crowd:
         if answer.status in LATER or code == KEY_IN_USE:
             if "Retry-After" not in answer.headers:
                 self.problems.append(f"{answer.status} {code} without Retry-After")
-            return Attempt(UNSURE, answer.status, code, replayed, {})
+            asked_s = float(answer.headers.get("Retry-After", "0"))
+            return Attempt(UNSURE, answer.status, code, replayed, {}, asked_s)
         if answer.status >= 500:
             self.problems.append(f"{order.kind}: {answer.status} {code}")
             return Attempt(UNSURE, answer.status, code, replayed, {})
@@ -137,7 +144,7 @@ class Crowd:
             if time.monotonic() > until_s:
                 self.problems.append(f"{order.key}: no answer in {timeout_s:.0f} s")
                 return None
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s * (0.5 + random.random()))
             pause_s = min(pause_s * 2, RETRY_S_MAX)
         if attempt.outcome == REFUSED and attempt.code not in self.expected:
             self.problems.append(f"{order.kind} refused: {attempt.status} {attempt.code}")

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chaos.proxy import DatabaseProxy, Fate, HttpProxy, Loss
+from chaos.proxy import DatabaseProxy, Fate, HttpProxy, Loss, is_commit
 
 if TYPE_CHECKING:
     from chaos.proxy import Link
@@ -23,7 +23,7 @@ async def lose_answers(stage: Stage, *, seconds: float = SECONDS) -> str:
     lost: Counter[Loss] = Counter()
 
     async def judge(_: Link, turn: bytes) -> Fate:
-        if turn.rstrip(b"\0; \n").endswith(b"commit"):
+        if is_commit(turn):
             for fate in (Fate.CUT_BEFORE, Fate.CUT_AFTER):
                 if stage.chance.random() < CUT_SHARE:
                     cut[fate] += 1
