@@ -92,6 +92,11 @@ class Replica:
         """Say whether it may be asked."""
         return self._unfit is None
 
+    @property
+    def lag_s(self) -> float:
+        """For how long the standby has lacked what it lacks longest."""
+        return time.monotonic() - self._missing[0][0] if self._missing else 0.0
+
     async def watch(self) -> None:
         """Look at the standby every second."""
         while True:
@@ -150,6 +155,8 @@ class Replica:
             else:
                 break
             if time.monotonic() - started_s > self._lag_max_s:
+                if not self._missing or committed.bytes < self._missing[0][1]:
+                    self._missing.appendleft((started_s, committed.bytes))  # it is known since then
                 raise BehindError
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
@@ -198,7 +205,7 @@ class Replica:
         else:
             self._timeline = committed.timeline
             self._judge(replayed)
-        metrics.REPLICA_LAG.labels(SERVER).set(self._lag_s())
+        metrics.REPLICA_LAG.labels(SERVER).set(self.lag_s)
 
     async def _replayed(self, cluster: int, timeline: int) -> int:
         """Ask the standby how far it is, on a connection that no report can be in the way of."""
@@ -230,15 +237,11 @@ class Replica:
         while self._missing and self._missing[0][1] <= replayed:
             self._missing.popleft()
         metrics.REPLICA_UP.labels(SERVER).set(1)
-        if self._lag_s() > self._lag_max_s:
+        if self.lag_s > self._lag_max_s:
             self._shut("lag")
         elif self._unfit is not None:
             log.info("replica used", extra={"metadata": {"was": self._unfit}})
             self._unfit = None
-
-    def _lag_s(self) -> float:
-        """Return for how long the standby has lacked what it lacks longest."""
-        return time.monotonic() - self._missing[0][0] if self._missing else 0.0
 
     def _shut(self, reason: str, why: str = "") -> None:
         if reason != "lag":

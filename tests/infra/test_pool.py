@@ -264,10 +264,12 @@ async def test_nothing_is_lost_in_a_crowd() -> None:
         except TimeoutError:
             return
 
-    for _ in range(5):
+    rounds = 0
+    while rounds < 5 or done <= 20:  # a busy machine needs more of them
+        rounds += 1
+        assert rounds < 500
         server.is_down = not server.is_down
         tasks = [impatient() if n % 2 else visit() for n in range(60)]
         await asyncio.gather(*tasks, return_exceptions=True)
         assert (pool.in_use_count, pool.waiting_count) == (0, 0)
         assert 0 <= pool.open_count <= 3
-    assert done > 20
