@@ -12,7 +12,7 @@ PYTEST := -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test check check-oldest format lint types generate generated bench chaos migration explain clean
+.PHONY: help run demo test test-pgbouncer test-replica check check-oldest format lint types generate generated bench chaos migration explain clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ demo: $(VENV)/.demo ## two weeks of a real grocer's tills, posted over HTTP (arg
 
 test: $(VENV)/.test ## the whole suite on the embedded PostgreSQL (args="-k journal")
 	$(BIN)/python $(PYTEST) $(args)
+
+test-pgbouncer: $(VENV)/.test ## the suite through a PgBouncer in transaction mode
+	TEST_PGBOUNCER=1 $(BIN)/python $(PYTEST) $(args)
+
+test-replica: $(VENV)/.test ## the suite with reports on a streaming standby
+	TEST_REPLICA=1 $(BIN)/python $(PYTEST) $(args)
 
 check: $(VENV)/.dev ## the gate: format, lint, types, and the suite, on PostgreSQL 18 and on 15 with Python 3.11
 	$(BIN)/ruff format --check .

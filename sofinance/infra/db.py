@@ -178,7 +178,20 @@ class Database:
         await self.pool.close(CLOSE_TIMEOUT_S)
 
     async def _connect(self, url: str) -> Any:
-        conn = await asyncpg.connect(
+        try:
+            conn = await self._connect_to(url)
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise StaleConnectionError("none of the hosts is the primary") from error
+        try:
+            check_server(conn)
+        except SetupError:
+            await conn.close()
+            raise
+        expect_silence_to_end(conn)
+        return conn
+
+    async def _connect_to(self, url: str) -> Any:
+        return await asyncpg.connect(
             url,
             record_class=Row,
             statement_cache_size=(
@@ -189,13 +202,6 @@ class Database:
             command_timeout=self.statement_timeout_ms / 1000 + ANSWER_SLACK_S,
             server_settings={"application_name": "sofinance"},
         )
-        try:
-            check_server(conn)
-        except SetupError:
-            await conn.close()
-            raise
-        expect_silence_to_end(conn)
-        return conn
 
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises TimeoutError after PING_TIMEOUT_S."""
