@@ -224,6 +224,10 @@ class Settings:
         12, "How long the last backup of each week is kept, beyond BACKUP_KEEP_DAYS.",
         unit="weeks", low=0, high=520,
     )  # fmt: skip
+    backup_files: str = setting(
+        "copy", "Whether the files of the store are copied into backups, or only listed with their "
+        "checksums, where the bucket keeps versions itself.", choices=("copy", "list"),
+    )  # fmt: skip
     backup_s3_endpoint: str = setting(
         "", "The S3 server of backups; empty: Amazon's.", example="https://minio.example.com",
         check=settings_checks.endpoint,

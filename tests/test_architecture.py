@@ -65,7 +65,8 @@ def test_slices_do_not_import_each_other():
 
 def test_slices_know_the_machine_the_rules_and_the_queries():
     known = re.compile(
-        r"sofinance\.(infra\.|events\.|rules\b|queries$|schemas\.|__version__$|tools\.demo)"
+        r"sofinance\.(infra\.|backups\.serving\.|events\.|rules\b|queries$|schemas\.|__version__$"
+        r"|tools\.demo)"
     )
     for module, imported in modules("api").items():
         ours = [name for name in imported if name.startswith("sofinance")]

@@ -13,9 +13,10 @@ from marshmallow import Schema, fields, validate
 
 from sofinance import __version__
 from sofinance import queries as q
-from sofinance.infra import health
+from sofinance.backups.serving import download
+from sofinance.infra import audit, health
 from sofinance.infra.administration import demand_operator
-from sofinance.infra.audit import CRITICAL, WARNING
+from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
@@ -182,6 +183,33 @@ async def get_backup(call: Call) -> Any:
 
 
 @routes.endpoint(
+    "GET", "/system/backups/{id}/download", permission="system:manage", admin=True,
+    own_transactions=True, idempotent=False, status=200, media_type="application/octet-stream",
+    refuses=(409, 503),
+)  # fmt: skip
+async def download_backup(call: Call) -> Any:
+    """Get the file of a backup, as it is kept: encrypted, or not at all."""
+    demand_operator(call)
+    async with call.transaction(mode=Mode.READ) as conn:
+        backup = await q.system.get_backup(conn, id=call.path["id"])
+    if not backup.is_encrypted or backup.file_name is None or backup.size_bytes is None:
+        raise ApiError(
+            "backup_not_encrypted",
+            "Only a backup that is encrypted leaves the server: set BACKUP_ENCRYPTION_KEY.",
+            status=409,
+        )
+    answer = await download(call.settings, backup.location, backup.file_name, backup.size_bytes)
+    async with call.transaction() as conn:
+        await audit.write(
+            call, conn, org_id=call.org_id, user_id=call.user_id,
+            session_id=call.principal.session_id, action="system.download_backup",
+            entity="backup", entity_id=backup.id, after={"file_name": backup.file_name},
+            severity=audit.CRITICAL,
+        )  # fmt: skip
+    return answer
+
+
+@routes.endpoint(
     "POST", "/system/backups", permission="system:manage", admin=True, returns=Backup(),
     status=202, location="/system/backups/{id}", entity="backup",
 )  # fmt: skip
@@ -207,7 +235,7 @@ async def delete_backup(call: Call) -> None:
     """Give up a backup, whose files a worker removes; never the only good one of its kind."""
     demand_operator(call)
     call.before(await q.system.get_backup(call.conn, id=call.path["id"]))
-    call.audit(severity=CRITICAL)
+    call.audit(severity=audit.CRITICAL)
     outcome = await q.system.give_up_backup(call.conn, id=call.path["id"])
     if outcome == "last":
         raise ApiError(
@@ -244,7 +272,7 @@ async def create_confirmation(call: Call) -> Any:
         call.conn, token_hash=hashed(word), backup_id=backup.id, org_id=call.org_id,
         user_id=call.user_id, good_for_s=GOOD_FOR_S,
     )  # fmt: skip
-    call.audit(entity_id=backup.id, severity=WARNING)
+    call.audit(entity_id=backup.id, severity=audit.WARNING)
     return {"backup_id": backup.id, "confirm_token": word, "expires_at": expires_at}
 
 
@@ -277,7 +305,7 @@ async def restore_backup(call: Call) -> Any:
     if outcome != "good":
         code, message = REFUSALS[outcome]
         raise ApiError(code, message, status=409)
-    call.audit(severity=CRITICAL)
+    call.audit(severity=audit.CRITICAL)
     return await ask(call, "RESTORE", backup.id)
 
 

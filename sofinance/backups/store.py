@@ -23,7 +23,7 @@ from sofinance.backups.places import Folder, MissingError, Place, read_chunks
 from sofinance.infra.command import EXIT_FAILED, EXIT_USAGE, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 FORMAT = 1
 NAME = re.compile(r"pg_(?P<database>.+)_(?P<stamp>\d{8}T\d{6}Z)\.dump(?:\.enc)?")
@@ -195,7 +195,7 @@ def prune(place: Place, database: str, keeping: Keeping, *, now: datetime) -> li
 
 def remove(place: Place, name: str) -> None:
     """Remove a backup; the checksum first: what a crash leaves is unfinished, and not damaged."""
-    for each in (sum_name(name), manifest_name(name), name):
+    for each in (sum_name(name), manifest_name(name), name + ".files", name):
         place.remove(each)
 
 
@@ -219,9 +219,18 @@ def manifest_name(name: str) -> str:
 
 
 def finish(
-    place: Place, name: str, dump_sha256: str, manifest: dict[str, Any], key: bytes | None
+    place: Place,
+    name: str,
+    dump_sha256: str,
+    manifest: dict[str, Any],
+    key: bytes | None,
+    *,
+    beside: Mapping[str, str] | None = None,
 ) -> Backup:
-    """Write manifest and checksums of a dump that is written; it counts from now on."""
+    """Write manifest and checksums of a dump that is written; it counts from now on.
+
+    ``beside`` are the checksums of what else is there, by name.
+    """
     manifest = {"format": FORMAT, **manifest, "sha256": dump_sha256}
     if key is not None:
         text = json.dumps({**manifest["contents"], "dump_sha256": dump_sha256}).encode()
@@ -230,6 +239,7 @@ def finish(
     document = (json.dumps(manifest, indent=2) + "\n").encode()
     place.write(manifest_name(name), document)
     sums = {name: dump_sha256, manifest_name(name): hashlib.sha256(document).hexdigest()}
+    sums |= beside or {}
     place.write(
         sum_name(name), "".join(f"{digest}  {each}\n" for each, digest in sums.items()).encode()
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from sofinance import __version__
-from sofinance.backups import programs, store
+from sofinance.backups import files, programs, store
 from sofinance.backups.contents import begin_snapshot, contents, migrations
 from sofinance.backups.places import PlaceError, read_chunks
 from sofinance.backups.sealed import seal
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sofinance.backups.places import Place, Writer
     from sofinance.backups.store import Backup
+    from sofinance.infra.storage import Storage
 
 CONNECT_TIMEOUT_S = 10
 # Whoever holds a table so long changes its form: better no backup now than a queue behind it.
@@ -52,9 +53,13 @@ def take(
     *,
     keys: Keys,
     pg_bin: str = "",
+    storage: Storage | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Backup:
-    """Dump the database of a URL into a place; the backup has been read back."""
+    """Dump the database of a URL into a place; the backup has been read back.
+
+    The files of a store are copied, too; without one they are listed only.
+    """
     began = time.monotonic()
     with connected(url) as conn:
         _check_role(conn)
@@ -83,8 +88,15 @@ def take(
                 "contents": contents(conn, told),
             }
             manifest["rows"] = sum(each["rows"] for each in manifest["contents"]["tables"].values())
+            objects = files.objects_of(conn)
+            conn.execute("commit")  # nobody's old rows wait for the copies
+            manifest["files"] = len(objects)
+            manifest["files_are_copied"] = storage is not None
+            if storage is not None:
+                files.copy(objects, storage, place, keys, url, told)
+            beside = files.write_inventory(place, name, objects, keys.current)
             manifest["seconds"] = round(time.monotonic() - began, 3)
-            backup = store.finish(place, name, digest, manifest, keys.current)
+            backup = store.finish(place, name, digest, manifest, keys.current, beside=beside)
             told("reading it back")
             read_back(backup, keys, chosen)
         except BaseException:

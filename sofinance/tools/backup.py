@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sofinance import config
-from sofinance.backups import point_in_time, programs, store, wal
+from sofinance.backups import files, point_in_time, programs, store, wal
 from sofinance.backups.places import Folder, MissingError, Place
 from sofinance.backups.records import BASE, FULL, Records
 from sofinance.backups.s3 import Access, Bucket
 from sofinance.backups.take import Keys, read_back, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError, data_option
+from sofinance.infra.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sofinance.backups.store import Backup
     from sofinance.config import Settings
+    from sofinance.infra.storage import Storage
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -107,13 +109,13 @@ def run(args: argparse.Namespace) -> int:
     with records.taking(FULL, place, args.record) as taken:
         backup = take(
             settings.backup_url, place, keys=keys_of(settings), pg_bin=settings.pg_bin,
-            told=teller(),
+            storage=storage_of(settings), told=teller(),
         )  # fmt: skip
         taken.append(backup)
-    gone = store.prune(
-        place, backup.manifest["database"], keeping_of(args, settings), now=datetime.now(UTC)
-    )
+    now = datetime.now(UTC)
+    gone = store.prune(place, backup.manifest["database"], keeping_of(args, settings), now=now)
     records.removed(place, gone)
+    files.prune(place, keys_of(settings), now=now)
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
         return EXIT_GOOD
@@ -273,6 +275,11 @@ def _place(settings: Settings, where: str) -> Place:
         secret_access_key=settings.backup_s3_secret_access_key,
     )
     return Bucket.at(where, access)
+
+
+def storage_of(settings: Settings) -> Storage | None:
+    """Return the store whose files are copied, if they are."""
+    return open_storage(settings) if settings.backup_files == "copy" else None
 
 
 def keeping_of(args: argparse.Namespace, settings: Settings) -> store.Keeping:

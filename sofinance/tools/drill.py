@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sofinance.backups import bring_back, point_in_time, store, wal
+from sofinance.backups import bring_back, files, point_in_time, store, wal
 from sofinance.backups.records import DUMP, FULL, POINT_IN_TIME, Records
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
+from sofinance.infra.storage import LocalStorage
 from sofinance.infra.times import iso
 from sofinance.tools.backup import (
     backup_options,
@@ -26,6 +27,7 @@ from sofinance.tools.backup import (
     segments_of,
     settings_for_backup,
     settings_of_folder,
+    storage_of,
     teller,
 )
 from sofinance.tools.restore import target_url, verify_books
@@ -96,7 +98,10 @@ def _drill(
     keys, told = keys_of(settings), teller()
     if args.backup is None:
         with Records(settings.backup_url).taking(FULL, place) as taken:
-            backup = take(settings.backup_url, place, keys=keys, pg_bin=settings.pg_bin, told=told)
+            backup = take(
+                settings.backup_url, place, keys=keys, pg_bin=settings.pg_bin,
+                storage=storage_of(settings), told=told,
+            )  # fmt: skip
             taken.append(backup)
         report["backup_s"] = backup.manifest["seconds"]
         seen.append((backup.place, backup.name))
@@ -120,6 +125,11 @@ def _drill(
         report["steps_s"] = restored.seconds
         report["migrated"] = list(restored.migrated)
         _check_row_security(url, app_url)
+        if backup.manifest.get("files_are_copied"):
+            told("restoring files")
+            with _scratch() as scratch:
+                brought = files.bring_back(backup, LocalStorage(scratch / "files"), keys)
+            report["files"] = brought["restored"]
         report["rto_s"] = round(time.monotonic() - began, 3)
     told("")
 
@@ -223,6 +233,8 @@ def _table(report: dict[str, Any]) -> Iterator[str]:
     if "rto_s" in report:
         steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report["steps_s"].items())
         yield f"restored  {report['rows']:,} rows, each table and the journal equal ({steps})"
+        if report.get("files"):
+            yield f"files     {report['files']:,}, each with the checksum of its row"
         yield "verified  the books add up, their guards stand, row security holds"
         yield f"RPO       {report['rpo_s']:.1f} s: what is newer than the backup would be lost"
         yield f"RTO       {report['rto_s']:.1f} s: from nothing to a verified database"

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import config
-from sofinance.backups import bring_back, confirmations, point_in_time, programs, store
+from sofinance.backups import bring_back, confirmations, files, point_in_time, programs, store
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, EXIT_USAGE, SetupError
 from sofinance.infra.sql import Row
+from sofinance.infra.storage import LocalStorage, open_storage
 from sofinance.tools import verify
 from sofinance.tools.backup import (
     folder_options,
@@ -67,6 +68,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="restore in place of a database that is not empty; from --dry-run, good once",
     )  # fmt: skip
     parser.add_argument(
+        "--files-to", metavar="DIR",
+        help="put the store's files into this directory, too; `store`: into the one of the "
+        "settings, where they are missing",
+    )  # fmt: skip
+    parser.add_argument(
         "--switch-to", metavar="DATABASE",
         help="put a database that was restored beside in place of the one of --to, when its books "
         "verify; what was there is kept. --confirm takes the name of the one that is replaced",
@@ -111,10 +117,11 @@ def run(args: argparse.Namespace) -> int:
     restored = bring_back.restore(
         backup, url, confirmations_of(settings), means, confirm=args.confirm, create=args.create
     )
+    brought = _files(args, backup, settings) if args.files_to else None
     told("")
     if args.json:
         said = {
-            "ok": True, "file": backup.location, "database": restored.database,
+            "ok": True, "file": backup.location, "files": brought, "database": restored.database,
             "tables": sorted(backup.contents(keys_of(settings).all)["tables"]),
             "rows": restored.rows, "migrated": restored.migrated,
             "kept_as": restored.kept_as or None, "seconds": restored.seconds,
@@ -126,9 +133,22 @@ def run(args: argparse.Namespace) -> int:
         print(f"applied {name}")
     if restored.kept_as:
         print(f"what was there before is kept as the database {restored.kept_as}")
+    if brought:
+        print(f"restored {brought['restored']:,} files; {brought['there']:,} were there")
+    elif backup.manifest.get("files"):
+        print(f"the backup has {backup.manifest['files']:,} files; --files-to brings them back")
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in restored.seconds.items())
     print(f"the books verify ({steps})")
     return EXIT_GOOD
+
+
+def _files(args: argparse.Namespace, backup: store.Backup, settings: Settings) -> dict[str, int]:
+    """Bring the files of a backup back; those that are there stay."""
+    if not backup.manifest.get("files_are_copied"):
+        raise SetupError(f"{backup.name} lists its files, and has no copies (BACKUP_FILES=list).")
+    to = args.files_to
+    storage = open_storage(settings) if to == "store" else LocalStorage(Path(to))
+    return files.bring_back(backup, storage, keys_of(settings))
 
 
 def _switch(args: argparse.Namespace, url: str) -> int:

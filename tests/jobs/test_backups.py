@@ -9,6 +9,7 @@ are broken off.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import subprocess
 import sys
@@ -150,6 +151,41 @@ async def test_the_schedule_backs_up_and_proves_it(
     assert "archives no log" in told(psql, "backup-base")
 
 
+async def test_a_backup_is_handed_out_encrypted_or_not_at_all(
+    api_with: MakeApi,
+    org: Org,
+    psql: Psql,
+    worker: Worker,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = await api_with(backup_dir=str(folder))
+    run(psql, "backup")
+    assert await worker.run_once(), told(psql, "backup")
+    await asyncio.sleep(1.1)  # names have seconds
+    monkeypatch.delenv("BACKUP_ENCRYPTION_KEY")
+    run(psql, "backup")
+    assert await worker.run_once(), told(psql, "backup")
+    bare, sealed = (await api.get("/system/backups", org)).data["items"]
+    refused = await api.get(f"/system/backups/{bare['id']}/download", org)
+    assert refused.refused == (409, "backup_not_encrypted")
+    url = f"{api.base_url}/api/v1/system/backups/{sealed['id']}/download"
+    headers = {"Authorization": f"Bearer {org.admin.token}"}
+    async with api.session.get(url, headers=headers) as answer:
+        assert answer.status == 200
+        assert sealed["file_name"] in answer.headers["Content-Disposition"]
+        content = await answer.read()
+    assert hashlib.sha256(content).hexdigest() == sealed["checksum_sha256"]
+    actions = {row["action"] for row in (await api.get("/audit/logs", org)).data["items"]}
+    assert "system.download_backup" in actions
+    elsewhere = await api_with(backup_dir=str(folder / "other"))
+    gone = await elsewhere.get(f"/system/backups/{sealed['id']}/download", org)
+    assert gone.refused == (409, "backup_elsewhere")
+    (folder / sealed["file_name"]).unlink()
+    gone = await api.get(f"/system/backups/{sealed['id']}/download", org)
+    assert gone.refused == (503, "backup_unreachable")
+
+
 async def test_a_backup_that_fails_is_told(
     api: Api, org: Org, psql: Psql, worker: Worker, monkeypatch: pytest.MonkeyPatch, dsn: str
 ) -> None:
@@ -279,7 +315,7 @@ async def test_the_only_good_backup_is_not_given_up(
     assert (await api.get(path, org)).refused == (404, "not_found")
     last = await api.delete(f"/system/backups/{second['id']}", org)
     assert last.refused == (409, "backup_last_good_stays")
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 8
     assert await worker.run_once()
     assert {each.name.partition(".dump")[0] for each in folder.iterdir()} == {
         second["file_name"].partition(".dump")[0]
@@ -351,6 +387,7 @@ async def test_only_the_operator_s_administrators_see_backups(
     asked = [
         ("GET", "/system/info", None), ("GET", "/system/backups", None),
         ("GET", "/system/backups/stats", None), ("GET", f"/system/backups/{backup_id}", None),
+        ("GET", f"/system/backups/{backup_id}/download", None),
         ("POST", "/system/backups", None), ("POST", "/system/backup/create", None),
         ("DELETE", f"/system/backups/{backup_id}", None),
         ("POST", f"/system/backups/{backup_id}/verify", None),

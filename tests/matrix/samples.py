@@ -256,6 +256,7 @@ SAMPLES: dict[str, Sample] = {
     "GET /system/backups": Sample(query={"size": "100"}),
     "GET /system/backups/stats": Sample(),
     "GET /system/backups/{id}": one("backup"),
+    "GET /system/backups/{id}/download": one("backup", refused=(409, "backup_elsewhere")),
     "POST /system/backups": Sample(),
     "POST /system/backup/create": Sample(),
     "DELETE /system/backups/{id}": one("spare_backup"),

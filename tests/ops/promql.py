@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -30,6 +31,7 @@ OF_PROMETHEUS = {
     "ALERTS": {"alertname", "alertstate", "severity", "job", "instance"},
 }
 TARGET_LABELS = {"job", "instance"}
+ARCHIVER = SimpleNamespace(is_archiving=True, last_archived_at=None, failed_count=0)
 WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
 FUNCTIONS_OF_COUNTERS = {"rate", "irate", "increase"}
 
@@ -77,6 +79,10 @@ def exported() -> dict[str, Series]:
         # `job` is Prometheus's own label, so that the metrics' arrives under another name.
         labels = frozenset() if name == "job_runner_up" else frozenset({"exported_job"})
         found[name] = Series(family.type, labels)
+    # So are backups, and PostgreSQL's own log.
+    for family in (*told.of_backups((), ()), *told.of_archiver(ARCHIVER)):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = Series(family.type, frozenset(family._labelnames))  # noqa: SLF001 - ditto
     # So is what waits in the outbox.
     for family in outbox_metrics.families(defaultdict(int), [], now=datetime.now(UTC)):
         name = f"{family.name}_total" if family.type == "counter" else family.name

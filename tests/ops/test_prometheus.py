@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 
 from sofinance.infra import embedded, migrate
 from tests.ops import live, promql
@@ -46,7 +47,8 @@ SENT = [
 # Labelled, and nothing in this test makes the first of them.
 NOT_YET = {
     "captchas_total", "deprecated_requests_total", "rate_limit_decisions_total",
-    "db_query_errors_total", "secret_age_seconds",
+    "db_query_errors_total", "secret_age_seconds", "wal_archive_last_success_timestamp",
+    "wal_archive_failures_total",
 }  # fmt: skip
 # What workers write down; there is none in that test.
 TOLD = ("job_", "business_", "integrity_")
@@ -58,6 +60,7 @@ NOT_CAUSED = {
     "MailsWaiting",
 }  # fmt: skip
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+ARCHIVING_NOTHING = {"archive_mode": "on", "archive_command": "false", "archive_timeout": "60"}
 ADMIN, PASSWORD = "admin@harbour.example", "Correct horse 4 battery staple"  # of made-up people
 ORGANISATION = ["--name", "Harbour Market", "--currency", "EUR", "--admin-email", ADMIN,
                 "--admin-first-name", "Ada", "--admin-last-name", "Quux"]  # fmt: skip
@@ -141,7 +144,7 @@ def database_server() -> Iterator[embedded.Server]:
     """Run a migrated database server of the test's own, which it may stop."""
     folder = Path(tempfile.mkdtemp(prefix="sofinance-alerts-"))
     folder.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
-    server = embedded.Server(folder / "data", options=UNSAFE_BUT_FAST)
+    server = embedded.Server(folder / "data", options=UNSAFE_BUT_FAST | ARCHIVING_NOTHING)
     try:
         server.start()
         migrate.apply(server.url("postgres"))
@@ -313,6 +316,27 @@ def lose_the_replica(scene: Scene, standby: Standby) -> None:
     scene.rests()
 
 
+def back_up(scene: Scene, settings: dict[str, str], folder: Path) -> None:
+    """Have no backup, then one; have it damaged, and the log archived at last."""
+    scene.fires("BackupTooOld", "BackupVerificationTooOld", "WalArchiveStale")
+    backing_up = settings | {
+        "BACKUP_URL": scene.database.url("sofinance_backup"), "BACKUP_DIR": str(folder),
+    }  # fmt: skip
+    live.sofinance("backup", **backing_up)
+    (dump,) = folder.glob("*.dump")
+    whole = dump.read_bytes()
+    dump.write_bytes(whole[:-1])
+    with pytest.raises(subprocess.CalledProcessError):
+        live.sofinance("drill", "--backup", "latest", **backing_up)
+    scene.fires("BackupVerificationFailed")
+    dump.write_bytes(whole)
+    live.sofinance("drill", "--backup", "latest", **backing_up)
+    scene.run_as("postgres", "alter system set archive_command = 'true'")
+    scene.run_as("postgres", "select pg_reload_conf()")
+    scene.run_as("postgres", "select pg_switch_wal()")
+    scene.rests()
+
+
 def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
@@ -338,6 +362,7 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
         stack.enter_context(repeatedly(lambda: live.answers(port, "/readyz")))
         scene.rests()
 
+        back_up(scene, settings, tmp_path / "backups")
         break_the_books(scene)
         lose_the_replica(scene, standby)
         corrupt_a_row(scene, settings)

@@ -8,6 +8,7 @@ Everything is real: pg_dump and pg_restore of the server's version, the books of
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -24,17 +25,20 @@ import psycopg
 import pytest
 
 from sofinance import cli
-from sofinance.backups import confirmations, programs, sealed, store
+from sofinance.backups import confirmations, files, programs, sealed, store
 from sofinance.backups.places import Folder
+from sofinance.backups.take import Keys
 from sofinance.infra import migrate
 from sofinance.infra.command import SetupError
 from sofinance.tools.restore import findings_of
 from tests.api.conftest import open_shop
+from tests.api.test_attachments import attach
 from tests.support import ROLE_PASSWORD, Psql, role_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sofinance.config import Settings
     from tests.api.conftest import Shop
     from tests.conftest import MakeApi
     from tests.support import Api, Org
@@ -117,7 +121,7 @@ async def test_a_backup_restores_and_the_shop_goes_on_selling(
     path = Path(taken["file"])
     assert path.name.startswith("pg_sofinance_test_")
     assert {each.name for each in folder.iterdir()} == {
-        path.name, f"{path.name}.json", f"{path.name}.sha256",
+        path.name, f"{path.name}.json", f"{path.name}.sha256", f"{path.name}.files",
     }  # fmt: skip
     assert {each.stat().st_mode & 0o777 for each in folder.iterdir()} == {0o600}
     assert path.read_bytes().startswith(b"PGDMP")
@@ -286,6 +290,29 @@ async def test_a_restore_never_overwrites(shop: Shop, folder: Path, command: Com
     assert {each for each in databases(target) if "restoring" in each} == set()
 
 
+async def test_a_database_that_was_restored_beside_takes_the_place_of_the_live_one(
+    shop: Shop, command: Command, target: str
+):
+    command("backup")
+    name = target.rpartition("/")[2]
+    beside = f"{name}_beside"
+    with psycopg.connect(target, autocommit=True) as conn:
+        conn.execute("create table precious (id int)")
+        conn.execute(f"alter database {name} set work_mem = '7MB'")
+    there = role_url(target, "superuser", beside)
+    assert command("restore", "latest", "--to", there, "--create")["ok"]
+    switch = ("restore", "--to", target, "--switch-to", beside)
+    assert f"--confirm {name} does it" in command(*switch, fails=1)
+    missing = ("restore", "--to", target, "--switch-to", f"{name}_none", "--confirm", name)
+    assert "does not exist" in command(*missing, fails=3)
+    switched = command(*switch, "--confirm", name)
+    assert rows(target, "select count(*) > 2 from sale") == [(True,)]
+    assert rows(target, "show work_mem") == [("7MB",)]
+    kept = role_url(target, "superuser", switched["kept_as"])
+    assert rows(kept, "select count(*) from precious") == [(0,)]
+    assert beside not in databases(target)
+
+
 async def test_a_restore_that_fails_leaves_everything_as_it_was(
     shop: Shop, command: Command, target: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -393,6 +420,62 @@ def test_the_last_of_each_week_stays_longer(folder: Path):
     # 2026-03-01 was a Sunday: day 0, and every seventh is the last of its week.
     assert days == [*range(42, 90, 7), *range(90, 120)]
     assert store.Keeping(30).kept(backups, now=now) == {f"day {day}" for day in range(90, 120)}
+
+
+async def test_files_come_back_with_their_rows(
+    shop: Shop, settings: Settings, folder: Path, command: Command, target: str,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    api, org, stored = shop.api, shop.org, Path(settings.storage_dir)
+    monkeypatch.setenv("STORAGE_DIR", str(stored))
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", KEY)
+    product = ("product", shop.product_ids[0])
+    contents_of = [os.urandom(3000), os.urandom(5000)]
+    for content in contents_of:
+        answer = await attach(api, org, b"%PDF-1.7\n" + content, "note.pdf", to=product)
+        assert answer.status == 201, answer.text
+    taken = command("backup")
+    assert (taken["files"], taken["files_are_copied"]) == (2, True)
+    copies = sorted((folder / files.FOLDER).iterdir())
+    assert len(copies) == 2
+    assert all(copy.read_bytes().startswith(b"SOFBKP1\n") for copy in copies)
+
+    # Each is copied once; a third one with the next backup.
+    before = {copy: copy.stat().st_mtime_ns for copy in copies}
+    await attach(api, org, b"%PDF-1.7\n third", "third.pdf", to=product)
+    await asyncio.sleep(1.1)  # names have seconds
+    assert command("backup")["files"] == 3
+    assert {copy: copy.stat().st_mtime_ns for copy in copies} == before
+    said = command("drill", "--backup", "latest")
+    assert (said["ok"], said["files"]) == (True, 3)
+    back = folder / "back"
+    said = command("restore", "latest", "--to", target, "--files-to", str(back))
+    assert said["files"] == {"restored": 3, "there": 0}
+    asked = "select object_key, encode(sha256, 'hex') from attachment"
+    for key, digest in rows(target, asked):
+        assert hashlib.sha256((back / key).read_bytes()).hexdigest() == digest
+
+    # A copy that is damaged, a file that the store has lost, and copies that nobody needs.
+    whole = copies[0].read_bytes()
+    copies[0].write_bytes(whole[:-1])
+    assert "cannot be decrypted" in command("drill", "--backup", "latest", fails=1)["error"]
+    copies[0].write_bytes(whole)
+    ((lost, _),) = rows(target, asked + " order by id desc limit 1")
+    (stored / lost).unlink()
+    await asyncio.sleep(1.1)
+    assert command("backup")["files"] == 3  # its copy is there already
+    later = datetime.now(UTC) + timedelta(days=3)
+    place, keys = Folder(folder), Keys((bytes.fromhex(KEY),))
+    assert files.prune(place, keys, now=later) == 0
+    for backup in store.listing(place)[1:]:
+        store.remove(place, backup.name)
+    assert files.prune(place, keys, now=datetime.now(UTC)) == 0  # it is young
+    assert files.prune(place, keys, now=later) == 1
+    # Another key needs other copies.
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", OTHER_KEY)
+    monkeypatch.setenv("BACKUP_ENCRYPTION_KEY_PREVIOUS", KEY)
+    await asyncio.sleep(1.1)
+    assert "The store has lost" in command("backup", fails=1)
 
 
 def test_a_role_that_does_not_see_all_rows_takes_no_backup(
