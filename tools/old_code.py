@@ -1,0 +1,88 @@
+"""Run the release before on the schema of this one: as while it is rolled out, or rolled back.
+
+Which release that is: the newest tag vX.Y.Z that is not this commit's; before the first one, the
+code from before the newest migration. Its tests of the API and of jobs are run by itself, from its
+own source, but with this release's migrations in place of its own: old code, old queries, new schema.
+Tests that compare its own generated files or plans with the schema are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MIGRATIONS = Path("sql") / "migrations"
+TESTS = ["tests/api", "tests/jobs"]
+# What old tests say of the schema itself, and may differ.
+NOT_ABOUT_OLD_CODE = "not vocabulary and not openapi and not migration"
+RELEASE = re.compile(r"v\d+\.\d+\.\d+")
+
+
+def git(*words: str) -> str:
+    """Return what git says."""
+    ran = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def before() -> tuple[str, str] | None:
+    """Return the commit of the release before, and why it is that; None without any history."""
+    try:
+        here = git("rev-parse", "HEAD")
+        tags = git("tag", "--merged", "HEAD", "--sort=-v:refname").splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    for tag in filter(RELEASE.fullmatch, tags):
+        if git("rev-parse", f"{tag}^{{commit}}") != here:
+            return tag, "the release before"
+    newest = sorted(
+        path.name
+        for path in (ROOT / MIGRATIONS).glob("[0-9]*.sql")
+        if not path.name.endswith(".rollback.sql")
+    )[-1]
+    added = git("log", "-1", "--format=%H", "--diff-filter=A", "--", str(MIGRATIONS / newest))
+    try:
+        return git("rev-parse", f"{added}^"), f"the code from before {newest}"
+    except subprocess.CalledProcessError:  # a clone that ends there
+        return None
+
+
+def main() -> int:
+    """Run the old tests; return pytest's exit code."""
+    found = before()
+    if found is None:
+        print("There is no history here: nothing to run on this schema.")
+        return 0
+    commit, why = found
+    with tempfile.TemporaryDirectory(prefix="sofinance-old-") as folder:
+        old = Path(folder)
+        old.chmod(0o755)
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=ROOT, capture_output=True, check=True
+        )
+        with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
+            files.extractall(old, filter="data")
+        names = sorted(path.name for path in (ROOT / MIGRATIONS).glob("*.sql"))
+        new = [name for name in names if not (old / MIGRATIONS / name).exists()]
+        shutil.rmtree(old / MIGRATIONS)
+        shutil.copytree(ROOT / MIGRATIONS, old / MIGRATIONS)
+        print(f"{commit[:12]}, {why}, on this schema: {', '.join(new) or 'the same migrations'}")
+        sys.stdout.flush()
+        tests = [test for test in TESTS if (old / test).exists()]
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k",
+             NOT_ABOUT_OLD_CODE, *(sys.argv[1:] or ["-n", "2"]), *tests],
+            cwd=old, env={**os.environ, "PYTHONPATH": str(old)}, check=False,
+        )  # fmt: skip
+        return ran.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
