@@ -12,7 +12,7 @@ PYTEST := -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-pgbouncer test-replica check check-oldest format lint types generate generated bench chaos migration explain clean
+.PHONY: help run demo test test-pgbouncer test-replica check check-oldest old-code audit lock format lint types generate generated bench chaos migration explain clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,16 @@ check: $(VENV)/.dev ## the gate: format, lint, types, and the suite, on PostgreS
 
 check-oldest: $(VENV_OLDEST)/.test ## the suite on the oldest Python and the oldest PostgreSQL that are supported
 	TEST_POSTGRES=15 $(VENV_OLDEST)/bin/python $(PYTEST) $(args)
+
+old-code: $(VENV)/.test ## the tests of the release before, on the schema of this one
+	$(BIN)/python -m tools.old_code
+
+audit: $(VENV)/.dev ## known weaknesses of what the images install; asks the internet
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements/service.txt -r requirements/postgresql.txt
+
+lock: ## pin what the images install, newest versions first (needs uv)
+	tools/lock.sh --upgrade
 
 format: $(VENV)/.dev ## format Python and SQL
 	$(BIN)/ruff format .

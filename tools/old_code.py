@@ -1,9 +1,9 @@
 """Run the release before on the schema of this one: as while it is rolled out, or rolled back.
 
 Which release that is: the newest tag vX.Y.Z that is not this commit's; before the first one, the
-code from before the newest migration. Its tests of the API and of jobs are run by itself, from its
-own source, but with this release's migrations in place of its own: old code, old queries, new schema.
-Tests that compare its own generated files or plans with the schema are left out.
+code from before the newest migration. It runs its own tests of the API and of jobs, from its own
+source, with this release's migrations in place of its own: old code, old queries, new schema. Tests
+that compare what was generated with the schema are left out.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ MIGRATIONS = Path("sql") / "migrations"
 TESTS = ["tests/api", "tests/jobs"]
 # What old tests say of the schema itself, and may differ.
 NOT_ABOUT_OLD_CODE = "not vocabulary and not openapi and not migration"
+GIT = shutil.which("git") or "git"
 RELEASE = re.compile(r"v\d+\.\d+\.\d+")
 
 
 def git(*words: str) -> str:
     """Return what git says."""
-    ran = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run([GIT, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     return ran.stdout.strip()
 
 
@@ -42,11 +43,8 @@ def before() -> tuple[str, str] | None:
     for tag in filter(RELEASE.fullmatch, tags):
         if git("rev-parse", f"{tag}^{{commit}}") != here:
             return tag, "the release before"
-    newest = sorted(
-        path.name
-        for path in (ROOT / MIGRATIONS).glob("[0-9]*.sql")
-        if not path.name.endswith(".rollback.sql")
-    )[-1]
+    names = (path.name for path in (ROOT / MIGRATIONS).glob("[0-9]*.sql"))
+    newest = max(name for name in names if not name.endswith(".rollback.sql"))
     added = git("log", "-1", "--format=%H", "--diff-filter=A", "--", str(MIGRATIONS / newest))
     try:
         return git("rev-parse", f"{added}^"), f"the code from before {newest}"
@@ -65,7 +63,7 @@ def main() -> int:
         old = Path(folder)
         old.chmod(0o755)
         archive = subprocess.run(
-            ["git", "archive", commit], cwd=ROOT, capture_output=True, check=True
+            [GIT, "archive", commit], cwd=ROOT, capture_output=True, check=True
         )
         with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
             files.extractall(old, filter="data")

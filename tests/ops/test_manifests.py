@@ -64,6 +64,15 @@ def test_compose_keeps_to_its_schema() -> None:
     assert ran.returncode == 0, ran.stdout
 
 
+def test_dependabots_settings_keep_to_their_schema() -> None:
+    ran = subprocess.run(
+        [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema",
+         "vendor.dependabot", ROOT / ".github" / "dependabot.yml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_variable_in_compose_is_a_setting(name: str) -> None:
     assert set(OURS[name].get("environment", {})) <= DECLARED
