@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 SERVICE = "sofinance"
 TRACES_PATH = "/v1/traces"
 INTERVAL_S = 2.0
-# Encoding a batch takes some milliseconds of the loop's time, in which nobody is answered.
 BATCH_SPAN_COUNT = 256
 TIMEOUT_S = 10.0
 ATTEMPT_COUNT_MAX = 3
@@ -79,7 +78,8 @@ class Exporter:
 
     async def _send(self, session: aiohttp.ClientSession, kept: list[Kept]) -> None:
         count = sum(1 + len(one.spans) for one in kept)
-        body, why = encode(kept, self._resource), ""
+        # In a thread: some milliseconds, in which the loop would answer nobody.
+        body, why = await asyncio.to_thread(encode, kept, self._resource), ""
         for attempt in range(ATTEMPT_COUNT_MAX):
             if attempt:
                 await asyncio.sleep(BACKOFF_S * 2**attempt)
