@@ -28,6 +28,7 @@ TOOLS = {
     "worker": "sofinance.tools.worker",
     "jobs": "sofinance.tools.worker",
     "cleanup": "sofinance.tools.cleanup",
+    "maintenance": "sofinance.tools.maintenance",
     "flags": "sofinance.tools.flags",
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",

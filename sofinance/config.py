@@ -391,6 +391,33 @@ class Settings:
         False, "Refuse changes by administrative endpoints, but for whoever breaks the glass."
     )
 
+    email_mode: str = setting(
+        "auto", "How mail is sent; auto: by SMTP_HOST, else into MAIL_FOLDER.",
+        choices=("auto", "off", "smtp", "folder", "sendgrid"),
+    )  # fmt: skip
+    sendgrid_api_key: str = setting(
+        "", "The key to SendGrid; needed with EMAIL_MODE=sendgrid.", secret=True
+    )
+    sendgrid_url: str = setting(
+        "https://api.sendgrid.com/v3/mail/send",
+        "Where SendGrid takes mail; https, or http on this machine.",
+    )  # fmt: skip
+    mail_reminder_days: int = setting(
+        0, "How old a debt is when its customer is reminded, and between reminders; 0: never.",
+        unit="days", low=0, high=365,
+    )  # fmt: skip
+    mail_low_stock: bool = setting(
+        False, "Tell the managers of a branch once a day what is low in it."
+    )
+    retention_mail_days: int = setting(
+        90, "How long mail is kept that was sent or given up.", unit="days", low=1, high=3_650
+    )
+    retention_job_run_days: int = setting(
+        90, "How long it is kept what came of each run of a job.", unit="days", low=1, high=3_650
+    )
+    legacy_basic_auth_enabled: bool = setting(
+        False, "Take Basic credentials below /v1/admin/, whose password is an API key; for cron."
+    )
     smtp_host: str = setting("", "The server that takes our mail; without it, see MAIL_FOLDER.")
     smtp_port: int = setting(587, "The port of SMTP_HOST.", low=1, high=PORT_MAX)
     smtp_user: str = setting("", "The name to sign in to SMTP_HOST with; empty for none.")

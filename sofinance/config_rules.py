@@ -72,6 +72,12 @@ def _storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
 
 
 def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    needed = {"smtp": "smtp_host", "folder": "mail_folder", "sendgrid": "sendgrid_api_key"}
+    name = needed.get(value("email_mode"), "")
+    if name and not value(name):
+        yield f"{name.upper()} is missing: EMAIL_MODE={value('email_mode')} needs it."
+    if value("email_mode") == "sendgrid" and not value("mail_from"):
+        yield "MAIL_FROM is missing: SendGrid takes no mail without a sender."
     if value("smtp_host") and not value("mail_from"):
         yield "MAIL_FROM is missing: SMTP_HOST will take no mail without a sender."
     if value("smtp_user") and not value("smtp_password"):

@@ -1945,6 +1945,177 @@ class journal:
 
     list_snapshot_differences: ClassVar[_ListSnapshotDifferences]
 
+class mail:
+    class _ReserveMail(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, dedupe_key: str, kind: str, recipient: str, subject: str, body: str) -> int: ...
+
+    reserve_mail: ClassVar[_ReserveMail]
+
+    class ClaimMailsRow(Row):
+        id: int
+        recipient: str
+        subject: str
+        body: str
+        attempt_count: int
+
+    class _ClaimMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int, lease_s: int) -> list[mail.ClaimMailsRow]: ...
+
+    claim_mails: ClassVar[_ClaimMails]
+
+    class _ReleaseMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, ids: Sequence[int]) -> int: ...
+
+    release_mails: ClassVar[_ReleaseMails]
+
+    class _MarkSent(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> int: ...
+
+    mark_sent: ClassVar[_MarkSent]
+
+    class _MarkFailed(Statement):
+        async def __call__(self, conn: Connection, /, *, is_final: bool, last_error: str, org_id: int, id: int) -> int: ...
+
+    mark_failed: ClassVar[_MarkFailed]
+
+    class _BlockAddress(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, address: str, reason: str) -> int: ...
+
+    block_address: ClassVar[_BlockAddress]
+
+    class UnblockAddressRow(Row):
+        address: str
+        reason: str
+        created_at: datetime
+
+    class _UnblockAddress(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, address: str) -> mail.UnblockAddressRow: ...
+
+    unblock_address: ClassVar[_UnblockAddress]
+
+    class ReplayMailRow(Row):
+        id: int
+        kind: str
+        status: str
+        attempt_count: int
+        created_at: datetime
+        due_at: datetime
+        sent_at: datetime | None
+        last_error: str | None
+
+    class _ReplayMail(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> mail.ReplayMailRow: ...
+
+    replay_mail: ClassVar[_ReplayMail]
+
+    class ListDeadRow(Row):
+        id: int
+        kind: str
+        status: str
+        attempt_count: int
+        created_at: datetime
+        due_at: datetime
+        sent_at: datetime | None
+        last_error: str | None
+
+    class _ListDead(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int, offset: int) -> list[mail.ListDeadRow]: ...
+
+    list_dead: ClassVar[_ListDead]
+
+    class _CountDead(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+
+    count_dead: ClassVar[_CountDead]
+
+    class ListOverdueRow(Row):
+        sale_id: int
+        sold_on: date
+        currency: str
+        outstanding: Decimal
+        customer_name: str
+        email: str | None
+        step: int
+
+    class _ListOverdue(Statement):
+        async def __call__(self, conn: Connection, /, *, as_of: date, days: int, org_id: int, limit: int) -> list[mail.ListOverdueRow]: ...
+
+    list_overdue: ClassVar[_ListOverdue]
+
+    class ListLowStockRow(Row):
+        branch_id: int
+        branch_name: str
+        sku: str
+        product_name: str
+        quantity: Decimal
+        reorder_level: Decimal
+
+    class _ListLowStock(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> list[mail.ListLowStockRow]: ...
+
+    list_low_stock: ClassVar[_ListLowStock]
+
+    class ListBranchManagersRow(Row):
+        id: int
+        email: str
+
+    class _ListBranchManagers(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, branch_id: int, limit: int) -> list[mail.ListBranchManagersRow]: ...
+
+    list_branch_managers: ClassVar[_ListBranchManagers]
+
+    class GetTodayRow(Row):
+        name: str
+        today: date
+
+    class _GetToday(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> mail.GetTodayRow: ...
+
+    get_today: ClassVar[_GetToday]
+
+    class _ForgetMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, keep_days: int, limit: int) -> int: ...
+
+    forget_mails: ClassVar[_ForgetMails]
+
+class maintenance:
+    class _LimitStatements(Statement):
+        async def __call__(self, conn: Connection, /, *, statement_timeout_ms: str, lock_timeout_ms: str) -> int: ...
+
+    limit_statements: ClassVar[_LimitStatements]
+
+    class ListLeftoversRow(Row):
+        name: str
+        command: str
+
+    class _ListLeftovers(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[maintenance.ListLeftoversRow]: ...
+
+    list_leftovers: ClassVar[_ListLeftovers]
+
+    class ListUncaredTablesRow(Row):
+        name: str
+        dead_count: int
+        live_count: int
+        size_bytes: int
+        command: str
+
+    class _ListUncaredTables(Statement):
+        async def __call__(self, conn: Connection, /, *, since: datetime, limit: int) -> list[maintenance.ListUncaredTablesRow]: ...
+
+    list_uncared_tables: ClassVar[_ListUncaredTables]
+
+    class ListBloatedIndexesRow(Row):
+        name: str
+        size_bytes: int
+        needed_bytes: int
+        command: str
+
+    class _ListBloatedIndexes(Statement):
+        async def __call__(self, conn: Connection, /, *, limit: int) -> list[maintenance.ListBloatedIndexesRow]: ...
+
+    list_bloated_indexes: ClassVar[_ListBloatedIndexes]
+
 class notifications:
     class _Tell(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, type: str, title: str, message: str, data: str, sent_by: int | None, dedupe_key: str | None, user_ids: Sequence[int]) -> int: ...
@@ -2748,6 +2919,115 @@ class request:
         async def __call__(self, conn: Connection, /, *, ids: Sequence[str]) -> int: ...
 
     count_migrations: ClassVar[_CountMigrations]
+
+class retention:
+    class CreateDeletionRequestRow(Row):
+        id: int
+        customer_id: int
+        requested_at: datetime
+        processed_at: datetime | None
+
+    class _CreateDeletionRequest(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, reason: str, requested_by: int) -> retention.CreateDeletionRequestRow: ...
+
+    create_deletion_request: ClassVar[_CreateDeletionRequest]
+
+    class ClaimDeletionRequestsRow(Row):
+        id: int
+        customer_id: int
+
+    class _ClaimDeletionRequests(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> list[retention.ClaimDeletionRequestsRow]: ...
+
+    claim_deletion_requests: ClassVar[_ClaimDeletionRequests]
+
+    class _CountWaitingRequests(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> int: ...
+
+    count_waiting_requests: ClassVar[_CountWaitingRequests]
+
+    class _EmptyMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    empty_mails: ClassVar[_EmptyMails]
+
+    class _ForgetBlock(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    forget_block: ClassVar[_ForgetBlock]
+
+    class _DeleteAttachments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    delete_attachments: ClassVar[_DeleteAttachments]
+
+    class _AnonymiseCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    anonymise_customer: ClassVar[_AnonymiseCustomer]
+
+    class _FinishDeletionRequest(Statement):
+        async def __call__(self, conn: Connection, /, *, attachments_deleted: int, mails_emptied: int, org_id: int, id: int) -> int: ...
+
+    finish_deletion_request: ClassVar[_FinishDeletionRequest]
+
+    class GetSubjectRow(Row):
+        id: int
+        name: str
+        email: str | None
+        phone: str | None
+        address: str | None
+        customer_type: str
+        currency: str
+        credit_limit: Decimal
+        status: str
+        notes: str | None
+        created_at: datetime
+        updated_at: datetime
+
+    class _GetSubject(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int | None, email: str | None) -> retention.GetSubjectRow: ...
+
+    get_subject: ClassVar[_GetSubject]
+
+    class ListSubjectSalesRow(Row):
+        id: int
+        sold_on: date
+        currency: str
+        total: Decimal
+        notes: str | None
+
+    class _ListSubjectSales(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, limit: int) -> list[retention.ListSubjectSalesRow]: ...
+
+    list_subject_sales: ClassVar[_ListSubjectSales]
+
+    class ListSubjectPaymentsRow(Row):
+        id: int
+        sale_id: int
+        currency: str
+        amount: Decimal
+        method: str
+        reference: str | None
+
+    class _ListSubjectPayments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, limit: int) -> list[retention.ListSubjectPaymentsRow]: ...
+
+    list_subject_payments: ClassVar[_ListSubjectPayments]
+
+    class ListSubjectMailsRow(Row):
+        id: int
+        kind: str
+        subject: str
+        body: str
+        status: str
+        created_at: datetime
+        sent_at: datetime | None
+
+    class _ListSubjectMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, email: str, limit: int) -> list[retention.ListSubjectMailsRow]: ...
+
+    list_subject_mails: ClassVar[_ListSubjectMails]
 
 class roles:
     class CreateRoleRow(Row):

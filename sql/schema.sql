@@ -1261,6 +1261,23 @@ ALTER FUNCTION public.customer_credit_limit() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.customer_credit_limit() IS 'At commit: the customer is active and owes no more than the credit limit.';
 
+-- function: data_deletion_request_stays()
+
+CREATE FUNCTION public.data_deletion_request_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'data_deletion_request_stays',
+        table = 'data_deletion_request', message = format('request %s is done', old.id);
+end
+$$;
+
+ALTER FUNCTION public.data_deletion_request_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.data_deletion_request_stays() IS 'Refuses to change a request that is done.';
+
 -- function: declare_job(text, text, integer, integer, integer)
 
 CREATE FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) RETURNS void
@@ -2737,6 +2754,23 @@ $$;
 ALTER FUNCTION public.lock_sale(wanted_sale_id bigint) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.lock_sale(wanted_sale_id bigint) IS 'Locks a sale of the current organisation until commit; false where there is none.';
+
+-- function: mail_sent_stays()
+
+CREATE FUNCTION public.mail_sent_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'mail_sent_stays', table = 'mail',
+        message = format('mail %s was sent', old.id);
+end
+$$;
+
+ALTER FUNCTION public.mail_sent_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.mail_sent_stays() IS 'Refuses to send again what was sent.';
 
 -- function: mark_roll_up()
 
@@ -6307,6 +6341,61 @@ ALTER TABLE public.customer ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: data_deletion_request
+
+CREATE TABLE public.data_deletion_request (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    customer_id bigint NOT NULL,
+    reason text NOT NULL,
+    requested_at timestamp with time zone DEFAULT now() NOT NULL,
+    requested_by bigint NOT NULL,
+    processed_at timestamp with time zone,
+    attachments_deleted bigint,
+    mails_emptied bigint,
+    CONSTRAINT data_deletion_request_counted CHECK ((((processed_at IS NULL) = (attachments_deleted IS NULL)) AND ((processed_at IS NULL) = (mails_emptied IS NULL)) AND (attachments_deleted >= 0) AND (mails_emptied >= 0))),
+    CONSTRAINT data_deletion_request_reason_given CHECK (((length(btrim(reason)) >= 1) AND (length(btrim(reason)) <= 500)))
+);
+
+ALTER TABLE ONLY public.data_deletion_request FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.data_deletion_request OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.data_deletion_request IS 'Customers who asked to be forgotten, and what was taken away of each: counts only.';
+
+COMMENT ON COLUMN public.data_deletion_request.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.data_deletion_request.id IS 'The request.';
+
+COMMENT ON COLUMN public.data_deletion_request.customer_id IS 'The customer.';
+
+COMMENT ON COLUMN public.data_deletion_request.reason IS 'Why, and how it was asked for.';
+
+COMMENT ON COLUMN public.data_deletion_request.requested_at IS 'When it was written down (server time).';
+
+COMMENT ON COLUMN public.data_deletion_request.requested_by IS 'Who wrote it down.';
+
+COMMENT ON COLUMN public.data_deletion_request.processed_at IS 'When it was done (server time).';
+
+COMMENT ON COLUMN public.data_deletion_request.attachments_deleted IS 'Files that were taken away.';
+
+COMMENT ON COLUMN public.data_deletion_request.mails_emptied IS 'Mails that were emptied.';
+
+COMMENT ON CONSTRAINT data_deletion_request_counted ON public.data_deletion_request IS 'A request that was done has the time and its counts.';
+
+COMMENT ON CONSTRAINT data_deletion_request_reason_given ON public.data_deletion_request IS 'A reason has 1 to 500 characters.';
+
+-- sequence: data_deletion_request_id_seq
+
+ALTER TABLE public.data_deletion_request ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.data_deletion_request_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- table: event
 
 CREATE TABLE public.event (
@@ -6765,6 +6854,123 @@ COMMENT ON CONSTRAINT journal_line_in_its_slot ON public.journal_line IS 'An ent
 COMMENT ON CONSTRAINT journal_line_in_minor_units ON public.journal_line IS 'An amount has no more decimals than its currency.';
 
 COMMENT ON CONSTRAINT journal_line_one_sided ON public.journal_line IS 'A line has either a debit or a credit, above zero.';
+
+-- table: mail
+
+CREATE TABLE public.mail (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    dedupe_key text NOT NULL,
+    kind text NOT NULL,
+    recipient text NOT NULL,
+    subject text NOT NULL,
+    body text NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempt_count integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease_until timestamp with time zone,
+    sent_at timestamp with time zone,
+    last_error text,
+    CONSTRAINT mail_attempts_bounded CHECK (((attempt_count >= 0) AND (attempt_count <= 5))),
+    CONSTRAINT mail_dedupe_key_form CHECK ((dedupe_key ~ '^[a-z0-9:-]{1,100}$'::text)),
+    CONSTRAINT mail_error_not_long CHECK ((length(last_error) <= 200)),
+    CONSTRAINT mail_kind_known CHECK ((kind = ANY (ARRAY['receivable_reminder'::text, 'low_stock'::text]))),
+    CONSTRAINT mail_recipient_form CHECK (((recipient ~ '^[^@[:space:]]+@[^@[:space:]]+$'::text) AND (length(recipient) <= 254))),
+    CONSTRAINT mail_sent_at_once CHECK (((status = 'sent'::text) = (sent_at IS NOT NULL))),
+    CONSTRAINT mail_status_known CHECK ((status = ANY (ARRAY['pending'::text, 'sent'::text, 'dead'::text, 'skipped'::text]))),
+    CONSTRAINT mail_text_not_long CHECK ((((length(subject) >= 1) AND (length(subject) <= 200)) AND ((length(body) >= 1) AND (length(body) <= 20000))))
+);
+
+ALTER TABLE ONLY public.mail FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.mail OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.mail IS 'Mail to customers and staff, and what became of it.';
+
+COMMENT ON COLUMN public.mail.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.mail.id IS 'The mail.';
+
+COMMENT ON COLUMN public.mail.dedupe_key IS 'What it tells of, so that it is told once.';
+
+COMMENT ON COLUMN public.mail.kind IS 'receivable_reminder or low_stock.';
+
+COMMENT ON COLUMN public.mail.recipient IS 'The address it goes to.';
+
+COMMENT ON COLUMN public.mail.subject IS 'Its subject.';
+
+COMMENT ON COLUMN public.mail.body IS 'Its text; emptied of persons when one asks to be forgotten.';
+
+COMMENT ON COLUMN public.mail.status IS 'pending; sent; dead after five attempts or a refusal for good; skipped, as the address is blocked.';
+
+COMMENT ON COLUMN public.mail.attempt_count IS 'How often it was tried; five at most.';
+
+COMMENT ON COLUMN public.mail.created_at IS 'When it was reserved (server time).';
+
+COMMENT ON COLUMN public.mail.due_at IS 'When it is to be sent, or tried again.';
+
+COMMENT ON COLUMN public.mail.lease_until IS 'Until when one worker has it in hand.';
+
+COMMENT ON COLUMN public.mail.sent_at IS 'When a server took it (server time).';
+
+COMMENT ON COLUMN public.mail.last_error IS 'Why it failed last; no address in it.';
+
+COMMENT ON CONSTRAINT mail_attempts_bounded ON public.mail IS 'A mail is tried five times at most.';
+
+COMMENT ON CONSTRAINT mail_dedupe_key_form ON public.mail IS 'What a mail tells of is named by lower-case letters, digits, colons and hyphens.';
+
+COMMENT ON CONSTRAINT mail_error_not_long ON public.mail IS 'An error is told in at most 200 characters.';
+
+COMMENT ON CONSTRAINT mail_kind_known ON public.mail IS 'A mail is a receivable_reminder or low_stock.';
+
+COMMENT ON CONSTRAINT mail_recipient_form ON public.mail IS 'A mail goes to an address: name@host.';
+
+COMMENT ON CONSTRAINT mail_sent_at_once ON public.mail IS 'A mail that is sent has the time.';
+
+COMMENT ON CONSTRAINT mail_status_known ON public.mail IS 'A mail is pending, sent, dead or skipped.';
+
+COMMENT ON CONSTRAINT mail_text_not_long ON public.mail IS 'A subject has at most 200 characters, a text 20000.';
+
+-- table: mail_block
+
+CREATE TABLE public.mail_block (
+    org_id bigint NOT NULL,
+    address text NOT NULL,
+    reason text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT mail_block_address_form CHECK (((address = lower(address)) AND (address ~ '^[^@[:space:]]+@[^@[:space:]]+$'::text) AND (length(address) <= 254))),
+    CONSTRAINT mail_block_reason_known CHECK ((reason = ANY (ARRAY['unsubscribed'::text, 'invalid'::text])))
+);
+
+ALTER TABLE ONLY public.mail_block FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.mail_block OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.mail_block IS 'Addresses that get no more mail.';
+
+COMMENT ON COLUMN public.mail_block.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.mail_block.address IS 'The address, lower case.';
+
+COMMENT ON COLUMN public.mail_block.reason IS 'unsubscribed: its owner wants none; invalid: a server refused it for good.';
+
+COMMENT ON COLUMN public.mail_block.created_at IS 'Since when (server time).';
+
+COMMENT ON CONSTRAINT mail_block_address_form ON public.mail_block IS 'An address has the form name@host, in lower case.';
+
+COMMENT ON CONSTRAINT mail_block_reason_known ON public.mail_block IS 'An address is blocked as unsubscribed or invalid.';
+
+-- sequence: mail_id_seq
+
+ALTER TABLE public.mail ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.mail_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 -- table: notification
 
@@ -8571,6 +8777,13 @@ ALTER TABLE ONLY public.customer
 
 COMMENT ON CONSTRAINT customer_pk ON public.customer IS 'This customer exists already.';
 
+-- constraint: data_deletion_request data_deletion_request_pk
+
+ALTER TABLE ONLY public.data_deletion_request
+    ADD CONSTRAINT data_deletion_request_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT data_deletion_request_pk ON public.data_deletion_request IS 'This request exists already.';
+
 -- constraint: event event_pk
 
 ALTER TABLE ONLY public.event
@@ -8675,6 +8888,27 @@ ALTER TABLE ONLY public.journal_line
     ADD CONSTRAINT journal_line_pk PRIMARY KEY (org_id, entry_id, line_no);
 
 COMMENT ON CONSTRAINT journal_line_pk ON public.journal_line IS 'This line of the entry exists already.';
+
+-- constraint: mail_block mail_block_pk
+
+ALTER TABLE ONLY public.mail_block
+    ADD CONSTRAINT mail_block_pk PRIMARY KEY (org_id, address);
+
+COMMENT ON CONSTRAINT mail_block_pk ON public.mail_block IS 'This address is blocked already.';
+
+-- constraint: mail mail_dedupe_taken
+
+ALTER TABLE ONLY public.mail
+    ADD CONSTRAINT mail_dedupe_taken UNIQUE (org_id, dedupe_key);
+
+COMMENT ON CONSTRAINT mail_dedupe_taken ON public.mail IS 'This has been told already.';
+
+-- constraint: mail mail_pk
+
+ALTER TABLE ONLY public.mail
+    ADD CONSTRAINT mail_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT mail_pk ON public.mail IS 'This mail exists already.';
 
 -- constraint: notification_inbox notification_inbox_pk
 
@@ -9164,6 +9398,12 @@ CREATE INDEX backup_task_open ON public.backup_task USING btree (id) WHERE (ende
 
 COMMENT ON INDEX public.backup_task_open IS 'What is still to be done, in order.';
 
+-- index: data_deletion_request_open_once
+
+CREATE UNIQUE INDEX data_deletion_request_open_once ON public.data_deletion_request USING btree (org_id, customer_id) WHERE (processed_at IS NULL);
+
+COMMENT ON INDEX public.data_deletion_request_open_once IS 'This customer''s data is to be deleted already.';
+
 -- index: event_by_aggregate
 
 CREATE INDEX event_by_aggregate ON public.event USING btree (org_id, aggregate, aggregate_id, id);
@@ -9235,6 +9475,30 @@ COMMENT ON INDEX public.journal_entry_void_once IS 'This void has its entry alre
 CREATE INDEX journal_line_by_account ON public.journal_line USING btree (org_id, account_id, entry_id);
 
 COMMENT ON INDEX public.journal_line_by_account IS 'The lines of an account.';
+
+-- index: mail_by_age
+
+CREATE INDEX mail_by_age ON public.mail USING btree (org_id, created_at);
+
+COMMENT ON INDEX public.mail_by_age IS 'What may be forgotten.';
+
+-- index: mail_by_recipient
+
+CREATE INDEX mail_by_recipient ON public.mail USING btree (org_id, recipient);
+
+COMMENT ON INDEX public.mail_by_recipient IS 'What somebody was written.';
+
+-- index: mail_by_status
+
+CREATE INDEX mail_by_status ON public.mail USING btree (org_id, status, id) WHERE (status <> 'sent'::text);
+
+COMMENT ON INDEX public.mail_by_status IS 'What did not arrive.';
+
+-- index: mail_open
+
+CREATE INDEX mail_open ON public.mail USING btree (org_id, due_at) WHERE (status = 'pending'::text);
+
+COMMENT ON INDEX public.mail_open IS 'What is to be sent next.';
 
 -- index: notification_by_age
 
@@ -9592,6 +9856,12 @@ CREATE TRIGGER customer_version_counted BEFORE UPDATE ON public.customer FOR EAC
 
 COMMENT ON TRIGGER customer_version_counted ON public.customer IS 'Counts the version up with each change.';
 
+-- trigger: data_deletion_request data_deletion_request_stays
+
+CREATE TRIGGER data_deletion_request_stays BEFORE UPDATE ON public.data_deletion_request FOR EACH ROW WHEN ((old.processed_at IS NOT NULL)) EXECUTE FUNCTION public.data_deletion_request_stays();
+
+COMMENT ON TRIGGER data_deletion_request_stays ON public.data_deletion_request IS 'A request that is done stays so.';
+
 -- trigger: goods_receipt goods_receipt_entry_matches
 
 CREATE CONSTRAINT TRIGGER goods_receipt_entry_matches AFTER INSERT ON public.goods_receipt DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.goods_receipt_entry_matches();
@@ -9669,6 +9939,12 @@ COMMENT ON TRIGGER journal_line_is_final ON public.journal_line IS 'A journal li
 -- trigger: journal_entry journal_reversal_mirrors
 
 CREATE CONSTRAINT TRIGGER journal_reversal_mirrors AFTER INSERT ON public.journal_entry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.reverses_id IS NOT NULL)) EXECUTE FUNCTION public.journal_reversal_mirrors();
+
+-- trigger: mail mail_sent_stays
+
+CREATE TRIGGER mail_sent_stays BEFORE UPDATE ON public.mail FOR EACH ROW WHEN (((old.status = 'sent'::text) AND ((new.status <> 'sent'::text) OR (new.sent_at IS DISTINCT FROM old.sent_at)))) EXECUTE FUNCTION public.mail_sent_stays();
+
+COMMENT ON TRIGGER mail_sent_stays ON public.mail IS 'A mail that was sent is not sent again.';
 
 -- trigger: notification notification_numbered
 
@@ -10237,6 +10513,20 @@ ALTER TABLE ONLY public.customer
 
 COMMENT ON CONSTRAINT customer_currency_is_base ON public.customer IS 'A credit limit is in the organisation''s own currency.';
 
+-- fk constraint: data_deletion_request data_deletion_request_customer_known
+
+ALTER TABLE ONLY public.data_deletion_request
+    ADD CONSTRAINT data_deletion_request_customer_known FOREIGN KEY (org_id, customer_id) REFERENCES public.customer(org_id, id);
+
+COMMENT ON CONSTRAINT data_deletion_request_customer_known ON public.data_deletion_request IS 'There is no such customer.';
+
+-- fk constraint: data_deletion_request data_deletion_request_requester_known
+
+ALTER TABLE ONLY public.data_deletion_request
+    ADD CONSTRAINT data_deletion_request_requester_known FOREIGN KEY (org_id, requested_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT data_deletion_request_requester_known ON public.data_deletion_request IS 'There is no such user.';
+
 -- fk constraint: flag_override flag_override_branch_known
 
 ALTER TABLE ONLY public.flag_override
@@ -10369,6 +10659,20 @@ ALTER TABLE ONLY public.journal_line
     ADD CONSTRAINT journal_line_entry_known FOREIGN KEY (org_id, entry_id, line_count) REFERENCES public.journal_entry(org_id, id, line_count);
 
 COMMENT ON CONSTRAINT journal_line_entry_known ON public.journal_line IS 'This entry does not exist, or has another number of lines.';
+
+-- fk constraint: mail_block mail_block_organisation_known
+
+ALTER TABLE ONLY public.mail_block
+    ADD CONSTRAINT mail_block_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT mail_block_organisation_known ON public.mail_block IS 'There is no such organisation.';
+
+-- fk constraint: mail mail_organisation_known
+
+ALTER TABLE ONLY public.mail
+    ADD CONSTRAINT mail_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT mail_organisation_known ON public.mail IS 'There is no such organisation.';
 
 -- fk constraint: notification_inbox notification_inbox_user_known
 
@@ -10860,6 +11164,10 @@ ALTER TABLE public.category ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.customer ENABLE ROW LEVEL SECURITY;
 
+-- row security: data_deletion_request
+
+ALTER TABLE public.data_deletion_request ENABLE ROW LEVEL SECURITY;
+
 -- policy: attachment document
 
 CREATE POLICY document ON public.attachment AS RESTRICTIVE TO sofinance_app USING (
@@ -10901,6 +11209,14 @@ ALTER TABLE public.journal_entry ENABLE ROW LEVEL SECURITY;
 -- row security: journal_line
 
 ALTER TABLE public.journal_line ENABLE ROW LEVEL SECURITY;
+
+-- row security: mail
+
+ALTER TABLE public.mail ENABLE ROW LEVEL SECURITY;
+
+-- row security: mail_block
+
+ALTER TABLE public.mail_block ENABLE ROW LEVEL SECURITY;
 
 -- row security: notification
 
@@ -10966,6 +11282,10 @@ CREATE POLICY org ON public.category USING ((org_id = (current_setting('app.org_
 
 CREATE POLICY org ON public.customer USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: data_deletion_request org
+
+CREATE POLICY org ON public.data_deletion_request USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: event org
 
 CREATE POLICY org ON public.event USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -10993,6 +11313,14 @@ CREATE POLICY org ON public.journal_entry USING ((org_id = (current_setting('app
 -- policy: journal_line org
 
 CREATE POLICY org ON public.journal_line USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: mail org
+
+CREATE POLICY org ON public.mail USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: mail_block org
+
+CREATE POLICY org ON public.mail_block USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: notification org
 
@@ -11331,6 +11659,8 @@ GRANT ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency te
 
 REVOKE ALL ON FUNCTION public.customer_credit_limit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.data_deletion_request_stays() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.declare_job(p_name text, p_description text, p_every_s integer, p_offset_s integer, p_lease_s integer) TO sofinance_app;
 
@@ -11532,6 +11862,8 @@ GRANT ALL ON FUNCTION public.list_outboxes(p_limit integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.lock_sale(wanted_sale_id bigint) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.mail_sent_stays() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.mark_roll_up() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.mark_roll_up() TO sofinance_app;
@@ -11978,6 +12310,26 @@ GRANT UPDATE(updated_at) ON TABLE public.customer TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.customer_id_seq TO sofinance_backup;
 
+GRANT SELECT ON TABLE public.data_deletion_request TO sofinance_readonly;
+GRANT SELECT ON TABLE public.data_deletion_request TO sofinance_backup;
+GRANT SELECT ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT INSERT(customer_id) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT INSERT(reason) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT INSERT(requested_by) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT UPDATE(processed_at) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT UPDATE(attachments_deleted) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT UPDATE(mails_emptied) ON TABLE public.data_deletion_request TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.data_deletion_request_id_seq TO sofinance_backup;
+
 GRANT SELECT ON TABLE public.event TO sofinance_readonly;
 GRANT SELECT ON TABLE public.event TO sofinance_backup;
 GRANT SELECT ON TABLE public.event TO sofinance_app;
@@ -12090,6 +12442,44 @@ GRANT SELECT ON SEQUENCE public.journal_entry_id_seq TO sofinance_backup;
 GRANT SELECT ON TABLE public.journal_line TO sofinance_readonly;
 GRANT SELECT ON TABLE public.journal_line TO sofinance_backup;
 GRANT SELECT,INSERT ON TABLE public.journal_line TO sofinance_app;
+
+GRANT SELECT ON TABLE public.mail TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(dedupe_key) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(kind) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(recipient),UPDATE(recipient) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(subject) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(body),UPDATE(body) ON TABLE public.mail TO sofinance_app;
+
+GRANT INSERT(status),UPDATE(status) ON TABLE public.mail TO sofinance_app;
+
+GRANT UPDATE(attempt_count) ON TABLE public.mail TO sofinance_app;
+
+GRANT UPDATE(due_at) ON TABLE public.mail TO sofinance_app;
+
+GRANT UPDATE(lease_until) ON TABLE public.mail TO sofinance_app;
+
+GRANT UPDATE(sent_at) ON TABLE public.mail TO sofinance_app;
+
+GRANT UPDATE(last_error) ON TABLE public.mail TO sofinance_app;
+
+GRANT SELECT ON TABLE public.mail_block TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.mail_block TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.mail_block TO sofinance_app;
+
+GRANT INSERT(address) ON TABLE public.mail_block TO sofinance_app;
+
+GRANT INSERT(reason) ON TABLE public.mail_block TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.mail_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.notification TO sofinance_readonly;
 GRANT SELECT ON TABLE public.notification TO sofinance_backup;

@@ -33,6 +33,7 @@ QUERIES_OF_NO_SLICE = {
     "business": "figures that /metrics tells",
     "export": "sofinance export",
     "integrity": "sofinance verify",
+    "maintenance": "sofinance maintenance",
     "orgs": "sofinance org, and every slice",
     "outbox": "the worker's way from an event to an endpoint",
     "request": "what surrounds every request",

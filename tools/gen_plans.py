@@ -58,8 +58,13 @@ set local app.session_id = {SESSION_ID}
 """
 # What a file sets for its own queries, as integrity.set_audit does.
 OWN_SETTINGS = {"integrity": "set local work_mem = '128MB'"}
+CATALOGUE = "reads PostgreSQL's catalogue, which every migration changes"
 UNPLANNED = {
-    "integrity.list_guards": "reads PostgreSQL's catalogue, which every migration changes",
+    "maintenance.limit_statements": "sets two settings",
+    "maintenance.list_bloated_indexes": CATALOGUE,
+    "maintenance.list_leftovers": CATALOGUE,
+    "maintenance.list_uncared_tables": CATALOGUE,
+    "integrity.list_guards": CATALOGUE,
     "integrity.users_sign_in_where_they_belong": "is for roles that may read sign_in_address",
     "request.count_migrations": "reads yoyo's table, which every migration adds a row to",
     "request.demand_replayed": "raises on a server that is no standby",

@@ -397,6 +397,23 @@ insert into outbox_event (org_id, id, type, aggregate, aggregate_id, subject_id)
 overriding system value
 select org, 50000000 + i, 'sale.posted', 'sale', i, i from made where i % 20 = 0 order by i;
 
+-- A thousand mails, most of them sent, some that wait, some that were given up.
+insert into mail (org_id, id, dedupe_key, kind, recipient, subject, body, status, sent_at,
+    attempt_count)
+overriding system value
+select
+    1, n, 'low-stock:' || n, 'low_stock', 'm' || n % 50 || '@example.com', 'Low', 'Low.',
+    case when n <= 900 then 'sent' when n <= 950 then 'dead' else 'pending' end,
+    case when n <= 900 then now() end, case when n <= 900 then 1 when n <= 950 then 5 else 0 end
+from generate_series(1, 1000) as n;
+insert into mail_block (org_id, address, reason)
+select 1, 'no' || n || '@example.com', 'unsubscribed' from generate_series(1, 50) as n;
+
+insert into data_deletion_request (org_id, id, customer_id, reason, requested_by)
+overriding system value
+select 1, customer.id, customer.id, 'asked by letter', 11
+from customer where customer.org_id = 1 order by customer.id limit 12;
+
 -- What is posted from here on gets numbers of its own; organisations are numbered without holes.
 do $$
 declare

@@ -27,6 +27,7 @@ import aiosmtplib
 
 from sofinance.infra import metrics
 from sofinance.infra.command import SetupError
+from sofinance.infra.mail_sendgrid import Refused, SendGrid
 
 if TYPE_CHECKING:
     from sofinance.config import Settings
@@ -159,7 +160,12 @@ def compose(*, sender: str, to: str, subject: str, text: str) -> EmailMessage:
 
 def delivery(settings: Settings) -> Deliver | None:
     """Return how the settings want mail delivered; None when they say nothing about it."""
-    if settings.smtp_host:
+    mode = settings.email_mode
+    if mode == "off":
+        return None
+    if mode == "sendgrid":
+        return by_sendgrid(settings)
+    if settings.smtp_host and mode in {"auto", "smtp"}:
         return by_smtp(settings)
     if settings.mail_folder:
         return into_folder(Path(settings.mail_folder))
@@ -196,6 +202,21 @@ def by_smtp(settings: Settings) -> Deliver:
             if error.code >= 500:
                 raise UndeliverableError(f"SMTP {error.code}") from None
             raise
+
+    return deliver
+
+
+def by_sendgrid(settings: Settings) -> Deliver:
+    """Deliver by SendGrid's API."""
+    account = SendGrid(
+        key=settings.sendgrid_api_key, url=settings.sendgrid_url, timeout_s=settings.smtp_timeout_s
+    )
+
+    async def deliver(message: EmailMessage) -> None:
+        try:
+            await account.send(message)
+        except Refused as error:
+            raise UndeliverableError(str(error)) from None
 
     return deliver
 

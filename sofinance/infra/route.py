@@ -20,6 +20,7 @@ from sofinance import queries as q
 from sofinance.infra import administration, errors, idempotency, metrics
 from sofinance.infra.answer import Answer, Writer, respond
 from sofinance.infra.audit import Auditor, user_agent
+from sofinance.infra.basic import authorization_of
 from sofinance.infra.db import COMMIT, Mode, Scope, begin, commit, opening
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
@@ -105,7 +106,7 @@ class Route:
         glass = None
         if self.endpoint.admin:
             glass = self._machine.administration.admit(self.endpoint, request, principal, trace.ip)
-        authorization = request.headers.get("Authorization")
+        authorization = authorization_of(request, self.endpoint, self._machine.settings)
         path = read_path(request) if self._has_path else {}
         query = self._query.read(request)
         sent, body = {}, {}  # type: Any, dict[str, Any]
@@ -113,7 +114,6 @@ class Route:
             sent = await self._read_body(request)
             body = load(self._fit, sent)
         machine = self._machine
-
         upload = Upload(request, machine.settings) if self.endpoint.upload else None
 
         def make_call(conn: Connection | None) -> Call:
@@ -154,7 +154,7 @@ class Route:
     async def _who(self, request: web.Request, trace: Trace) -> Principal:
         """Return who calls, and charge them; whoever it is not known yet, by address."""
         machine, limit = self._machine, self.endpoint.limit
-        authorization = request.headers.get("Authorization")
+        authorization = authorization_of(request, self.endpoint, self._machine.settings)
         is_charged = False
         try:
             principal = machine.guard.recall(authorization)

@@ -17,22 +17,24 @@ from sofinance.jobs import (
     forgetting,
     integrity,
     janitor,
+    mailing,
+    maintaining,
+    retaining,
 )
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
 
-RUNS_KEPT_DAYS = 90
 FIGURES_EVERY_S = 300
 BATCH = 1_000
 
 
 async def forget_runs(database: Database) -> str:
     """Forget runs of jobs that nobody asks for any more."""
-    total = 0
+    total, days = 0, database.settings.retention_job_run_days
     while True:
         async with database.untenanted(mode=Mode.WRITE) as conn:
-            gone = await q.jobs.forget_job_runs(conn, keep_days=RUNS_KEPT_DAYS, limit=BATCH)
+            gone = await q.jobs.forget_job_runs(conn, keep_days=days, limit=BATCH)
         total += gone
         if gone < BATCH:
             return f"forgot {total} runs"
@@ -66,14 +68,41 @@ JOBS = (
         every_s=FIGURES_EVERY_S,
     ),
     Job(
+        "mail-scan",
+        "Reserves reminders of overdue debts, and digests of low stock.",
+        mailing.scan_mails,
+        every_s=HOUR_S,
+        offset_s=HOUR_S // 4,
+    ),
+    Job(
+        "mail-delivery",
+        "Delivers mails that are reserved.",
+        mailing.deliver_mails,
+        every_s=10,
+    ),
+    Job(
         "forget-expired",
         "Forgets idempotency keys past their hours, and sessions a month after their end.",
         forgetting.forget_everywhere,
         every_s=HOUR_S,
     ),
     Job(
+        "retention",
+        "Forgets mail that was kept long enough, and customers who asked for it.",
+        retaining.apply_everywhere,
+        every_s=DAY_S,
+        offset_s=3 * HOUR_S,
+    ),
+    Job(
+        "maintenance",
+        "Vacuums tables and rebuilds bloated indexes, on the first Sunday of a month.",
+        maintaining.maintain_in_window,
+        every_s=DAY_S,
+        offset_s=2 * HOUR_S,
+    ),
+    Job(
         "forget-job-runs",
-        "Forgets runs of jobs that ended 90 days ago.",
+        "Forgets runs of jobs that ended RETENTION_JOB_RUN_DAYS ago.",
         forget_runs,
         every_s=DAY_S,
         offset_s=4 * HOUR_S,

@@ -27,6 +27,7 @@ from tests.attacks.forgery import (
     unless,
     void,
 )
+from tests.attacks.mail import MAIL
 from tests.attacks.master_data import MASTER_DATA
 
 RENT_FIVE = ((":rent", "5", "0"), (":cash", "0", "5"))
@@ -1572,6 +1573,7 @@ BY_SLICE = {
     "Stock and goods receipts": STOCK,
     "Access": ACCESS,
     "Files": ATTACHMENTS,
+    "Mail": MAIL,
     "Single rows": MASTER_DATA,
     "Events and deliveries": DELIVERIES,
 }

@@ -40,7 +40,17 @@ FILES = (
     " values ({org}, 'org/{org}/attachments/' || repeat('b', 32), now() + '1 hour');"
     "insert into signed_url_use (org_id, token_id, expires_at)"
     " values ({org}, decode(repeat('00', 16), 'hex'), now() + '1 minute');"
-    "update attachment_usage set quota_bytes = 1048576"
+    "update attachment_usage set quota_bytes = 1048576;"
+    # Mail that waits, mail that was sent, mail that was given up, and somebody who wants none.
+    "insert into mail (org_id, dedupe_key, kind, recipient, subject, body, status, sent_at,"
+    " attempt_count) values"
+    " ({org}, 'low-stock:1', 'low_stock', 'm@example.com', 'Low', 'Low.', 'pending', null, 0),"
+    " ({org}, 'low-stock:0', 'low_stock', 'm@example.com', 'Low', 'Low.', 'sent', now(), 1),"
+    " ({org}, 'low-stock:3', 'low_stock', 'm@example.com', 'Low', 'Low.', 'dead', null, 5);"
+    "insert into mail_block (org_id, address, reason)"
+    " values ({org}, 'no@example.com', 'unsubscribed');"
+    "insert into data_deletion_request (org_id, customer_id, reason, requested_by)"
+    " values ({org}, {customer}, 'asked by mail', {user})"
 )
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
@@ -251,15 +261,19 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    files = {"attachment": await furnish_files(api, org, psql, ids["customer"])}
+    files = await furnish_files(api, org, psql, ids["customer"])
     return {**ids, **files, **furnish_endpoint(psql, org)}
 
 
-async def furnish_files(api: Api, org: Org, psql: Psql, customer_id: int | str) -> int:
-    """Give an organisation a file of a customer, and what goes with files."""
+async def furnish_files(
+    api: Api, org: Org, psql: Psql, customer_id: int | str
+) -> dict[str, int | str]:
+    """Give an organisation a file of a customer, mail, and a customer who is to be forgotten."""
     attachment_id = await attach(api, org, customer_id, "old")
-    psql(FILES.format(org=org.id), org=org, role="sofinance_owner")
-    return attachment_id
+    sql = FILES.format(org=org.id, customer=customer_id, user=org.admin.id)
+    psql(sql, org=org, role="sofinance_owner")
+    dead = psql("select max(id) from mail where status = 'dead'", org=org)
+    return {"attachment": attachment_id, "dead_mail": dead[0][0]}
 
 
 async def attach(api: Api, org: Org, customer_id: int | str, text: str) -> int:

@@ -178,6 +178,25 @@ SAMPLES: dict[str, Sample] = {
     # integrity_events
     "GET /admin/integrity-events": Sample(query={"limit": "100"}),
     "POST /admin/integrity-events/{id}/acknowledge": one("integrity_event", body={}),
+    # retention
+    "POST /admin/cleanup": Sample(body={}),
+    "POST /v1/admin/cleanup": Sample(body={}),
+    "POST /admin/retention/cleanup": Sample(body={}),
+    "POST /v1/admin/retention/cleanup": Sample(body={}),
+    "POST /admin/data/export": Sample(body={"customer_id": ":customer"}),
+    "POST /admin/data-deletion/requests": Sample(
+        body={"customer_id": ":customer", "reason": "asked by letter"},
+        refused=(409, "data_deletion_request_open_once"),
+    ),
+    # mail
+    "POST /admin/email-scan": Sample(body={}),
+    "POST /v1/admin/email-scan": Sample(body={}),
+    "GET /admin/mail/dead-letter": Sample(),
+    "POST /admin/mail/{id}/replay": one("dead_mail"),
+    "POST /admin/mail/blocks": Sample(body={"email": ":unique_email"}),
+    "POST /admin/mail/unblock": Sample(
+        body={"email": "nobody@example.com"}, refused=(404, "not_found")
+    ),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),
