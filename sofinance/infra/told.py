@@ -42,6 +42,8 @@ BUSINESS_GAUGES = {
     "active_sessions": "Sessions that could be renewed.",
     "sign_ups": "Organisations that were founded in the period.",
     "organisations": "Organisations.",
+    "mails_dead": "Reminders and digests that were given up.",
+    "objects_given_up": "Files that the store would not remove.",
 }
 
 

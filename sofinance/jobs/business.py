@@ -46,6 +46,10 @@ async def add_organisation(
     async with database.tenant(org_id, mode=Mode.READ) as conn:
         sales = await q.business.count_sales(conn, org_id=org_id, now=now)
         people = await q.business.count_people_and_stock(conn, org_id=org_id, now=now)
+        figures["mails_dead", NOW, ""] += await q.mail.count_dead(conn, org_id=org_id)
+        figures["objects_given_up", NOW, ""] += await q.attachments.count_given_up(
+            conn, org_id=org_id
+        )
     for row in sales:
         for name, period, value in (
             ("sales", DAY, row.sale_count),

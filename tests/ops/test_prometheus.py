@@ -57,7 +57,7 @@ TOLD = ("job_", "business_", "integrity_")
 NOT_CAUSED = {
     "SlowResponses", "SlowestResponses", "EventLoopLag", "LogLinesLost", "PoolTimeouts",
     "PoolAlmostFull", "PoolWaits", "RequestsSentAway", "SlowCommits", "MailsFailing",
-    "MailsWaiting",
+    "MailsDead", "MailsWaiting",
 }  # fmt: skip
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 ARCHIVING_NOTHING = {"archive_mode": "on", "archive_command": "false", "archive_timeout": "60"}
