@@ -42,7 +42,7 @@ CONFLICTS = frozenset({"40001", "40P01"})
 # even replayed the migration yet. 3D: nor the database.
 DOWN_STATES = frozenset({"42883", "57P01", "57P02", "57P03"})
 DOWN_CLASSES = frozenset({"08", "28", "3D", "53"})
-BLAMED = (asyncpg.InterfaceError, OSError)
+BLAMED = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 COMMIT = q.request.commit_work.literal()
 ROLLBACK = q.request.roll_back.literal()
 BEGIN = q.request.begin_read.literal()
@@ -180,7 +180,7 @@ class Replica:
                 async with self._primary.lend() as conn:
                     found = await q.request.get_position(conn)
                 asked.set_result(Position(found.timeline, found.bytes))
-            except (asyncpg.PostgresError, PoolFullError, *BLAMED) as error:
+            except Exception as error:  # noqa: BLE001 - it is theirs who wait
                 asked.set_exception(PrimaryError(f"{type(error).__name__}: {error}"))
                 asked.exception()  # nobody may wait any more
         self._asking = None

@@ -1,6 +1,7 @@
 """A connection that comes back from whatever went wrong knows nobody's organisation any more.
 
-The pool has one connection, so the one that is looked at afterwards is the one that was used.
+The pool has one connection, so the one that is looked at afterwards is the one that was used; and
+nobody else asks the primary anything, as who reads from a replica does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WRONG = {
 @pytest.fixture
 async def lone(api_with: MakeApi) -> Api:
     """A service whose pool has one connection."""
-    return await api_with(database_pool_size=1)
+    return await api_with(database_pool_size=1, database_replica_url="")
 
 
 async def known(api: Api) -> dict[str, str | None]:
@@ -99,7 +100,9 @@ async def test_what_goes_wrong_in_a_handler(
 async def test_what_goes_wrong_in_a_statement(
     api_with: MakeApi, org: Org, psql: Psql, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    lone = await api_with(database_pool_size=1, database_statement_timeout_ms=200)
+    lone = await api_with(
+        database_pool_size=1, database_replica_url="", database_statement_timeout_ms=200
+    )
 
     async def create_category(conn: Any, **_: Any) -> Any:
         await conn.execute(statement)
