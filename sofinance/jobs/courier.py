@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
-# Longer than an endpoint may take, with room for the database: see `is_stale`.
-LEASE_S = 60
-LEASE_SLACK_S = 10
+# A claim lasts longer than an endpoint may take, with room for the database before and after.
+LEASE_FACTOR = 3
+LEASE_SLACK_S = 5
 # Some of the wait more, so that what failed together does not come back together.
 JITTER = 0.1
 NO_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -57,12 +57,16 @@ class Pace:
     in_flight_max: int
     circuit_failures: int
     circuit_open_s: int
-    lease_s: int = LEASE_S
+
+    @property
+    def lease_s(self) -> int:
+        """How long a claim lasts before another courier may take it over."""
+        return round(self.timeout_s * LEASE_FACTOR) + LEASE_SLACK_S
 
     @property
     def begin_within_s(self) -> float:
         """How long after a claim an attempt may begin, so that it ends before the claim does."""
-        return max(self.lease_s - self.timeout_s - LEASE_SLACK_S, self.lease_s / 2)
+        return self.lease_s - self.timeout_s - LEASE_SLACK_S
 
     @classmethod
     def configured(cls, settings: Settings) -> Pace:
@@ -123,13 +127,11 @@ class Courier:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Take up and deliver until told to stop; a database that is away is waited for."""
-        taking = asyncio.create_task(self._take_up(stopping))
-        try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take_up(stopping))
             if self._sends:
                 async with self._post.session() as session:
                     await self._deliver(session, stopping)
-        finally:
-            await taking
 
     async def run_once(self) -> None:
         """Take up what there is and send all that is due now."""
