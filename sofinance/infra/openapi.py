@@ -39,6 +39,7 @@ from sofinance.infra.described import (
 )
 from sofinance.infra.http import Paged
 from sofinance.infra.oauth import OAuthRefusal
+from sofinance.infra.openapi_webhooks import webhooks
 from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
 from sofinance.infra.upload import FIELD, FORM_DATA
 
@@ -148,7 +149,8 @@ def openapi(endpoints: list[Endpoint], *, mirrors: bool = False) -> dict[str, An
         spec.path(
             endpoint.path, operations={endpoint.method.lower(): operation(endpoint, operation_id)}
         )
-    written = spec.to_dict()
+    sent = webhooks(spec)
+    written = spec.to_dict() | {"webhooks": sent}
     schemas = written["components"]["schemas"]
     if mirrors:
         for name in schemas:

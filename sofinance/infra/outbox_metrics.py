@@ -40,7 +40,7 @@ def families(figures: Any, circuits: Iterable[Any], *, now: datetime) -> list[Me
             states.add_metric([str(circuit.endpoint_id)], state_of(circuit, now))
     oldest = GaugeMetricFamily(
         "outbox_oldest_seconds",
-        "Age of the oldest event or delivery that is neither dead nor blocked nor paused.",
+        "How long the oldest event or delivery has waited for its first attempt.",
         figures["oldest_age_s"],
     )
     return [messages, oldest, attempts, states]

@@ -950,8 +950,9 @@ begin atomic
             coalesce(sum(lane.open_count) filter (
                 where lane.is_paused and not lane.is_stopped
             ), 0)::bigint as paused_count,
-            min(lane.waiting_since) filter (where not lane.is_paused and not lane.is_stopped)
-                as since
+            min(lane.waiting_since) filter (
+                where not lane.is_paused and not lane.is_stopped and lane.attempts = 0
+            ) as since
         from lane
     ),
 

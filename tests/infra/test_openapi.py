@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from sofinance.app import find_endpoints
+from sofinance.events import EVENT_NAMES
 from sofinance.infra import openapi, swagger
 from sofinance.infra.deprecation import Deprecation
+
+if TYPE_CHECKING:
+    from tests.support import Psql
 
 ENDPOINTS = find_endpoints()
 
@@ -154,3 +159,22 @@ def test_the_legacy_shape_leaves_room_for_what_it_repeats() -> None:
     mirrored = openapi.openapi(ENDPOINTS, mirrors=True)["components"]["schemas"][name]
     assert closed["additionalProperties"] is False
     assert "additionalProperties" not in mirrored
+
+
+def test_what_is_sent_is_described() -> None:
+    sent = written("3.1")["webhooks"]
+    assert sent.keys() == set(EVENT_NAMES)
+    body = sent["sale.posted"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["type"] == {"const": "sale.posted"}
+    name = body["properties"]["data"]["$ref"].rpartition("/")[2]
+    assert "total" in written("3.1")["components"]["schemas"][name]["required"]
+
+
+def test_every_type_that_the_database_writes_is_described(psql: Psql) -> None:
+    sources = psql(
+        "select pg_get_triggerdef(oid) from pg_trigger where tgname ~ '_is_told$'"
+        " union all select prosrc from pg_proc where proname ~ '^write_'",
+        role="superuser",
+    )
+    found = set(re.findall(r"'([a-z_]+[.][a-z]+)'", " ".join(row[0] for row in sources)))
+    assert found == set(EVENT_NAMES) - {"webhook.test"}

@@ -457,7 +457,7 @@ async def test_dead_letters_of_named_organisations_are_replayed_by_themselves(
     receiver.answers = [500] * 5
     await courier.run_once()
     assert len(receiver.got) == 21 + 5  # one attempt each
-    logs = (await api.get("/audit/logs?entity_type=webhooks&size=100", org)).data["items"]
+    logs = (await api.get("/audit/logs?entity_type=webhooks&limit=100", org)).data["items"]
     mine = [log for log in logs if log["action"] == "webhooks.auto_replay"]
     assert (len(mine), {log["user_id"] for log in mine}) == (5, {None})
     psql(old, role=OWNER, org=org)

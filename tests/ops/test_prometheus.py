@@ -79,6 +79,19 @@ insert into idempotency_key (org_id, key_hash, fingerprint, expires_at, created_
 select org_id, sha256('a'), sha256('b'), now() + interval '1 day', now() - interval '2 hours'
 from organisation
 """
+EVENTS = """
+insert into outbox_event (org_id, type, aggregate, aggregate_id, subject_id)
+select 999999, 'sale.posted', 'sale', n, n from generate_series(1, 1001) as n
+"""
+LETTERS = """
+insert into webhook_circuit (org_id, endpoint_id, open_until)
+values (999999, 999999, now() + interval '1 day');
+insert into webhook_lane (
+    org_id, endpoint_id, aggregate, aggregate_id, delivery_id, open_count, is_stopped, waiting_since
+) values
+(999999, 999999, 'sale', 1, 1, 1, true, now()),
+(999999, 999999, 'sale', 2, 2, 1, false, now() - interval '1 hour')
+"""
 GUARD = "alter table journal_line {} trigger journal_line_is_final"
 
 
@@ -316,6 +329,19 @@ def lose_the_replica(scene: Scene, standby: Standby) -> None:
     scene.rests()
 
 
+def leave_letters(scene: Scene) -> None:
+    """Keep workers from the events of an organisation, and leave letters dead and waiting."""
+    with psycopg.connect(scene.database.url("postgres")) as held:
+        held.execute("select pg_advisory_xact_lock(8, hashint8(999999))")
+        scene.run_as("postgres", EVENTS)
+        scene.run_as("postgres", LETTERS)
+        scene.fires("OutboxGrowing", "DeadLetters", "WebhooksDelayed")
+        scene.run_as("postgres", "delete from outbox_event where org_id = 999999")
+    scene.run_as("postgres", "delete from webhook_lane where org_id = 999999")
+    scene.run_as("postgres", "delete from webhook_circuit where org_id = 999999")
+    scene.rests()
+
+
 def back_up(scene: Scene, settings: dict[str, str], folder: Path) -> None:
     """Have no backup, then one; have it damaged, and the log archived at last."""
     scene.fires("BackupTooOld", "BackupVerificationTooOld", "WalArchiveStale")
@@ -365,6 +391,7 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
         back_up(scene, settings, tmp_path / "backups")
         break_the_books(scene)
         lose_the_replica(scene, standby)
+        leave_letters(scene)
         corrupt_a_row(scene, settings)
 
         # The worker freezes, as if three days ago: nobody runs jobs. One is paused, besides.
