@@ -3610,7 +3610,7 @@ CREATE FUNCTION public.read_outbox() RETURNS TABLE(new_count bigint, pending_cou
              count(*) FILTER (WHERE lane.is_stopped) AS dead_count,
              (COALESCE(sum((lane.open_count - 1)) FILTER (WHERE ((NOT lane.is_paused) OR lane.is_stopped)), (0)::numeric))::bigint AS blocked_count,
              (COALESCE(sum(lane.open_count) FILTER (WHERE (lane.is_paused AND (NOT lane.is_stopped))), (0)::numeric))::bigint AS paused_count,
-             min(lane.waiting_since) FILTER (WHERE ((NOT lane.is_paused) AND (NOT lane.is_stopped))) AS since
+             min(lane.waiting_since) FILTER (WHERE ((NOT lane.is_paused) AND (NOT lane.is_stopped) AND (lane.attempts = 0))) AS since
             FROM lane
          ), total AS (
           SELECT (COALESCE(sum(circuit.delivered_count), (0)::numeric))::bigint AS delivered,
