@@ -67,32 +67,32 @@ def objects_of(conn: psycopg.Connection[Any]) -> list[Object]:
 def copy(
     objects: Sequence[Object], storage: Storage, place: Place, keys: Keys, url: str,
     told: Callable[[str], None],
-) -> int:  # fmt: skip
-    """Copy what is not there yet; return how many. BackupError when the store has lost one.
+) -> list[str]:  # fmt: skip
+    """Copy what is not there yet; return what the store has lost, or has otherwise than its row.
 
-    One whose row went meanwhile may be gone, with good reason.
+    One whose row went meanwhile may be gone, with good reason. What is lost fails no backup: the
+    books are worth more, and it stays in the inventory, so that a drill finds it missing.
     """
     at = place / FOLDER
     there = {entry.name for entry in at.entries()}
     missing = [each for each in objects if each.copy_name(keys.current) not in there]
 
-    async def copy_all() -> int:
-        count = 0
-        for each in missing:
-            told(f"copying files: {count + 1} of {len(missing)}")
+    async def copy_all() -> list[str]:
+        lost = []
+        for number, each in enumerate(missing, start=1):
+            told(f"copying files: {number} of {len(missing)}")
             try:
                 content = await _content(storage, each)
-            except ObjectMissingError:
-                if not _is_there(url, each):
-                    continue
-                raise store.BackupError(f"The store has lost {each.key}.") from None
+            except (ObjectMissingError, store.BackupError):
+                if _is_there(url, each):
+                    lost.append(each.key)
+                continue
             _write(at, each, content, keys.current)
-            count += 1
         await storage.aclose()
-        return count
+        return lost
 
-    count: int = _run(copy_all()) if missing else 0
-    return count
+    lost: list[str] = _run(copy_all()) if missing else []
+    return lost
 
 
 def write_inventory(
@@ -161,9 +161,13 @@ def copied(place: Place, wanted: Object, keys: Keys) -> bytes:
 def prune(place: Place, keys: Keys, *, now: datetime) -> int:
     """Remove copies that no backup names; none when any inventory cannot be read."""
     named: set[str] = set()
-    for backup in store.listing(place):
-        for each in inventory(backup, keys):
-            named |= {each.copy_name(key) for key in (*keys.all, None)}
+    try:
+        for backup in store.listing(place):
+            for each in inventory(backup, keys):
+                named |= {each.copy_name(key) for key in (*keys.all, None)}
+    except store.BackupError:
+        # Of another key, or damaged, which `sofinance backup verify` tells: all copies stay.
+        return 0
     gone = 0
     for entry in (place / FOLDER).entries():
         if entry.name not in named and now - entry.changed_at > YOUNG:

@@ -92,8 +92,9 @@ def take(
             conn.execute("commit")  # nobody's old rows wait for the copies
             manifest["files"] = len(objects)
             manifest["files_are_copied"] = storage is not None
-            if storage is not None:
-                files.copy(objects, storage, place, keys, url, told)
+            manifest["files_lost"] = (
+                [] if storage is None else files.copy(objects, storage, place, keys, url, told)
+            )
             beside = files.write_inventory(place, name, objects, keys.current)
             manifest["seconds"] = round(time.monotonic() - began, 3)
             backup = store.finish(place, name, digest, manifest, keys.current, beside=beside)

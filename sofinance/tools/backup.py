@@ -116,14 +116,21 @@ def run(args: argparse.Namespace) -> int:
     gone = store.prune(place, backup.manifest["database"], keeping_of(args, settings), now=now)
     records.removed(place, gone)
     files.prune(place, keys_of(settings), now=now)
+    lost = backup.manifest["files_lost"]
+    if lost:
+        print(
+            f"sofinance: The backup is written, and the store of files has lost {len(lost):,} that "
+            f"rows name, such as {lost[0]}.",
+            file=sys.stderr,
+        )
     if args.json:
         print(json.dumps({**described(backup), "removed": gone}))
-        return EXIT_GOOD
+        return EXIT_FAILED if lost else EXIT_GOOD
     print(f"wrote {backup.location}")
     print(summary(backup))
     for name in gone:
         print(f"removed {name}")
-    return EXIT_GOOD
+    return EXIT_FAILED if lost else EXIT_GOOD
 
 
 def run_list(args: argparse.Namespace) -> int:

@@ -470,12 +470,16 @@ async def test_files_come_back_with_their_rows(
     for backup in store.listing(place)[1:]:
         store.remove(place, backup.name)
     assert files.prune(place, keys, now=datetime.now(UTC)) == 0  # it is young
+    assert files.prune(place, Keys((bytes.fromhex(OTHER_KEY),)), now=later) == 0  # who knows
     assert files.prune(place, keys, now=later) == 1
     # Another key needs other copies.
     monkeypatch.setenv("BACKUP_ENCRYPTION_KEY", OTHER_KEY)
     monkeypatch.setenv("BACKUP_ENCRYPTION_KEY_PREVIOUS", KEY)
     await asyncio.sleep(1.1)
-    assert "The store has lost" in command("backup", fails=1)
+    said = command("backup", fails=1)  # the dump stands, and what is lost is told
+    assert said["files_lost"] == [lost]
+    said = command("drill", "--backup", "latest", fails=1)
+    assert "There is no copy of" in said["error"]
 
 
 def test_a_role_that_does_not_see_all_rows_takes_no_backup(
