@@ -19,6 +19,7 @@ from tests.contract.hooks import sign_in, whoami
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 CASE_COUNT_MIN = 2_000

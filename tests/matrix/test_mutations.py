@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.matrix import cells
 from tests.matrix.mutations import (
     functions,
@@ -27,6 +29,7 @@ from tests.matrix.world import endpoints, name_of
 if TYPE_CHECKING:
     from tests.matrix.world import World
 
+pytestmark = pytest.mark.once
 # Reached only by the id of a row that is looked up first, and whose own policy or condition holds;
 # ids are the server's, so that nothing else has them.
 BY_PARENT = "read by the id of its parent, which is looked up first"

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from tests.ops import dockerfile, live
 from tests.ops.dockerfile import ROOT, Builder, Stage
 
+pytestmark = pytest.mark.once
 BY_NAME = {stage.name: stage for stage in dockerfile.stages()}
 FINAL = dockerfile.stages()[-1]
 HASHED = re.compile(r"^([\w.-]+)==([^ ;]+)(?: ; .*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.MULTILINE)  # fmt: skip  # noqa: E501

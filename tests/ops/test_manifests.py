@@ -20,6 +20,7 @@ from sofinance.cli import parser
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 OURS = {name: one for name, one in COMPOSE["services"].items() if "build" in one}

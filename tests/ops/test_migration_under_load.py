@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support import Psql
 
 __all__ = ["shop"]
-pytestmark = pytest.mark.empty_database
+pytestmark = [pytest.mark.empty_database, pytest.mark.once]
 CLIENTS = 4
 # What a release adds, each with the strongest lock on a table that every sale writes or reads.
 ADDITIONS = {

@@ -42,7 +42,7 @@ RELOADS = [
     ("enable_response_enrichmend: false", True),
 ]
 
-pytestmark = pytest.mark.empty_database
+pytestmark = [pytest.mark.empty_database, pytest.mark.once]
 
 
 @pytest.fixture
