@@ -139,14 +139,15 @@ class Bundle(Schema):
     prefix=False, returns=Deleted(), status=202, entity="retention",
 )  # fmt: skip
 async def clean_up(call: Call) -> Any:
-    """Forget what has expired: idempotency keys, sessions, used links; a thousand of each at most.
+    """Forget what has expired, a thousand of each at most.
 
-    The job `forget-expired` does it every hour.
+    Idempotency keys, sessions, used links, notifications; the job `forget-expired` does it hourly.
     """
     which = {"org_id": call.org_id, "limit": BATCH}
     deleted = await q.jobs.forget_expired_keys(call.conn, **which)
     deleted += await q.jobs.forget_sessions(call.conn, **which)
     deleted += await q.attachments.forget_signed_url_uses(call.conn, **which)
+    deleted += await q.notifications.forget_notifications(call.conn, **which)
     return {"deleted": deleted}
 
 
