@@ -25,7 +25,7 @@ from chaos.catalogue import FAULTS, Fault
 from chaos.checker import check, check_open
 from chaos.database import Postgres
 from chaos.processes import isolate
-from chaos.report import Outcome, as_json, table, write
+from chaos.report import Outcome, as_json, cells, table, write
 from chaos.stage import Stage
 
 FAULT_TIMEOUT_S = 240
@@ -145,14 +145,13 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of clients
     began_s = time.monotonic()
     outcomes = run(chosen, seed, keep=args.keep)
-    text = table(outcomes)
     if args.json:
         document = {"seed": seed, "outcomes": [as_json(one) for one in outcomes]}
         print(json.dumps(document, indent=2, default=str))
     else:
-        print(text)
+        print(table([cells(one) for one in outcomes]))
     if args.write:
-        write(text)
+        write(outcomes, [f"{fault.number} {fault.name}" for fault in FAULTS])
     say(f"{time.monotonic() - began_s:.0f} s, seed {seed}")
     return 0 if all(one.ok for one in outcomes) else 1
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chaos.processes import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- measured: make chaos args=--write -->", "<!-- end of what was measured -->"
@@ -17,6 +17,7 @@ HEAD = (
     "fault", "what was done", "acknowledged", "retried", "lost", "doubled", "heals in", "checker",
 )  # fmt: skip
 RIGHT = range(2, 7)
+Row = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -42,21 +43,22 @@ class Outcome:
         return not (self.lost or self.doubled or self.problems)
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
+def cells(one: Outcome) -> Row:
+    """Return an outcome as a row of the table."""
+    return (
+        f"{one.number} {one.fault}",
+        one.done,
+        f"{one.acknowledged}",
+        f"{one.retried}",
+        f"{one.lost}",
+        f"{one.doubled}",
+        "-" if one.heal_s is None else f"{one.heal_s:.2f} s",
+        "ok" if one.ok else "BROKEN",
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
     """Write the table, aligned, in Markdown."""
-    rows = [
-        (
-            f"{one.number} {one.fault}",
-            one.done,
-            f"{one.acknowledged}",
-            f"{one.retried}",
-            f"{one.lost}",
-            f"{one.doubled}",
-            "-" if one.heal_s is None else f"{one.heal_s:.2f} s",
-            "ok" if one.ok else "BROKEN",
-        )
-        for one in outcomes
-    ]
     widths = [max(len(row[column]) for row in (HEAD, *rows)) for column in range(len(HEAD))]
     rule = tuple(
         "-" * (width - 1) + ":" if column in RIGHT else "-" * width
@@ -78,8 +80,17 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return {**asdict(outcome), "ok": outcome.ok}
 
 
-def write(text: str) -> None:
-    """Put the table between its marks on the page."""
+def write(outcomes: Iterable[Outcome], order: Sequence[str]) -> None:
+    """Put the rows into the table of the page; those of faults that were not run stay."""
     page = PAGE.read_text("utf-8")
+    rows = {row[0]: row for row in measured(page)} | {cells(one)[0]: cells(one) for one in outcomes}
+    text = table([rows[name] for name in order if name in rows])
     marked = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     PAGE.write_text(marked.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page), "utf-8")
+
+
+def measured(page: str) -> list[Row]:
+    """Return the rows of the page's table."""
+    text = page.partition(BEGIN)[2].partition(END)[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]

@@ -19,7 +19,7 @@ from chaos.catalogue import FAULTS
 from chaos.checker import Verdict, compare
 from chaos.database import Postgres
 from chaos.journal import DONE, REFUSED, UNSURE, Attempt, Journal, Order
-from chaos.report import HEAD, Outcome, table
+from chaos.report import BEGIN, END, HEAD, Outcome, cells, measured, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,12 @@ def test_a_table_is_aligned_and_says_what_broke() -> None:
         Outcome(1, "postgres", "kill -9", acknowledged=12, heal_s=0.5),
         Outcome(2, "answers", "cut", lost=1, heal_s=None),
     ]
-    lines = table(outcomes).splitlines()
+    lines = table([cells(one) for one in outcomes]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(HEAD)
     assert [line.split("|")[-2].strip() for line in lines[2:]] == ["ok", "BROKEN"]
+
+
+def test_the_page_is_read_as_it_is_written() -> None:
+    rows = [cells(Outcome(1, "postgres", "kill -9", heal_s=0.5)), cells(Outcome(2, "answers", ""))]
+    assert measured(f"Text\n{BEGIN}\n{table(rows)}\n{END}\nmore | text") == rows
