@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chaos.catalogue import FAULTS, Fault
 from chaos.checker import check, check_open
@@ -27,6 +28,9 @@ from chaos.database import Postgres
 from chaos.processes import isolate
 from chaos.report import Outcome, as_json, cells, table, write
 from chaos.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FAULT_TIMEOUT_S = 240
 SEED_MAX = 10**6
@@ -72,7 +76,9 @@ def tally(problems: list[str]) -> list[str]:
     ]
 
 
-def run(faults: list[Fault], seed: int, *, keep: bool = False) -> list[Outcome]:
+def run(
+    faults: list[Fault], seed: int, told: Callable[[Outcome], None], *, keep: bool = False
+) -> list[Outcome]:
     """Run faults on one server; everything is ended, and removed unless it is to be kept."""
     folder = Path(tempfile.mkdtemp(prefix="sofinance-chaos-"))
     folder.chmod(0o711)
@@ -84,6 +90,7 @@ def run(faults: list[Fault], seed: int, *, keep: bool = False) -> list[Outcome]:
             say(f"{fault.number:>2} {fault.name}: {fault.what} ...")
             outcome = asyncio.run(run_fault(fault, seed, postgres, folder / "faults" / fault.name))
             outcomes.append(outcome)
+            told(outcome)
             say(progress(outcome))
     finally:
         postgres.stop()
@@ -108,6 +115,15 @@ def progress(outcome: Outcome) -> str:
 def say(text: str) -> None:
     """Tell how it goes, beside the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def keep_row(outcome: Outcome) -> None:
+    """Update its row in the page's table at once: a run that is ended has been of use."""
+    write([outcome], [f"{fault.number} {fault.name}" for fault in FAULTS])
+
+
+def forget(_outcome: Outcome) -> None:
+    """Leave the page as it is."""
 
 
 def stop(number: int, _frame: object) -> None:
@@ -144,14 +160,12 @@ def main() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of clients
     began_s = time.monotonic()
-    outcomes = run(chosen, seed, keep=args.keep)
+    outcomes = run(chosen, seed, keep_row if args.write else forget, keep=args.keep)
     if args.json:
         document = {"seed": seed, "outcomes": [as_json(one) for one in outcomes]}
         print(json.dumps(document, indent=2, default=str))
     else:
         print(table([cells(one) for one in outcomes]))
-    if args.write:
-        write(outcomes, [f"{fault.number} {fault.name}" for fault in FAULTS])
     say(f"{time.monotonic() - began_s:.0f} s, seed {seed}")
     return 0 if all(one.ok for one in outcomes) else 1
 

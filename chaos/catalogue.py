@@ -15,11 +15,13 @@ from chaos.faults import (
     failover,
     kills,
     lost_answers,
+    objects,
     rush,
     storm,
     tampering,
     tenants,
     upkeep,
+    webhooks,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ FAULTS = [
     Fault(2, "answers", "answers are lost", lost_answers.lose_answers),
     Fault(3, "steps", "the service is killed at each step", kills.kill_at_each_step),
     Fault(3, "services", "services are killed", kills.kill_services),
+    Fault(3, "couriers", "job workers are killed", webhooks.kill_couriers),
     Fault(
         4,
         "failover",
@@ -58,6 +61,7 @@ FAULTS = [
     ),
     Fault(5, "disk", "the disk is full", disk.fill, server=disk.small),
     Fault(6, "redis", "Redis fails in every way", cache.break_redis),
+    Fault(7, "objects", "the object store fails", objects.break_store),
     Fault(8, "clocks", "clocks differ", clock.skew_clocks),
     Fault(9, "storm", "all come at once", storm.connection_storm),
     Fault(10, "hot", "a hot branch", rush.hot_branch, {"branches": 1, "tills": rush.TILLS}),
@@ -76,4 +80,5 @@ FAULTS = [
         tampering.rewrite,
         server=tampering.own_server,
     ),
+    Fault(19, "receivers", "receivers of webhooks are hostile", webhooks.hostile),
 ]
