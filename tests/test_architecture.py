@@ -59,6 +59,19 @@ def modules(folder: str) -> dict[str, list[str]]:
     return found
 
 
+def test_every_client_of_ours_carries_traces_on():
+    """What calls others is a span of the trace; commands that somebody types have none."""
+    untraced = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        where = str(path.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ClientSession"):
+                named = {keyword.arg for keyword in node.keywords}
+                if "trace_configs" not in named and not where.startswith("tools/"):
+                    untraced.append(where)
+    assert untraced == ["infra/trace_export.py"]  # it would trace itself
+
+
 def test_slices_do_not_import_each_other():
     for module, imported in modules("api").items():
         assert not [name for name in imported if name.startswith("sofinance.api")], module

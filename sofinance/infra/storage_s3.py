@@ -16,6 +16,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from sofinance.infra import tracing
 from sofinance.infra.circuit import Circuit, CircuitOpenError
 from sofinance.infra.storage import (
     CHUNK_BYTES,
@@ -189,7 +190,8 @@ class S3Storage(Storage):
     async def _call(self, operation: str, **values: Any) -> Any:
         try:
             async with self.circuit:
-                return await self._ask(operation, **values)
+                with tracing.timed(f"s3 {operation}"):
+                    return await self._ask(operation, **values)
         except CircuitOpenError as error:
             raise StorageError(str(error)) from None
 

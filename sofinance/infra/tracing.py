@@ -8,6 +8,7 @@ a trace passes draw the same. Nothing here waits, and every buffer has a bound.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from sofinance.infra import metrics
 from sofinance.infra.logs import TRACE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sofinance.infra.logs import Trace
     from sofinance.infra.trace_context import TraceContext
@@ -114,6 +115,20 @@ def note(
     trace.spans.append(
         Span(name, kind, time.time_ns(), duration_s, has_failed, attributes, span_id)
     )
+
+
+@contextlib.contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Add what a block asks of somebody else; it failed if it raises."""
+    if not RECORDER.is_on:
+        yield
+        return
+    started_s, has_failed = time.perf_counter(), True
+    try:
+        yield
+        has_failed = False
+    finally:
+        note(name, time.perf_counter() - started_s, has_failed=has_failed)
 
 
 def note_query(query: str, duration_s: float, row_count: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from sofinance import __version__
-from sofinance.infra import signatures
+from sofinance.infra import outgoing, signatures
 from sofinance.infra.targets import CheckedResolver, TargetRefusedError, Targets
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Post:
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             auto_decompress=False,
             trust_env=False,
+            trace_configs=[outgoing.traced()],
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
             headers={"User-Agent": f"SOFinance/{__version__}", "Content-Type": "application/json"},

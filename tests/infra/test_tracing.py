@@ -134,6 +134,23 @@ def test_a_batch_is_what_a_collector_reads() -> None:
     assert second.attributes[0].value.bool_value is True
 
 
+def test_what_is_asked_of_somebody_else_is_a_span(recorder: Recorder) -> None:
+    trace = Trace("r", trace_context.new())
+    TRACE.set(trace)
+    tracing.begin(trace)
+    with tracing.timed("s3 put_object"):
+        pass
+    with pytest.raises(OSError, match="away"), tracing.timed("s3 get_object"):
+        raise OSError("away")
+    assert [(span.name, span.has_failed) for span in trace.spans or []] == [
+        ("s3 put_object", False), ("s3 get_object", True),
+    ]  # fmt: skip
+    recorder.is_on = False
+    with tracing.timed("s3 put_object"):
+        pass
+    assert len(trace.spans or []) == 2
+
+
 async def test_a_request_of_ours_carries_the_trace_on(recorder: Recorder) -> None:
     heard: list[Any] = []
 
