@@ -278,9 +278,15 @@ async def test_the_books_come_back_from_a_bucket(
 
 
 async def test_the_drill_replays_the_log_too(
-    api: Api, org: Org, archiving: Archiving, command: Callable[..., Any]
+    api: Api,
+    org: Org,
+    archiving: Archiving,
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    refused = command("drill", "--point-in-time", fails=1)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("BACKUP_WAL_DIR", str(archiving.folder / "none"))
+        refused = command("drill", "--point-in-time", fails=1)
     assert "Nothing is archived" in refused["error"]
     shop = await open_shop(api, org)
     command("backup", "base")
