@@ -105,12 +105,7 @@ class Postman:
     async def _send(self, message: Any) -> None:
         if self._deliver is None:
             raise mail.UndeliverableError("there is no way to send mail")
-        try:
-            await self._deliver(message)
-        except mail.UndeliverableError:
-            raise
-        except TimeoutError as error:
-            raise TimeoutError from error
+        await self._deliver(message)
 
 
 async def deliver_mails(database: Database) -> str:
