@@ -25,7 +25,7 @@ class PoolClosedError(ConnectionError):
     """The pool is closed, or will be as soon as everything is back."""
 
 
-class PoolFullError(RuntimeError):
+class PoolFullError(ConnectionError):
     """As many wait for a connection as may; nothing was done."""
 
 

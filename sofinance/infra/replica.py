@@ -268,6 +268,6 @@ def blame(error: BaseException) -> str | None:
     if state in CONFLICTS or isinstance(error, asyncpg.InternalClientError):
         return "conflict"  # the other one is asyncpg's when it was told so between two questions
     is_down = state in DOWN_STATES or state[:2] in DOWN_CLASSES or isinstance(error, BLAMED)
-    if is_down and not isinstance(error, PoolTimeoutError):
+    if is_down and not isinstance(error, PoolFullError | PoolTimeoutError):
         return "unreachable"
     return None

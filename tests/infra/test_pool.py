@@ -122,6 +122,8 @@ async def test_a_crowd_waits_in_a_bounded_queue() -> None:
     for _ in range(5):
         with pytest.raises(PoolFullError):
             await pool.take()
+    # Whoever is prepared for a database that is away, as what watches it, is prepared for this.
+    assert issubclass(PoolFullError, OSError)
     assert pool.waiting_count == 3
     assert metrics.POOL_REFUSALS._value.get() == refusals + 5  # noqa: SLF001
     for task in waiting:
