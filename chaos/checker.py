@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chaos.journal import Line
     from chaos.stage import Stage
 
-COMMAND_TIMEOUT_S = 120
+COMMAND_TIMEOUT_S = 180
 # What each kind of order leaves behind: the text it was marked with, what it is, and its worth.
 TRACES = """
 select notes, 'sale', id, total from sale where org_id = %(org)s

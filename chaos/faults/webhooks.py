@@ -23,7 +23,9 @@ METADATA = "169.254.169.254"
 # A name that is one's own machine's at first, and a cloud's metadata's a moment later.
 REBOUND = "rebinding.chaos.example"
 HOSTS = "/etc/hosts"
-KILLS = 3
+KILLS = 4
+# How long a good receiver thinks about a message.
+PAUSE_S = 0.2
 # A claim that died with its worker runs out after a minute (the courier's LEASE_S).
 ARRIVE_S = 100.0
 SECONDS, REBIND_S = 8.0, 40.0
@@ -48,14 +50,16 @@ SETTINGS = {
 async def kill_couriers(stage: Stage, *, kills: int = KILLS) -> str:
     """Kill workers while they deliver: every sale arrives, and a second time is recognisable."""
     await stage.gunicorn(**SETTINGS)
-    async with Receiver(pause_s=0.05) as receiver:
+    async with Receiver(pause_s=PAUSE_S) as receiver:
         await stage.post("/webhooks", {"url": receiver.url})
         workers = [_worker(stage) for _ in range(2)]
         stage.begin()
         await stage.heal()
         for number in range(kills):
-            await stage.pause(1.0, 2.5)
-            workers[number % 2].kill()
+            count, until_s = len(receiver.sales), time.monotonic() + ARRIVE_S
+            while len(receiver.sales) == count and time.monotonic() < until_s:
+                await asyncio.sleep(0.01)
+            workers[number % 2].kill()  # something is on its way just now
             workers[number % 2].again()
         await stage.settle()
         began_s = time.monotonic()
