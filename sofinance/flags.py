@@ -30,6 +30,12 @@ class Flag:
 
 FLAGS = (
     Flag(
+        name="low_stock_notices",
+        description="Whoever may receive goods in a branch is told what has become low in it.",
+        owner="inventory",
+        sunset=date(2027, 6, 30),
+    ),
+    Flag(
         name="pause_jobs",
         description="Workers leave an organisation out of their jobs; set globally, they run none.",
         owner="operations",

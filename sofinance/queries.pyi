@@ -2245,6 +2245,28 @@ class notifications:
 
     list_ended: ClassVar[_ListEnded]
 
+    class ListToldTodayRow(Row):
+        dedupe_key: str
+
+    class _ListToldToday(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, type: str, limit: int) -> list[notifications.ListToldTodayRow]: ...
+
+    list_told_today: ClassVar[_ListToldToday]
+
+    class ListLowStockRow(Row):
+        branch_id: int
+        branch_name: str
+        product_id: int
+        sku: str
+        product_name: str
+        quantity: Decimal
+        reorder_level: Decimal
+
+    class _ListLowStock(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, movement_count: int, limit: int) -> list[notifications.ListLowStockRow]: ...
+
+    list_low_stock: ClassVar[_ListLowStock]
+
     class ListToTellRow(Row):
         id: int
 
@@ -3383,6 +3405,11 @@ class sessions:
         async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, user_id: int, except_id: int | None) -> int: ...
 
     end_sessions: ClassVar[_EndSessions]
+
+    class _IsElsewhere(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, id: int, device: str, ip: IPv4Interface | IPv6Interface | None) -> bool: ...
+
+    is_elsewhere: ClassVar[_IsElsewhere]
 
     class ListSessionsRow(Row):
         id: int

@@ -148,6 +148,8 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "limit": "100",
     },
     "notifications.list_notifications": {"before_id": "900", "unread_only": "true"},
+    "notifications.list_low_stock": {"movement_count": "100"},
+    "notifications.list_told_today": {"type": "low_stock"},
     "notifications.list_to_tell": {"permission": "inventory:write", "branch_id": "101"},
     "notifications.mark_read": {"id": "985"},
     "notifications.tell": {
@@ -155,6 +157,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "sent_by": "11", "dedupe_key": "new",
     },
     "notifications.use_ticket": {"token_hash": DIGEST},
+    "sessions.is_elsewhere": {"id": "11100", "device": "new", "ip": None},
     "orgs.create_organisation": {
         "base_currency": "USD", "prices_include_tax": "false", "standard_tax_percent": "10",
         "default_credit_limit": "0", "admin_email": "ada@example.com",

@@ -14,6 +14,7 @@ from sofinance.infra.errors import ApiError, invalid_request, not_found
 from sofinance.infra.fields import ID_MAX, Id, Timestamp
 from sofinance.infra.guard import Opaque, make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes
+from sofinance.infra.notify import tell
 from sofinance.infra.own_account import confirm_password, own_session
 from sofinance.infra.pace import Beat
 
@@ -138,6 +139,12 @@ async def pair(call: Call) -> Any:
         credential = await q.tills.create_credential(
             conn, **key, secret_hash=secret_hash, paired_by=till.issued_by
         )
+        await tell(
+            conn, org_id=org_id, user_ids=[till.issued_by], type="till_paired",
+            title=f"A device is now {till.name}",
+            message=f"It was paired with the code that you issued, from {call.ip}.",
+            data={"till_id": till.id, "branch_id": till.branch_id},
+        )  # fmt: skip
         await audit.write(
             call, conn, org_id=org_id, user_id=till.issued_by, action="tills.pair", entity="tills",
             entity_id=till.id, after={"till": till.name, "credential_id": credential.id},

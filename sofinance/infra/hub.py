@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROTOCOL, BEARER = "sofinance.v1", "bearer."
-TICKET = "sft"
+TICKET = "sfw"
 POLL_S = 1.0
 # How long a session that was ended may still hear something.
 CHECK_S = 5.0

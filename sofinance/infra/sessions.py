@@ -14,6 +14,7 @@ from sofinance import queries as q
 from sofinance.infra import audit, metrics
 from sofinance.infra.errors import ApiError
 from sofinance.infra.guard import make_secret, read_opaque, unauthorized, write_opaque
+from sofinance.infra.notify import tell
 
 if TYPE_CHECKING:
     from sofinance.infra.http import Call
@@ -53,17 +54,46 @@ async def begin(  # noqa: PLR0913 - all that is known of a sign-in
         kind=kind,
         till_id=till_id,
         has_second_factor=has_second_factor,
-        # Bytes that are no UTF-8 came in as surrogates.
-        device=call.user_agent.encode("utf-8", "replace").decode(),
-        ip=None if call.ip is None else ipaddress.ip_interface(call.ip),
+        device=device_of(call),
+        ip=address_of(call),
         idle_minutes=settings.session_idle_minutes,
         life_minutes=settings.session_life_minutes,
         token_hash=token_hash,
     )
+    if kind != "till":
+        await _tell_if_elsewhere(call, conn, org_id, user_id, session.id)
     await q.auth.end_surplus_sessions(
         conn, org_id=org_id, user_id=user_id, limit=settings.session_count_max
     )
     return _tokens(call, org_id=org_id, user_id=user_id, session=session, secret=secret)
+
+
+async def _tell_if_elsewhere(
+    call: Call, conn: Connection, org_id: int, user_id: int, session_id: int
+) -> None:
+    """Tell a user who has had sessions that this one is from elsewhere."""
+    device = device_of(call)
+    is_elsewhere = await q.sessions.is_elsewhere(
+        conn, org_id=org_id, user_id=user_id, id=session_id, device=device, ip=address_of(call)
+    )
+    if is_elsewhere:
+        await tell(
+            conn, org_id=org_id, user_ids=[user_id], type="sign_in",
+            title="Somebody signed in as you from elsewhere",
+            message=f"From {call.ip or 'an unknown address'}, with {device or 'no name'}. "
+            "If it was not you, end your sessions and change your password.",
+            data={"session_id": session_id, "ip": call.ip, "device": device},
+        )  # fmt: skip
+
+
+def device_of(call: Call) -> str:
+    """Return the client's program; bytes that are no UTF-8 came in as surrogates."""
+    return call.user_agent.encode("utf-8", "replace").decode()
+
+
+def address_of(call: Call) -> Any:
+    """Return the client's address."""
+    return None if call.ip is None else ipaddress.ip_interface(call.ip)
 
 
 async def renew(call: Call, refresh_token: str) -> dict[str, Any]:
@@ -115,6 +145,13 @@ async def _end_reused(
         conn, org_id=org_id, user_id=user_id, id=session_id, revoked_why="reuse"
     )
     if ended:
+        await tell(
+            conn, org_id=org_id, user_ids=[user_id], type="refresh_token_reused",
+            title="One of your sessions was ended",
+            message="Its refresh token was used twice, so somebody else may have it. "
+            "Sign in again; if this happens again, change your password.",
+            data={"session_id": session_id, "ip": call.ip},
+        )  # fmt: skip
         await audit.write(
             call, conn, org_id=org_id, user_id=user_id, session_id=session_id,
             action="auth.refresh", entity="sessions", entity_id=session_id,

@@ -23,6 +23,7 @@ import asyncpg
 from sofinance import queries as q
 from sofinance.infra import signatures
 from sofinance.infra.db import Mode
+from sofinance.infra.notify import tell_allowed
 from sofinance.infra.secretbox import SealError, SecretBox
 from sofinance.infra.targets import Targets, split
 from sofinance.jobs.fan_out import fan_out
@@ -303,6 +304,13 @@ class Courier:
                 disabled = await q.outbox.disable_endpoint(
                     conn, org_id=org_id, id=endpoint_id, reason="the endpoint answered 410 Gone"
                 )
+                if disabled is not None:
+                    await tell_allowed(
+                        conn, org_id=org_id, permission="webhooks:write",
+                        type="webhook_disabled", title="A webhook endpoint was disabled",
+                        message="It answered 410 Gone, so nothing is sent to it any more.",
+                        data={"endpoint_id": endpoint_id},
+                    )  # fmt: skip
                 if disabled is not None and self._audits:
                     await audit(conn, org_id, "webhooks.disable_endpoint", endpoint_id, "WARNING")
         for result, (outcome, _) in zip(results, fates, strict=True):

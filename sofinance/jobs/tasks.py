@@ -19,6 +19,7 @@ from sofinance.jobs import (
     janitor,
     mailing,
     maintaining,
+    notices,
     retaining,
 )
 
@@ -79,6 +80,12 @@ JOBS = (
         "Delivers mails that are reserved.",
         mailing.deliver_mails,
         every_s=10,
+    ),
+    Job(
+        "low-stock-notices",
+        "Tells whoever receives goods what has become low, where low_stock_notices is on.",
+        notices.tell_low_stock,
+        every_s=HOUR_S // 12,
     ),
     Job(
         "forget-expired",

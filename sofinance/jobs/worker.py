@@ -26,7 +26,7 @@ from sofinance.infra.command import STATEMENT_TIMEOUT_MS
 from sofinance.infra.db import Database, Mode
 from sofinance.infra.flags import Flags
 from sofinance.infra.logs import TRACE, Trace
-from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError
+from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError, notices
 from sofinance.jobs.courier import Courier
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def at_work(
     await database.open()
     try:
         courier = Courier.configured(settings, database) if delivers else None
-        worker = Worker(database, jobs, courier)
+        worker = Worker(database, jobs, courier, operator_org_id=settings.operator_org_id)
         await worker.declare()
         yield worker
     finally:
@@ -98,10 +98,12 @@ class Worker:
     """One process that runs jobs."""
 
     def __init__(
-        self, database: Database, jobs: Sequence[Job], courier: Courier | None = None
-    ) -> None:
+        self, database: Database, jobs: Sequence[Job], courier: Courier | None = None, *,
+        operator_org_id: int = 0,
+    ) -> None:  # fmt: skip
         self._db = database
         self._courier = courier
+        self._operator_org_id = operator_org_id
         self._jobs = {job.name: job for job in jobs}
         self._flags = Flags(database)
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -234,6 +236,10 @@ class Worker:
             async with self._write() as conn:
                 is_ours = await q.jobs.finish_job(
                     conn, name=claim.name, claim_no=claim.claim_no, outcome=outcome, told=told
+                )
+            if is_ours and outcome == "failed":
+                await notices.tell_of_failure(
+                    self._db, self._operator_org_id, job=claim.name, why=told
                 )
         except NO_DATABASE:
             # The lease runs out and the run is written down as lost; the job is run again.

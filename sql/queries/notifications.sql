@@ -14,6 +14,13 @@ select
     :sent_by,
     :dedupe_key
 from unnest(:user_ids::bigint[]) as told (user_id)
+where
+    not exists (
+        select from notification as before
+        where
+            before.org_id = :org_id and before.user_id = told.user_id
+            and before.dedupe_key = :dedupe_key
+    )
 order by told.user_id
 on conflict (org_id, user_id, dedupe_key) where dedupe_key is not null do nothing;
 
@@ -144,6 +151,52 @@ select place
 from list_ended(:org_ids, :user_ids, :session_ids, :key_ids) as place
 order by place
 limit cardinality(:org_ids::bigint[]);
+
+-- name: list_told_today :many
+-- List what of a type somebody was told in the last 24 hours.
+-- not null: dedupe_key
+select distinct dedupe_key
+from notification
+where
+    org_id = :org_id and created_at > now() - interval '1 day' and type = :type
+    and dedupe_key is not null
+order by dedupe_key
+limit :limit;
+
+-- name: list_low_stock :many
+-- List what is low of that which moved last, in branches where it is sold.
+select
+    stock.branch_id,
+    branch.name as branch_name,
+    stock.product_id,
+    product.sku,
+    product.name as product_name,
+    stock.quantity,
+    stock.reorder_level
+from (
+    select distinct
+        latest.branch_id,
+        latest.product_id
+    from (
+        select
+            branch_id,
+            product_id
+        from stock_movement
+        where org_id = :org_id
+        order by id desc
+        limit :movement_count
+    ) as latest
+) as moved
+inner join stock
+    on
+        stock.org_id = :org_id and moved.branch_id = stock.branch_id
+        and moved.product_id = stock.product_id
+inner join branch on branch.org_id = :org_id and stock.branch_id = branch.id
+inner join product on product.org_id = :org_id and stock.product_id = product.id
+where
+    stock.org_id = :org_id and stock.quantity <= stock.reorder_level and product.is_active
+order by stock.branch_id, stock.product_id
+limit :limit;
 
 -- name: list_to_tell :many
 -- List who may do something in a branch, or anywhere: who is told about it.

@@ -17,6 +17,20 @@ where
     org_id = :org_id and user_id = :user_id and revoked_at is null
     and (:except_id::bigint is null or id <> :except_id);
 
+-- name: is_elsewhere :value
+-- Say whether a session is the first of its user with such a device, and from such an address.
+-- nullable: ip
+-- not null: is_elsewhere
+select exists (
+    select from user_session
+    where org_id = :org_id and user_id = :user_id and id <> :id
+) and not exists (
+    select from user_session
+    where
+        org_id = :org_id and user_id = :user_id and id <> :id
+        and (device = :device or ip = :ip)
+) as is_elsewhere;
+
 -- name: list_sessions :many
 -- List the sessions of a user that go on, the newest first; which one asks is marked.
 -- not null: is_current

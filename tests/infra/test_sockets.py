@@ -154,7 +154,7 @@ def end_sessions(psql: Psql, org: Org, user: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["?ticket=sft_1_1_no", "?ticket=nonsense", "?ticket=sft_999999_1_x", "?token={token}"]
+    "query", ["?ticket=sfw_1_1_no", "?ticket=nonsense", "?ticket=sfw_999999_1_x", "?token={token}"]
 )
 async def test_no_good_credential_is_closed_with_4401(api: Api, org: Org, query: str) -> None:
     async with connected(api, query=query.format(token=org.admin.token)) as ws:
