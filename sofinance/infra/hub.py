@@ -30,6 +30,7 @@ from sofinance.infra.sockets import (
     PING_INTERVAL_S,
     TOO_MANY,
     TOO_SLOW,
+    TRY_AGAIN,
     UNAUTHORIZED,
     UPGRADED_AT_S,
     Socket,
@@ -52,6 +53,8 @@ POLL_S = 1.0
 CHECK_S = 5.0
 SOCKETS_PER_USER_MAX = 10
 SOCKET_COUNT_MAX = 5_000
+# Clients that are let in at once: when a process goes, all of its clients come here together.
+ADMISSION_COUNT_MAX = 4
 # Notifications that one query brings; what is left comes with the next, at once.
 NEWS_COUNT_MAX = 2_000
 FIRST_MESSAGE_TIMEOUT_S = 5.0
@@ -79,6 +82,7 @@ class Hub:
         self._sockets: dict[tuple[int, int], set[Socket]] = defaultdict(set)
         self._full_since_s: dict[Socket, float] = {}
         self._wake = asyncio.Event()
+        self._admissions = asyncio.Semaphore(ADMISSION_COUNT_MAX)
         self._is_draining = False
         self._polling: asyncio.Task[None] | None = None
         self._checked_at_s = time.monotonic()
@@ -173,33 +177,31 @@ class Hub:
         self, request: web.Request, ws: web.WebSocketResponse, ticket: str | None,
         last_id: int | None,
     ) -> Socket:  # fmt: skip
+        if "token" in request.query:
+            raise RefusedError(UNAUTHORIZED, "no token in the URL: send it, or get a ticket")
+        token = None if ticket is not None else token_of(request)
+        if ticket is None and token is None:
+            token, last_id = await first_message(ws, last_id)
         try:
-            if "token" in request.query:
-                raise RefusedError(UNAUTHORIZED, "no token in the URL: send it, or get a ticket")
-            if ticket is not None:
-                principal = await self._principal_of_ticket(ticket)
-            else:
-                token = token_of(request)
-                if token is None:
-                    token, last_id = await first_message(ws, last_id)
-                principal = await self._guard.resolve(f"Bearer {token}")
-            if principal.gate is not None:
-                raise RefusedError(FORBIDDEN, principal.gate)
-            theirs = self.sockets_of(principal.org_id, principal.user_id)
-            if len(theirs) >= SOCKETS_PER_USER_MAX:
-                raise RefusedError(TOO_MANY, "too many connections of yours")
-            async with self._db.admitted(principal.scope, mode=Mode.READ) as conn:
-                key = {"org_id": principal.org_id, "user_id": principal.user_id}
-                latest_id = await q.notifications.get_last_id(conn, **key)
-                unread_count = await q.notifications.count_unread(conn, **key)
+            async with self._admissions:
+                if ticket is not None:
+                    principal = await self._principal_of_ticket(ticket)
+                else:
+                    principal = await self._guard.resolve(f"Bearer {token}")
+                if principal.gate is not None:
+                    raise RefusedError(FORBIDDEN, principal.gate)
+                async with self._db.admitted(principal.scope, mode=Mode.READ) as conn:
+                    key = {"org_id": principal.org_id, "user_id": principal.user_id}
+                    latest_id = await q.notifications.get_last_id(conn, **key)
+                    unread_count = await q.notifications.count_unread(conn, **key)
         except ApiError as refusal:
             raise RefusedError(UNAUTHORIZED, refusal.code) from None
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == ACCESS_CHANGED:
-                raise RefusedError(UNAUTHORIZED, "the session has changed: try again") from None
-            raise RefusedError(1011, "try again") from error
         except NO_DATABASE as error:
-            raise RefusedError(1011, "try again") from error
+            if getattr(error, "sqlstate", None) == ACCESS_CHANGED:
+                raise RefusedError(UNAUTHORIZED, "the session has changed: try again") from None
+            raise RefusedError(TRY_AGAIN, "the database does not answer: try again") from error
+        if len(self.sockets_of(principal.org_id, principal.user_id)) >= SOCKETS_PER_USER_MAX:
+            raise RefusedError(TOO_MANY, "too many connections of yours")
         sent_id = latest_id if last_id is None else min(last_id, latest_id)
         socket = Socket(ws, request.transport, principal, sent_id, principal.expires_at_s)
         socket.queue.put_nowait(written("ready", last_id=sent_id, unread_count=unread_count))
