@@ -2907,7 +2907,7 @@ class request:
         is_standby: bool
         bytes: int | None
         timeline: int
-        cluster: int
+        cluster: str
 
     class _GetReplay(Statement):
         async def __call__(self, conn: Connection, /) -> request.GetReplayRow: ...
@@ -2915,7 +2915,7 @@ class request:
     get_replay: ClassVar[_GetReplay]
 
     class _GetCluster(Statement):
-        async def __call__(self, conn: Connection, /) -> int: ...
+        async def __call__(self, conn: Connection, /) -> str: ...
 
     get_cluster: ClassVar[_GetCluster]
 

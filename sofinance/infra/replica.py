@@ -207,7 +207,7 @@ class Replica:
             self._judge(replayed)
         metrics.REPLICA_LAG.labels(SERVER).set(self.lag_s)
 
-    async def _replayed(self, cluster: int, timeline: int) -> int:
+    async def _replayed(self, cluster: str, timeline: int) -> int:
         """Ask the standby how far it is, on a connection that no report can be in the way of."""
         try:
             if self._eye is None or self._eye.is_closed():
@@ -226,7 +226,7 @@ class Replica:
             raise UnfitError("it follows another primary, or has not told yet that it does not")
         return int(found.bytes)
 
-    async def _cluster(self) -> int:
+    async def _cluster(self) -> str:
         try:
             async with self._primary.lend() as conn:
                 return await q.request.get_cluster(conn)

@@ -158,12 +158,12 @@ select
     pg_is_in_recovery() as is_standby,
     (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint as bytes,
     (select timeline_id from pg_control_checkpoint()) as timeline,
-    (select system_identifier from pg_control_system()) as cluster;
+    (select system_identifier from pg_control_system())::text || ' ' || current_database() as cluster;
 
 -- name: get_cluster :value
--- Read which cluster this is: its standbys have the same number, and nobody else has.
+-- Read which cluster and database this is: its standbys say the same, and nobody else does.
 -- not null: cluster
-select system_identifier as cluster from pg_control_system();
+select system_identifier::text || ' ' || current_database() as cluster from pg_control_system();
 
 -- name: get_database_stats :one
 -- Read what the server counts of this database since its counters were last reset.
