@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from sofinance.infra import outgoing
 from sofinance.infra.command import EXIT_USAGE, SetupError
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class SendGrid:
         headers = {"Authorization": f"Bearer {self._key}"}
         try:
             async with (
-                aiohttp.ClientSession(timeout=self._timeout) as session,
+                aiohttp.ClientSession(
+                    timeout=self._timeout, trace_configs=[outgoing.traced()]
+                ) as session,
                 session.post(
                     self._url, json=body, headers=headers, allow_redirects=False
                 ) as answer,
