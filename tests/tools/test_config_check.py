@@ -34,11 +34,16 @@ FORMS = {
     "backup_url": "postgresql://sofinance_backup:Zq8vKpb3@db/books",
     "restore_url": "postgresql://postgres:Zq8vKpb3@db/books",
     "redis_url": "redis://:hunter22@cache:6379/0",
+    "database_replica_url": "postgresql://sofinance_app:Zq8vKpb3@replica/books",
     "data_encryption_key": "5a" * 32,
     "data_encryption_key_previous": "6b" * 32,
     "otel_exporter_otlp_headers": "authorization=Bearer abc",
     "sentry_dsn": "https://abc@sentry.example.com/7",
 }
+
+
+# What a secret cannot stand without.
+BESIDE = {"s3_secret_access_key": {"S3_ACCESS_KEY_ID": "sofinance"}}
 
 
 @pytest.fixture
@@ -242,6 +247,7 @@ def test_every_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
     value = FORMS.get(name, "f" * 64)
     file.write_text(f"{value}\n")
     environ = {key: text for key, text in GOOD.items() if key != name.upper()}
+    environ |= BESIDE.get(name, {})
     variable = f"{name.upper()}_FILE"
     settings = config.load({**environ, variable: str(file)})
     assert getattr(settings, name) == value
