@@ -11,6 +11,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from sofinance.infra.security import SECURITY_HEADERS
+from sofinance.infra.sniff import saved_as
 from sofinance.infra.storage import ObjectMissingError, StorageError, unavailable
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class FileResponse(web.StreamResponse):
         headers = {
             **FILE_HEADERS,
             "Content-Type": content_type,
-            "Content-Disposition": disposition(filename),
+            "Content-Disposition": disposition(saved_as(filename, content_type)),
         }
         super().__init__(headers=headers)
         self.content_length = reading.size_bytes

@@ -25,6 +25,19 @@ ALLOWED = (
     "image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf",
     "application/vnd.ms-excel", XLSX, TEXT, CSV,
 )  # fmt: skip
+# As what each is saved: a system goes by the name, not by the content type. A text may be a script,
+# an old Excel file an installer, and an image a page as well.
+EXTENSIONS = {
+    "image/png": (".png",),
+    "image/jpeg": (".jpg", ".jpeg"),
+    "image/gif": (".gif",),
+    "image/webp": (".webp",),
+    "application/pdf": (".pdf",),
+    "application/vnd.ms-excel": (".xls",),
+    XLSX: (".xlsx",),
+    TEXT: (".txt", ".csv", ".log", ".md"),
+    CSV: (".csv",),
+}
 # No text of ours has these; tabs and line ends it has.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 MARKUP = re.compile(r"\s*<")
@@ -53,6 +66,12 @@ def is_workbook(head: bytes, filename: str) -> bool:
     first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     is_named = filename.lower().endswith(".xlsx")
     return is_named and first.startswith((b"[Content_Types].xml", b"_rels/", b"docProps/", b"xl/"))
+
+
+def saved_as(filename: str, content_type: str) -> str:
+    """Return the name under which a file is saved: one of its kind, if it is on the list."""
+    known = EXTENSIONS.get(content_type)
+    return filename if known is None or filename.lower().endswith(known) else filename + known[0]
 
 
 class TextCheck:

@@ -28,7 +28,9 @@ FORM_DATA = "multipart/form-data"
 FIELD = "file"
 CHUNK_BYTES = 1 << 16
 NAME_LENGTH_MAX = 200
-UNWANTED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
+# Besides what no name has: bytes that are no UTF-8, which came in as surrogates, and what turns the
+# direction of writing, so that a name looks as if it ended otherwise.
+UNWANTED = re.compile(r"[\x00-\x1f\x7f-\x9f/\\\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Upload:
@@ -67,9 +69,14 @@ class Upload:
             raise self._too_large()
         self._reader = await self._bounded(self._request.multipart())
         part = await self._bounded(self._reader.next())
-        if not isinstance(part, BodyPartReader) or part.name != FIELD or not part.filename:
+        try:
+            is_file = isinstance(part, BodyPartReader) and part.name == FIELD
+            filename = part.filename if is_file and isinstance(part, BodyPartReader) else None
+        except ValueError:
+            raise malformed() from None  # aiohttp reads them only now
+        if not isinstance(part, BodyPartReader) or not filename:
             raise invalid_request({FIELD: ["Send one file, in a part of this name."]})
-        self._part, self.filename = part, tidied(part.filename)
+        self._part, self.filename = part, tidied(filename)
         while len(self._head) < sniff.HEAD_BYTES and (chunk := await self._next()):
             self._head += chunk
         if not self._head:

@@ -188,6 +188,48 @@ async def test_a_name_loses_its_path_and_keeps_its_letters(api, org, customer):
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "filename", "saved"),
+    [
+        (b"start calc", "invoice.bat", "invoice.bat.txt"),
+        (b"hello <script>alert(1)</script>", "page.HTML", "page.HTML.txt"),
+        (b"GIF89a=1//<script>", "a.hta", "a.hta.gif"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 50, "setup.msi", "setup.msi.xls"),
+        (PDF, "none", "none.pdf"),
+        (PDF, "A.PDF", "A.PDF"),
+        (b"a note", "notes.log", "notes.log"),
+    ],
+)
+async def test_what_is_saved_ends_as_what_it_is(api, org, customer, content, filename, saved):
+    made = await attach(api, org, content, filename, to=customer)
+    _, headers, _ = await load(api, f"/attachments/{made.data['id']}/content", org)
+    assert headers["Content-Disposition"].startswith(f'attachment; filename="{saved}"; ')
+
+
+@pytest.mark.parametrize(
+    ("told", "filename"),
+    [
+        (b'filename="caf\xe9.txt"', "caf.txt"),
+        (b"filename*=unicode_escape''a%5Cud800.txt", "a.txt"),
+        (b"filename*=utf-8''a%E2%80%AEtxt.exe", "atxt.exe"),
+        (b"filename*=utf-8''a%00%0D%0AX%3A%20y.txt", "aX: y.txt"),
+        (b"filename*0=a'b", None),
+    ],
+)
+async def test_a_name_that_is_none_breaks_nothing(api, org, customer, told, filename):
+    body = form(b"a note")
+    head = body.index(b"filename=")
+    body = body[:head] + told + body[body.index(b"\r\n", head) :]
+    made = await api.post(
+        f"/attachments?entity=customer&entity_id={customer[1]}", org, content=body,
+        headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
+    )  # fmt: skip
+    if filename is None:
+        assert made.refused == (400, "malformed_multipart")
+    else:
+        assert (made.status, made.data["filename"]) == (201, filename)
+
+
 async def test_the_same_file_again_is_refused_so_that_it_may_be_sent_again(api, org, customer):
     assert (await attach(api, org, to=customer)).status == 201
     again = await attach(api, org, to=customer)
