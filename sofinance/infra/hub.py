@@ -161,7 +161,7 @@ class Hub:
                 status=426, headers={"Upgrade": "websocket", "Connection": "Upgrade"},
             )  # fmt: skip
         origin = request.headers.get("Origin")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != request.host:
+        if origin and origin not in self._origins and host_of(origin) != request.host:
             raise ApiError(
                 "origin_not_allowed", "Pages of this origin may not connect: see CORS_ORIGINS.",
                 status=403,
@@ -326,6 +326,14 @@ class Hub:
             )  # fmt: skip
         for row in ended:
             sockets[row.place - 1].close(UNAUTHORIZED, "the session has ended")
+
+
+def host_of(origin: str) -> str | None:
+    """Return the host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def protocols(offered: str) -> list[str]:

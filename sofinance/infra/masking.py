@@ -30,7 +30,7 @@ SECRET_KEYS = frozenset({
     "token_hash", "access_token", "refresh_token", "break_glass_token", "reset_token", "api_key",
     "key", "code", "codes", "recovery_codes", "otp", "otpauth_uri", "pairing_code",
     "device_secret", "device_token", "till_token", "till_credential",
-    "captcha_token",
+    "captcha_token", "confirm_token", "ticket",
 })  # fmt: skip
 # What tells who somebody is, or how to reach them.
 PERSONAL_KEYS = frozenset({

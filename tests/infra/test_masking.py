@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from marshmallow import Schema, fields
 
-from sofinance.infra.masking import MISSING, compile_mask, mask
+from sofinance.app import find_endpoints
+from sofinance.infra.http import Paged
+from sofinance.infra.masking import MISSING, SECRET_KEYS, compile_mask, mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# How a field is called that lets somebody in.
+SECRET = re.compile(r"(token|secret|ticket|password|pin|codes)\Z")
 
 
 class Person(Schema):
@@ -109,3 +118,26 @@ def test_free_text_keeps_all_but_addresses_and_numbers() -> None:
     left = {"notes": "ring [personal]", "memo": "till 7", "reason": "call [personal]"}
     assert mask(said, kind="sales") == left
     assert mask(said, kind="customers") == {**left, "notes": "[personal]"}
+
+
+def names_of(schema: Schema) -> Iterator[str]:
+    """Return the names of an answer's fields, those within included."""
+    for name, field in schema.fields.items():
+        yield name
+        inner = field.inner if isinstance(field, fields.List) else field
+        if isinstance(inner, fields.Nested):
+            yield from names_of(inner.schema)
+
+
+def test_whatever_an_answer_lets_somebody_in_with_is_masked() -> None:
+    answers = [endpoint.returns for endpoint in find_endpoints()]
+    told = {
+        name
+        for answer in answers
+        if answer is not None
+        for name in names_of(answer.schema if isinstance(answer, Paged) else answer)
+        if SECRET.search(name)
+    }
+    assert {"confirm_token", "ticket", "access_token"} <= told
+    # The last one says yes or no.
+    assert told - SECRET_KEYS == {"must_change_password"}

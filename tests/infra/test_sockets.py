@@ -120,6 +120,10 @@ async def test_a_ticket_opens_one_socket(api: Api, org: Org, psql: Psql) -> None
         assert (await heard(ws))["type"] == "ready"
     async with connected(api, query=query) as ws:
         assert (await closed(ws))[0] == 4401
+    ((told,),) = psql(
+        "select after from audit_log where action = 'notifications.issue_ticket'", org=org
+    )
+    assert told["ticket"] == "[secret]"
     late = (await api.post("/notifications/ws-ticket", org)).data["ticket"]
     psql("update notification_ticket set expires_at = now()", role="sofinance_owner", org=org)
     async with connected(api, query=f"?ticket={late}") as ws:
@@ -216,7 +220,7 @@ async def test_pages_of_other_origins_are_refused(api_with: MakeApi, org: Org) -
     for origin in ("https://office.example.com", f"http://{host}"):
         async with connected(api, org.admin, headers={"Origin": origin}) as ws:
             assert (await heard(ws))["type"] == "ready"
-    for origin in ("https://evil.example", "null", f"http://{host}.evil.example"):
+    for origin in ("https://evil.example", "null", f"http://{host}.evil.example", "http://["):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             async with connected(api, org.admin, headers={"Origin": origin}):
                 pass
@@ -402,6 +406,19 @@ async def test_a_user_has_ten_sockets_and_no_more(api: Api, org: Org) -> None:
         assert (await heard(ws))["type"] == "ready"
     for ws in opened:
         await ws.close()
+
+
+async def test_a_user_who_opens_many_at_once_has_ten(api: Api, org: Org) -> None:
+    async def one() -> aiohttp.ClientWebSocketResponse:
+        return await api.session.ws_connect(
+            api.base_url + PATH, headers={"Authorization": f"Bearer {org.admin.token}"}
+        )
+
+    opened = await asyncio.gather(*(one() for _ in range(20)))
+    frames = await asyncio.gather(*(ws.receive(timeout=WAIT_S) for ws in opened))
+    closings = [frame.data for frame in frames if frame.type is aiohttp.WSMsgType.CLOSE]
+    assert closings == [4429] * 10
+    await asyncio.gather(*(ws.close() for ws in opened))
 
 
 async def test_a_full_process_says_so_before_it_upgrades(
