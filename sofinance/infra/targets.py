@@ -32,6 +32,8 @@ HIDING = tuple(
     ipaddress.ip_network(text)
     for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
 )
+# All that is given out for the public internet (RFC 4291). Python takes fec0::/10 for public, too.
+PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
 class TargetRefusedError(Exception):
@@ -98,7 +100,9 @@ class Targets:
             address = address.ipv4_mapped
         if any(address in allowed for allowed in self.networks):
             return
-        hidden = any(address in hiding for hiding in HIDING)
+        hidden = any(address in hiding for hiding in HIDING) or (
+            isinstance(address, ipaddress.IPv6Address) and address not in PUBLIC_IPV6
+        )
         # is_global is false for private, loopback, link-local, shared (CGNAT) and reserved ones.
         if not address.is_global or address.is_multicast or address.is_reserved or hidden:
             raise TargetRefusedError("address")

@@ -543,6 +543,8 @@ async def test_a_test_event_goes_to_its_endpoint_alone(
         ("https://[::ffff:127.0.0.1]/", "address"),
         ("https://[64:ff9b::7f00:1]/", "address"),
         ("https://[fe80::1%25eth0]/", "address"),
+        ("https://[fec0::1]/", "address"),
+        ("https://[::ffff:0:7f00:1]/", "address"),
         ("https://2130706433/", "address"),
         ("https://127.1/", "address"),
         ("https://0.0.0.0/", "address"),
