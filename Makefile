@@ -15,7 +15,7 @@ PYTEST := -m pytest -n 2 --dist worksteal -q
 .PHONY: help run demo test test-pgbouncer test-replica check check-oldest old-code audit lock format lint types generate generated bench chaos migration explain clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## serve on :8000 with a database of its own and a demo organisation (args="--port 9000")
 	@$(BIN)/sofinance dev $(args)

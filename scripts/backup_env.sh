@@ -1,14 +1,18 @@
 # shellcheck shell=sh
-# What the scripts about backups share: where the command is, and the database by the variables that
-# PostgreSQL's images have. Sourced, not run.
+# What the scripts share: where the command is (SOFINANCE, PATH, else beside them), and the database
+# by the variables that PostgreSQL's images have. Sourced, not run.
 
-sofinance() {
-    if command -v "${SOFINANCE:-sofinance}" >/dev/null; then
-        command "${SOFINANCE:-sofinance}" "$@"
-    else
-        "$(dirname "$0")/../.venv/bin/sofinance" "$@"
-    fi
-}
+# Before the function of that name is defined, which `command -v` would find as well.
+program=${SOFINANCE:-$(command -v sofinance || true)}
+for beside in bin .venv/bin; do
+    [ -n "$program" ] || [ ! -x "$(dirname "$0")/../$beside/sofinance" ] ||
+        program=$(dirname "$0")/../$beside/sofinance
+done
+if [ -z "$program" ]; then
+    echo "$(basename "$0"): sofinance is not on PATH; name it in SOFINANCE." >&2
+    exit 2
+fi
+sofinance() { "$program" "$@"; }
 
 # The password reaches libpq as its own variable, so that no command line shows it.
 use_postgres_variables() {

@@ -2,4 +2,6 @@
 # Ask a running service whether it works: scripts/smoke_prod.sh https://office.example.com
 # With SMOKE_EMAIL and SMOKE_PASSWORD also whether its books balance. docs/deploy.md
 set -eu
-exec sofinance smoke "$@"
+. "$(dirname "$0")/backup_env.sh"
+
+sofinance smoke "$@"

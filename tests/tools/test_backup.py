@@ -17,6 +17,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -538,6 +539,22 @@ def script(superuser_dsn: str, tmp_path: Path) -> Callable[..., subprocess.Compl
         )  # fmt: skip
 
     return run
+
+
+@pytest.mark.parametrize("beside", ["bin", ".venv/bin"])
+def test_the_scripts_find_the_command_beside_them(tmp_path: Path, beside: str):
+    """As in a crontab, whose PATH has nothing of ours; without one they say so."""
+    bare = {"PATH": "/usr/bin:/bin"}
+    scripts = shutil.copytree(SCRIPTS, tmp_path / "scripts")
+    run = partial(subprocess.run, env=bare, check=False, capture_output=True, text=True)
+    missing = run([scripts / "verify_database.sh"])
+    assert (missing.returncode, "name it in SOFINANCE" in missing.stderr) == (2, True)
+    (tmp_path / beside).mkdir(parents=True)
+    command = tmp_path / beside / "sofinance"
+    command.write_text('#!/bin/sh\necho ran "$@"\n', "utf-8")
+    command.chmod(0o755)
+    assert run([scripts / "verify_database.sh", "--json"]).stdout == "ran verify --json\n"
+    assert run([scripts / "smoke_prod.sh", "http://x"]).stdout == "ran smoke http://x\n"
 
 
 async def test_the_scripts_back_up_restore_and_verify(
