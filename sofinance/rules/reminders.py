@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-# Products that one digest names; the rest is counted.
+# Products that one digest names, and how long they make it; the rest is counted. The rule
+# mail_text_not_long leaves room for the line that counts.
 PRODUCT_COUNT_MAX = 100
+PRODUCTS_LENGTH_MAX = 19_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,19 @@ def receivable(row: Any, organisation: str) -> Reminder:
 
 def low_stock(rows: Sequence[Any], manager: Any, organisation: str, today: Any) -> Reminder:
     """Tell a manager what is low in a branch, once a day."""
-    lines = [
-        f"{row.sku}  {row.product_name}: {row.quantity.normalize():f} "
-        f"(reorder at {row.reorder_level.normalize():f})"
-        for row in rows[:PRODUCT_COUNT_MAX]
-    ]
-    if len(rows) > PRODUCT_COUNT_MAX:
-        lines.append(f"... and {len(rows) - PRODUCT_COUNT_MAX} more")
+    lines: list[str] = []
+    length = 0
+    for row in rows[:PRODUCT_COUNT_MAX]:
+        line = (
+            f"{row.sku}  {row.product_name}: {row.quantity.normalize():f} "
+            f"(reorder at {row.reorder_level.normalize():f})"
+        )
+        length += len(line) + 1
+        if length > PRODUCTS_LENGTH_MAX:
+            break
+        lines.append(line)
+    if len(rows) > len(lines):
+        lines.append(f"... and {len(rows) - len(lines)} more")
     first = rows[0]
     return Reminder(
         dedupe_key=f"low-stock:{first.branch_id}:{manager.id}:{today}",
