@@ -33,7 +33,8 @@ from data_deletion_request
 where org_id = :org_id and processed_at is null;
 
 -- name: empty_mails :exec
--- Take a customer out of the mail that was sent to them; what waits is not sent.
+-- Take a customer out of the mail that was sent to them; what waits is not sent. Reminders are
+-- found by their sales, too: the address may have been another one.
 update mail
 set
     recipient = 'deleted@invalid',
@@ -41,9 +42,15 @@ set
     status = case status when 'pending' then 'skipped' else status end,
     lease_until = null
 where
-    org_id = :org_id and recipient = (
-        select lower(customer.email) from customer
-        where customer.org_id = :org_id and customer.id = :customer_id
+    org_id = :org_id and (
+        recipient = (
+            select lower(customer.email) from customer
+            where customer.org_id = :org_id and customer.id = :customer_id
+        )
+        or kind = 'receivable_reminder' and split_part(dedupe_key, ':', 2) in (
+            select sale.id::text from sale
+            where sale.org_id = :org_id and sale.customer_id = :customer_id
+        )
     );
 
 -- name: forget_block :exec

@@ -43,6 +43,25 @@ async def customer_of(shop: Shop, psql: Psql) -> int:
     return customer_id
 
 
+async def test_mail_to_an_address_of_before_is_forgotten_too(
+    api: Api, shop: Shop, psql: Psql
+) -> None:
+    made = (await api.post("/customers", shop.org, PERSON)).data
+    sale_id = (await shop.sell(customer_id=made["id"], paid="11.00")).data["id"]
+    psql(
+        "insert into mail (org_id, dedupe_key, kind, recipient, subject, body) values"
+        f" ({shop.org.id}, 'receivable:{sale_id}:1', 'receivable_reminder', 'old@private.example',"
+        f" 'Open', 'Dear Petra Personal'), ({shop.org.id}, 'receivable:1{sale_id}:1',"
+        " 'receivable_reminder', 'bob@private.example', 'Open', 'Dear Bob')", org=shop.org,
+    )  # fmt: skip
+    body = {"customer_id": made["id"], "reason": "asked by letter"}
+    assert (await api.post("/admin/data-deletion/requests", shop.org, body)).status == 201
+    assert (await api.post("/admin/retention/cleanup", shop.org)).data["mails_emptied"] == 1
+    assert psql("select recipient, body from mail order by id", org=shop.org) == [
+        ("deleted@invalid", "deleted"), ("bob@private.example", "Dear Bob"),
+    ]  # fmt: skip
+
+
 # -- what a person may ask -------------------------------------------------------------------------
 
 
