@@ -166,8 +166,9 @@ class Settings:
         check=settings_checks.page,
     )  # fmt: skip
     operator_org_id: int = setting(
-        0, "The organisation whose administrators see the server's own state (/debug, jobs); with "
-        "0 those of any do, unless anybody can sign up: then nobody.", low=0, high=2**63 - 1,
+        0, "The organisation whose administrators see the server's own state (/debug, jobs) and "
+        "run it (backups, flags of everybody). With 0 nobody does in production, nor where anybody "
+        "can sign up; elsewhere those of any organisation do.", low=0, high=2**63 - 1,
     )  # fmt: skip
     sign_up_enabled: bool = setting(
         False, "Let anybody found an organisation by POST /sign-up; needs DATA_ENCRYPTION_KEY."

@@ -161,8 +161,12 @@ async def test_the_server_s_own_state_is_for_who_runs_it(
     named = await api_with(operator_org_id=org.id, sign_up_enabled=True)
     assert (await named.get(path, org, prefix="")).status == 200
     assert (await named.get(path, other_org, prefix="")).refused == (403, "forbidden")
-    open_to_strangers = await api_with(sign_up_enabled=True)
-    assert (await open_to_strangers.get(path, org, prefix="")).refused == (403, "forbidden")
+    for nobodys in ({"sign_up_enabled": True}, {"environment": "production"}):
+        api = await api_with(**nobodys)
+        assert (await api.get(path, org, prefix="")).refused == (403, "forbidden")
+    named = await api_with(operator_org_id=org.id, environment="production")
+    assert (await named.get(path, org, prefix="")).status == 200
+    assert (await named.get(path, other_org, prefix="")).refused == (403, "forbidden")
 
 
 async def test_requests_are_counted_by_route(api: Api, org: Org) -> None:
