@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sofinance.backups.take import Keys
 
 # Whoever runs the server installs it, as its superuser; a restore need not.
-LEFT_OUT = ("EXTENSION - pg_stat_statements",)
+LEFT_OUT = ("EXTENSION - pg_stat_statements", "COMMENT - EXTENSION pg_stat_statements")
 NAME_LENGTH_MAX = 63
 IN_USE = """
 with object as (
