@@ -147,7 +147,9 @@ async def get_metrics(call: Call) -> Any:
         raise errors.not_found()
     given = call.authorization or ""
     if settings.metrics_token and not hmac.compare_digest(
-        given.encode(), f"Bearer {settings.metrics_token}".encode()
+        # Bytes that are no UTF-8 came in as surrogates.
+        given.encode("utf-8", "replace"),
+        f"Bearer {settings.metrics_token}".encode(),
     ):
         raise unauthorized("The metrics need their own token: Authorization: Bearer ...")
     is_open = OPENMETRICS in call.accept

@@ -155,7 +155,11 @@ class Hub:
             # Where none is ours aiohttp would log those that were offered, a token among them.
             protocols=(PROTOCOL,) if PROTOCOL in protocols(offered) else (),
         )  # fmt: skip
-        if not ws.can_prepare(request):
+        try:
+            is_websocket = bool(ws.can_prepare(request))
+        except ValueError:
+            is_websocket = False  # aiohttp on a key that is not ASCII
+        if not is_websocket:
             raise ApiError(
                 "upgrade_required", "This is a WebSocket: connect with a WebSocket client.",
                 status=426, headers={"Upgrade": "websocket", "Connection": "Upgrade"},

@@ -234,6 +234,10 @@ async def test_metrics_can_be_closed_to_strangers_or_switched_off(api_with: Make
     for header in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Bearer é"}):
         answer = await root(api, "/metrics", headers=header)
         assert answer.refused == (401, "unauthorized")
+    reader, writer = await asyncio.open_connection(*api.base_url.removeprefix("http://").split(":"))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
     token = {"Authorization": "Bearer a token for the scraper"}
     for path in ("/metrics", "/v1/metrics"):
         assert (await root(api, path, headers=token)).status == 200

@@ -209,9 +209,14 @@ async def test_whoever_has_to_do_something_first_is_closed_with_4403(
 
 
 async def test_a_request_that_is_no_websocket_is_told_so(api: Api, org: Org) -> None:
-    answer = await api.get("/notifications/ws", org)
-    assert answer.refused == (426, "upgrade_required")
-    assert answer.headers["Upgrade"] == "websocket"
+    no_key = {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "ü",
+    }  # fmt: skip
+    for headers in (None, no_key):
+        answer = await api.get("/notifications/ws", org, headers=headers)
+        assert answer.refused == (426, "upgrade_required")
+        assert answer.headers["Upgrade"] == "websocket"
 
 
 async def test_pages_of_other_origins_are_refused(api_with: MakeApi, org: Org) -> None:
