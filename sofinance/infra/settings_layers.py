@@ -89,7 +89,7 @@ def likely_meant(fields: Mapping[str, Field[Any]], environ: Mapping[str, str]) -
     found = {}
     for variable in environ:
         if variable not in names.all and "_" in variable:
-            near = difflib.get_close_matches(variable, names.all, n=1, cutoff=0.9)
+            near = difflib.get_close_matches(variable, names.all, n=1, cutoff=0.88)
             if near and near[0] not in environ:
                 found[variable] = near[0]
     return found
@@ -214,4 +214,5 @@ def _strays(directory: Path, stems: set[str]) -> Iterator[str]:
     for path in sorted(directory.iterdir()):
         is_yaml = path.suffix in {".yaml", ".yml"}
         if is_yaml and (path.stem not in stems or path.suffix == ".yml"):
-            yield f"{path} is read in no environment: there are {', '.join(sorted(stems))}, .yaml."
+            names = ", ".join(f"{stem}.yaml" for stem in sorted(stems))
+            yield f"{path} is read in no environment: there are {names}."

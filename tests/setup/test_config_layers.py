@@ -200,9 +200,11 @@ def test_a_file_that_no_environment_reads_is_noticed(place: Place):
     place.yaml("prodution", "port: 1")
     (place.config / "default.yml").touch()
     (place.config / "notes.txt").touch()
-    assert [problem.partition(" is read in no environment")[0] for problem in place.problems()] == [
-        "default.yml", "prodution.yaml",
-    ]  # fmt: skip
+    names = "default.yaml, development.yaml, production.yaml, staging.yaml"
+    assert place.problems() == [
+        f"{given} is read in no environment: there are {names}."
+        for given in ("default.yml", "prodution.yaml")
+    ]
 
 
 def test_without_files_there_are_none(place: Place):
@@ -220,8 +222,9 @@ def test_the_files_that_are_shipped_are_good():
 
 
 def test_a_variable_that_is_almost_a_setting_is_told():
-    environ = {"DATABSE_URL": "x", "REDIS_URLS": "y", "PATH": "/bin", "REDIS_URL": "z"}
-    assert likely_meant(FIELDS, environ) == {"DATABSE_URL": "DATABASE_URL"}
+    wrong = {"DATABSE_URL": "DATABASE_URL", "LOG_LEVLE": "LOG_LEVEL"}
+    environ = dict.fromkeys(wrong, "x") | {"REDIS_URLS": "y", "PATH": "/bin", "REDIS_URL": "z"}
+    assert likely_meant(FIELDS, environ) == wrong
 
 
 # -- as an operator meets them -----------------------------------------------------------------
