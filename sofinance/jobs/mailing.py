@@ -12,6 +12,7 @@ from email.errors import MessageError
 from typing import TYPE_CHECKING
 
 import aiosmtplib
+import asyncpg
 
 from sofinance import queries as q
 from sofinance.api.mail import reserve
@@ -121,11 +122,20 @@ async def deliver_mails(database: Database) -> str:
 
 
 async def scan_mails(database: Database) -> str:
-    """Reserve reminders and digests in every organisation, each in a transaction of its own."""
-    reserved = 0
+    """Reserve reminders and digests in every organisation, each in a transaction of its own.
+
+    What an organisation's data refuse keeps nobody else's mail back; the job fails in the end.
+    """
+    reserved, refused = 0, []
     for org_id in await org_ids(database):
-        async with database.tenant(org_id) as conn:
-            reserved += (await reserve(conn, database.settings, org_id))[0]
+        try:
+            async with database.tenant(org_id) as conn:
+                reserved += (await reserve(conn, database.settings, org_id))[0]
+        except asyncpg.IntegrityConstraintViolationError:
+            log.exception("no mails were reserved", extra={"metadata": {"org_id": org_id}})
+            refused.append(org_id)
+    if refused:
+        raise JobFailedError(f"reserved {reserved} mails, none in {len(refused)} organisations")
     return f"reserved {reserved} mails"
 
 

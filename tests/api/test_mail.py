@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from sofinance.infra.circuit import CLOSED, OPEN, Circuit
 from sofinance.infra.db import Database
-from sofinance.jobs import mailing
+from sofinance.jobs import JobFailedError, mailing
 from sofinance.jobs.mailing import AWAY, Postman
 from tests.infra.test_mail import smtp, taken
 
@@ -328,3 +328,26 @@ async def test_the_jobs_scan_and_deliver_for_every_organisation(
     assert await mailing.deliver_mails(database) == "sent 1 mails, 0 attempts failed"
     await database.close()
     assert psql("select status from mail", org=org) == [("sent",)]
+
+
+@pytest.mark.empty_database
+async def test_an_organisation_whose_mails_are_refused_keeps_no_others_back(
+    api_with: MakeApi,
+    settings: Settings,
+    psql: Psql,
+    org: Org,
+    new_org: Callable[..., Awaitable[Org]],
+) -> None:
+    from tests.api.conftest import open_shop  # noqa: PLC0415
+
+    api = await api_with()
+    another = await new_org(name="Other")
+    for each in (org, another):
+        await owe(await open_shop(api, each), psql)
+    psql(f"alter table mail add check (org_id <> {min(org.id, another.id)})",
+         role="sofinance_owner")  # fmt: skip
+    database = Database(replace(settings, mail_reminder_days=30))
+    await database.open()
+    with pytest.raises(JobFailedError, match="reserved 1 mails, none in 1 organisations"):
+        await mailing.scan_mails(database)
+    await database.close()
