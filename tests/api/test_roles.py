@@ -12,17 +12,21 @@ from tests.api.test_users import new, signed_in
 if TYPE_CHECKING:
     from tests.support import Answer, Api, Org, Psql, User
 
-# What each built-in role may do. ADMIN may do everything; MANAGER all but system:*, audit:*, and
-# what decides about the organisation and its roles.
+# What each built-in role may do. ADMIN may do everything; MANAGER all but system:*, audit:*,
+# flags:*, webhooks:*, and what decides about the organisation and its roles.
 MATRIX: dict[str, str] = {
     "accounts": "MANAGER read write; ACCOUNTANT read write",
     "api_keys": "MANAGER write",
+    "attachments": "MANAGER read write; CASHIER read write; INVENTORY_CLERK read write;"
+    " ACCOUNTANT read write",
     "audit": "",
     "branches": "MANAGER read write; CASHIER read; INVENTORY_CLERK read; ACCOUNTANT read",
     "categories": "MANAGER read write; CASHIER read; INVENTORY_CLERK read",
     "customers": "MANAGER read write; CASHIER read write; ACCOUNTANT read",
+    "flags": "",
     "inventory": "MANAGER read write; CASHIER read; INVENTORY_CLERK read write; ACCOUNTANT read",
     "journal": "MANAGER read write; ACCOUNTANT read write",
+    "notifications": "MANAGER send",
     "organisation": "",
     "payments": "MANAGER read write; CASHIER read write; ACCOUNTANT read",
     "periods": "MANAGER read write; ACCOUNTANT read write",
@@ -34,6 +38,7 @@ MATRIX: dict[str, str] = {
     "tax": "MANAGER read write; CASHIER read; INVENTORY_CLERK read; ACCOUNTANT read write",
     "tills": "MANAGER pair",
     "users": "MANAGER read write",
+    "webhooks": "",
 }
 
 
