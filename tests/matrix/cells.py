@@ -90,14 +90,20 @@ async def organisations(world: World, endpoint: Endpoint) -> list[str]:
         if f"other_{name}" not in world.ids or name in ROWS_OF_THE_SERVER:
             continue
         theirs = world.ids[f"other_{name}"]
-        nowhere = NOWHERE if isinstance(theirs, int) else f"ROLE_{NOWHERE}"
-        wrong += await same(world, endpoint, "ADMIN", {name: theirs}, {name: nowhere})
+        wrong += await same(world, endpoint, "ADMIN", {name: theirs}, {name: nowhere(theirs)})
     theirs = world.ids["other_branch"]
     for headers in ({BRANCH_HEADER: str(theirs)}, {BRANCH_HEADER: str(NOWHERE)}):
         if not endpoint.org_wide and endpoint.mode is not Mode.WRITE:
             reply = await world.ask(endpoint, "ADMIN", headers=headers)
             wrong += leaks(world, reply, "ADMIN")
     return wrong
+
+
+def nowhere(row: int | str) -> int | str:
+    """Return what no organisation has, of the kind of a row's id, address or name."""
+    if isinstance(row, int):
+        return NOWHERE
+    return f"{NOWHERE}@example.com" if "@" in row else f"ROLE_{NOWHERE}"
 
 
 async def branches(world: World, endpoint: Endpoint) -> list[str]:

@@ -194,9 +194,7 @@ SAMPLES: dict[str, Sample] = {
     "GET /admin/mail/dead-letter": Sample(),
     "POST /admin/mail/{id}/replay": one("dead_mail"),
     "POST /admin/mail/blocks": Sample(body={"email": ":unique_email"}),
-    "POST /admin/mail/unblock": Sample(
-        body={"email": "nobody@example.com"}, refused=(404, "not_found")
-    ),
+    "POST /admin/mail/unblock": Sample(body={"email": ":blocked_email"}),
     # branches
     "POST /branches": Sample(body={"name": NEW}),
     "GET /branches": Sample(query={"size": "100"}),

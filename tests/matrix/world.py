@@ -229,6 +229,20 @@ async def furnish_more(api: Api, org: Org, psql: Psql) -> dict[str, Any]:
 
     ids["spare_attachment"] = await attach(api, org, ids["customer"], "spare")
     ids["spare_endpoint"] = await made("/webhooks", {"url": "https://example.com/spare"})
+    # Letters that stay dead when others are sent again, and somebody who wants no mail.
+    ids["blocked_email"] = f"blocked.{org.id}@example.com"
+    psql(
+        f"select send_test_event({ids['spare_endpoint']}, '{{}}');"
+        "update webhook_delivery set status = 'dead'"
+        f" where endpoint_id = {ids['spare_endpoint']};"
+        f"update webhook_lane set is_stopped = true where endpoint_id = {ids['spare_endpoint']};"
+        "insert into mail (org_id, dedupe_key, kind, recipient, subject, body, status)"
+        f" values ({org.id}, 'low-stock:9', 'low_stock', 'm@example.com', 'Low', 'Low.', 'dead');"
+        "insert into mail_block (org_id, address, reason)"
+        f" values ({org.id}, '{ids['blocked_email']}', 'unsubscribed')",
+        role="superuser",
+        org=org,
+    )
     ids["spare_category"] = await made("/categories", {"name": "Spare"})
     lines = [
         {"account_id": ids["rent"], "debit": "5.00"},
