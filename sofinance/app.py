@@ -31,7 +31,7 @@ from sofinance.infra.middleware import answer_unreadable, meet_expectation, surr
 from sofinance.infra.route import Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from sofinance.infra.http import Endpoint
 
@@ -63,13 +63,15 @@ def create_app(settings: config.Settings) -> web.Application:
     web.RequestHandler.handle_error = answer_unreadable  # type: ignore[assignment,method-assign]
     web_urldispatcher._default_expect_handler = meet_expectation  # type: ignore[assignment] # noqa: SLF001
     endpoints = find_endpoints()
+    paths = {endpoint.path for endpoint in endpoints}
     for endpoint in endpoints:
         answer = announced(
             Route(endpoint, machine).answer, endpoint.deprecated, endpoint.method, endpoint.path
         )
-        app.router.add_route(endpoint.method, endpoint.path, answer)
+        path = unambiguous(endpoint.path, paths)
+        app.router.add_route(endpoint.method, path, answer)
         if endpoint.method == "GET":
-            app.router.add_route("HEAD", endpoint.path, answer)
+            app.router.add_route("HEAD", path, answer)
     openapi.add_documents(app, endpoints, mirrors=settings.enable_key_mirroring)
     app.cleanup_ctx.append(observe)
     app.cleanup_ctx.append(run_machine)
@@ -84,6 +86,21 @@ async def gunicorn_app() -> web.AppRunner:
     return web.AppRunner(
         create_app(settings), access_log=None, shutdown_timeout=settings.shutdown_timeout_s
     )
+
+
+def unambiguous(path: str, paths: Iterable[str]) -> str:
+    """Keep a path's last placeholder from the words that stand in its place in other paths.
+
+    Else a method that `/notifications/send` does not know would be one that `{id}` does.
+    """
+    start, _, last = path.rpartition("/")
+    if not (last.startswith("{") and last.endswith("}")):
+        return path
+    words = (other.rpartition("/") for other in paths)
+    taken = sorted(word for before, _, word in words if before == start and "{" not in word)
+    if not taken:
+        return path
+    return f"{start}/{{{last[1:-1]}:(?!(?:{'|'.join(taken)})$)[^{{}}/]+}}"
 
 
 def find_endpoints() -> list[Endpoint]:

@@ -12447,6 +12447,7 @@ GRANT SELECT ON TABLE public.mail TO sofinance_backup;
 GRANT SELECT,DELETE ON TABLE public.mail TO sofinance_app;
 
 GRANT INSERT(org_id) ON TABLE public.mail TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.mail TO sofinance_readonly;
 
 GRANT INSERT(dedupe_key) ON TABLE public.mail TO sofinance_app;
 
@@ -12474,6 +12475,7 @@ GRANT SELECT ON TABLE public.mail_block TO sofinance_backup;
 GRANT SELECT,DELETE ON TABLE public.mail_block TO sofinance_app;
 
 GRANT INSERT(org_id) ON TABLE public.mail_block TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.mail_block TO sofinance_readonly;
 
 GRANT INSERT(address) ON TABLE public.mail_block TO sofinance_app;
 
@@ -12983,8 +12985,10 @@ GRANT SELECT ON TABLE public.webhook_secret TO sofinance_backup;
 GRANT SELECT,DELETE ON TABLE public.webhook_secret TO sofinance_app;
 
 GRANT INSERT(org_id) ON TABLE public.webhook_secret TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.webhook_secret TO sofinance_readonly;
 
 GRANT INSERT(endpoint_id) ON TABLE public.webhook_secret TO sofinance_app;
+GRANT SELECT(endpoint_id) ON TABLE public.webhook_secret TO sofinance_readonly;
 
 GRANT INSERT(sealed),UPDATE(sealed) ON TABLE public.webhook_secret TO sofinance_app;
 

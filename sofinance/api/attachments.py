@@ -117,7 +117,7 @@ async def attach_file(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/attachments", permission="attachments:read", query=AttachmentQuery(),
-    returns=paged(Attachment()),
+    returns=paged(Attachment()), refuses=(404,),
 )  # fmt: skip
 async def list_attachments(call: Call) -> Any:
     """List what is attached to a document; 404 when there is none, or none that you may see."""
@@ -150,7 +150,7 @@ async def delete_attachment(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", "/attachments/{id}/content", permission="attachments:read", own_transactions=True,
-    idempotent=False, returns=None, status=200, media_type="application/octet-stream",
+    idempotent=False, returns=None, status=200, media_type="*/*",
     refuses=(503,),
 )  # fmt: skip
 async def download(call: Call) -> Any:
@@ -187,7 +187,7 @@ async def sign_url(call: Call) -> Any:
 
 @routes.endpoint(
     "GET", DOWNLOAD, public=True, query=Token(), returns=None, status=200,
-    media_type="application/octet-stream", refuses=(401, 404, 410, 503),
+    media_type="*/*", refuses=(401, 404, 410, 503),
 )  # fmt: skip
 async def download_signed(call: Call) -> Any:
     """Download a file by a link.

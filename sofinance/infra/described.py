@@ -271,7 +271,7 @@ def keeps_answers(endpoint: Endpoint) -> bool:
 
 def has_tag(endpoint: Endpoint) -> bool:
     """Say whether an endpoint's answers have an ETag whenever they have data."""
-    return endpoint.method == "GET" and not endpoint.public
+    return endpoint.method == "GET" and not endpoint.public and endpoint.returns is not None
 
 
 def is_limited(endpoint: Endpoint) -> bool:

@@ -268,6 +268,7 @@ grant select, delete on webhook_secret to sofinance_app;
 grant insert (org_id, endpoint_id, sealed, public_key) on webhook_secret to sofinance_app;
 grant update (sealed, expires_at) on webhook_secret to sofinance_app;
 revoke select on webhook_secret from sofinance_readonly;
+grant select (org_id, endpoint_id) on webhook_secret to sofinance_readonly;
 
 create table webhook_delivery (
     org_id bigint not null,

@@ -99,6 +99,8 @@ grant update (status, attempt_count, due_at, lease_until, sent_at, last_error, r
 on mail to sofinance_app;
 -- Whom we write what is no business of reports.
 revoke select on mail from sofinance_readonly;
+-- Whether its links hold is everybody's to verify.
+grant select (org_id) on mail to sofinance_readonly;
 
 create table mail_block (
     org_id bigint not null,
@@ -133,3 +135,4 @@ create policy org on mail_block using (org_id = current_setting('app.org_id')::b
 grant select, delete on mail_block to sofinance_app;
 grant insert (org_id, address, reason) on mail_block to sofinance_app;
 revoke select on mail_block from sofinance_readonly;
+grant select (org_id) on mail_block to sofinance_readonly;

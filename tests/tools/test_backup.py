@@ -401,7 +401,7 @@ def test_old_backups_go_and_the_newest_good_one_stays(folder: Path, command: Com
         manifest["taken_at"] = f"2025-01-0{day}T02:00:00.000Z"
         store.finish(Folder(folder), name, manifest.pop("sha256"), manifest, None)
     # As if nothing had been backed up since: the newest is damaged, so the one before stays.
-    for each in (path, beside(path, store.manifest_name), beside(path, store.sum_name)):
+    for each in folder.glob(f"{path.name}*"):
         each.unlink()
     (folder / f"pg_{database}_20250103T020000Z.dump").write_bytes(b"damaged")
     now = datetime(2026, 1, 1, tzinfo=UTC)
