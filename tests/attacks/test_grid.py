@@ -292,6 +292,8 @@ def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> Non
         "select token_hash from refresh_token",
         "select token_hash from password_reset",
         "select secret_hash from api_key",
+        "select recipient, body from mail",
+        "select address from mail_block",
         "select secret from user_totp",
         "select code_hash from recovery_code",
         "select code_hash from till_pairing_code",
