@@ -39,8 +39,9 @@ READ_MUCH = {
     "sales.list_top_products": "sums up the lines of all sales of the days asked for",
 }
 WHOLE_FILES = {"integrity": "verification reads whole tables, once each"}
-# PostgreSQL 15 looks the lines since the snapshot up entry by entry: more pages, but of these only.
-OLDER = {"journal.trial_balance": 2_500}
+# PostgreSQL 15 looks the lines since the snapshot up entry by entry, and events to be forgotten one
+# by one: more pages, but of these only.
+OLDER = {"journal.trial_balance": 2_500, "outbox.forget_events": 1_500}
 # Filters that throw away much, all within the rows they are asked about.
 REMOVE_MUCH = {
     "integrity_events.keys_are_answered": "the nightly verification looks at every key, once",
