@@ -16,6 +16,7 @@ import psycopg
 
 from sofinance import __version__
 from sofinance.infra.command import EXIT_CANNOT_RUN, EXIT_GOOD, EXIT_USAGE, SetupError
+from sofinance.infra.logs import on_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -90,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    result: int | Coroutine[Any, Any, int] = args.run(args)
-    return asyncio.run(result) if inspect.iscoroutine(result) else int(result)  # type: ignore[arg-type]
+    with on_stderr():
+        result: int | Coroutine[Any, Any, int] = args.run(args)
+        return asyncio.run(result) if inspect.iscoroutine(result) else int(result)  # type: ignore[arg-type]
 
 
 def _tell(message: str, exit_code: int) -> int:

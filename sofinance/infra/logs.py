@@ -8,6 +8,7 @@ message, a path or the name of a program is blanked out; bodies and headers are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -24,7 +25,7 @@ from sofinance.infra.masking import mask, mask_text
 from sofinance.infra.times import iso_now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sofinance.infra.trace_context import TraceContext
     from sofinance.infra.tracing import Span
@@ -53,8 +54,8 @@ class Trace:
     """What is known about the request that is being answered; it fills up on the way."""
 
     __slots__ = (
-        "announced", "context", "error_code", "ip", "is_oauth", "org_id", "origin", "quota",
-        "request_id", "spans", "user_id",
+        "announced", "began_s", "context", "error_code", "ip", "is_oauth", "org_id", "origin",
+        "quota", "request_id", "spans", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,7 @@ class Trace:
         }
         # What has ended of it, while it is recorded (tracing.py).
         self.spans: list[Span] | None = None
+        self.began_s = 0.0
         # Headers that every answer of the endpoint has, refusals too.
         self.announced: dict[str, str] | None = None
         self.user_id: int | None = None
@@ -201,3 +203,14 @@ def configure(*, level: str, environment: str, stream: TextIO | None = None) -> 
     root.setLevel(JOURNAL.level)
     # The middleware writes the access lines; aiohttp's own would say it all again.
     logging.getLogger("aiohttp.access").disabled = True
+
+
+@contextlib.contextmanager
+def on_stderr() -> Iterator[None]:
+    """Send what a command logs to stderr: its stdout is for what was asked for."""
+    level, stream = logging.getLevelName(JOURNAL.level), JOURNAL.stream
+    configure(level="warning", environment=JOURNAL.environment, stream=sys.stderr)
+    try:
+        yield
+    finally:
+        configure(level=level, environment=JOURNAL.environment, stream=stream)

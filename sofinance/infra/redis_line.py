@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import ConnectionPool
@@ -67,6 +68,8 @@ class RedisLine:
             raise LineBrokenError(self.broken_by)
         if len(self._waiting) >= WAITING_COUNT_MAX:
             raise LineBrokenError("too many wait already")
+        # The loop's own clock has milliseconds.
+        started_s = perf_counter()
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((answer, self._loop.time() + self._timeout_s))
         if self._timer is None:
@@ -78,12 +81,11 @@ class RedisLine:
             )
         except (RedisError, OSError) as error:
             self.cut(f"cannot write: {error}")
-        started_s = self._loop.time()
         reply = await answer
         if tracing.RECORDER.is_on:
             tracing.note(
                 f"redis {command[0]!s}",
-                self._loop.time() - started_s,
+                perf_counter() - started_s,
                 has_failed=isinstance(reply, Exception),
                 attributes={"db.system.name": "redis"},
             )

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from sofinance.config import Settings
+    from sofinance.infra.trace_context import TraceContext
     from sofinance.infra.tracing import Attributes, Kept, Span
 
 log = logging.getLogger(__name__)
@@ -135,31 +137,33 @@ def encode(kept: Iterable[Kept], resource: Mapping[str, str]) -> bytes:
     _set(of_resource.resource.attributes, resource)
     scope = of_resource.scope_spans.add()
     scope.scope.name = SERVICE
+    # Told from what the time is now, so that a clock which was set does not turn spans around.
+    zero_ns = time.time_ns() - time.perf_counter_ns()
     for one in kept:
         context = one.context
-        trace_id, root_id = bytes.fromhex(context.trace_id), bytes.fromhex(context.span_id)
+        root_id = bytes.fromhex(context.span_id)
         parent_id = None if context.parent_id is None else bytes.fromhex(context.parent_id)
-        _fill(scope.spans.add(), one.root, trace_id, parent_id, state=context.state)
+        _fill(scope.spans.add(), one.root, zero_ns, context, parent_id)
         for span in one.spans:
-            _fill(scope.spans.add(), span, trace_id, root_id, state=context.state)
+            _fill(scope.spans.add(), span, zero_ns, context, root_id)
     encoded: bytes = message.SerializeToString()
     return encoded
 
 
 def _fill(
-    message: Any, span: Span, trace_id: bytes, parent_id: bytes | None, *, state: str | None
+    message: Any, span: Span, zero_ns: int, context: TraceContext, parent_id: bytes | None
 ) -> None:
-    message.trace_id = trace_id
+    message.trace_id = bytes.fromhex(context.trace_id)
     message.span_id = (
         secrets.token_bytes(8) if span.span_id is None else bytes.fromhex(span.span_id)
     )
     if parent_id is not None:
         message.parent_span_id = parent_id
-    if state is not None:
-        message.trace_state = state
+    if context.state is not None:
+        message.trace_state = context.state
     message.name, message.kind = span.name, span.kind
-    message.end_time_unix_nano = span.ended_ns
-    message.start_time_unix_nano = span.ended_ns - int(span.duration_s * NS)
+    message.start_time_unix_nano = zero_ns + int(span.started_s * NS)
+    message.end_time_unix_nano = zero_ns + int((span.started_s + span.duration_s) * NS)
     if span.has_failed:
         message.status.code = STATUS_ERROR
     _set(message.attributes, span.attributes)

@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
     name: str
     kind: int
-    ended_ns: int
+    started_s: float  # by time.perf_counter(), which nobody sets
     duration_s: float
     has_failed: bool
     attributes: Attributes
@@ -93,7 +93,7 @@ RECORDER = Recorder()
 def begin(trace: Trace) -> None:
     """Record what happens under a trace, if anything is recorded at all."""
     if RECORDER.is_on:
-        trace.spans = []
+        trace.spans, trace.began_s = [], time.perf_counter()
 
 
 def note(
@@ -112,9 +112,8 @@ def note(
     if len(trace.spans) >= SPAN_COUNT_MAX:
         metrics.SPANS_DROPPED.labels("long_trace").inc()
         return
-    trace.spans.append(
-        Span(name, kind, time.time_ns(), duration_s, has_failed, attributes, span_id)
-    )
+    started_s = time.perf_counter() - duration_s
+    trace.spans.append(Span(name, kind, started_s, duration_s, has_failed, attributes, span_id))
 
 
 @contextlib.contextmanager
@@ -160,7 +159,7 @@ def finish(
     metrics.TRACES.labels(decision).inc()
     if decision == "left_out":
         return False
-    root = Span(name, kind, time.time_ns(), duration_s, has_failed, attributes, context.span_id)
+    root = Span(name, kind, trace.began_s, duration_s, has_failed, attributes, context.span_id)
     RECORDER.put(Kept(context, root, spans))
     return True
 
