@@ -13,13 +13,23 @@ from sofinance.infra.fields import Id, LowerEmail, Money, Timestamp
 from sofinance.infra.http import Call, Routes
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sofinance.infra.sql import Connection
 
 routes = Routes()
 
-# What one call of an endpoint takes on; the jobs go on until nothing is left.
+# Rows that one transaction deletes, and one call of an endpoint: some milliseconds, in which it
+# holds up nobody. The jobs go on until nothing is left.
 BATCH = 1_000
 REQUEST_BATCH = 20
+# What has expired and is forgotten, by table; the job `forget-expired` does these.
+EXPIRED: dict[str, Callable[..., Awaitable[int]]] = {
+    "idempotency_keys": q.jobs.forget_expired_keys,
+    "sessions": q.jobs.forget_sessions,
+    "signed_url_uses": q.attachments.forget_signed_url_uses,
+    "notifications": q.notifications.forget_notifications,
+}
 # Rows of each kind in a bundle; `is_complete` says whether that was all.
 BUNDLE_COUNT_MAX = 5_000
 
@@ -144,11 +154,7 @@ async def clean_up(call: Call) -> Any:
     Idempotency keys, sessions, used links, notifications; the job `forget-expired` does it hourly.
     """
     which = {"org_id": call.org_id, "limit": BATCH}
-    deleted = await q.jobs.forget_expired_keys(call.conn, **which)
-    deleted += await q.jobs.forget_sessions(call.conn, **which)
-    deleted += await q.attachments.forget_signed_url_uses(call.conn, **which)
-    deleted += await q.notifications.forget_notifications(call.conn, **which)
-    return {"deleted": deleted}
+    return {"deleted": sum([await forget(call.conn, **which) for forget in EXPIRED.values()])}
 
 
 @routes.endpoint(

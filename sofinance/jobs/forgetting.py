@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sofinance import queries as q
+from sofinance.api.retention import BATCH, EXPIRED
 from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import Any
+    from collections.abc import Callable
 
     from sofinance.infra.db import Database
-
-# Rows that one transaction deletes: some milliseconds, in which it holds up nobody.
-BATCH = 1_000
 
 
 async def forget_expired(
@@ -26,15 +22,9 @@ async def forget_expired(
     organisation and its number of rows.
     """
     org_ids = await whose(database)
-    steps: dict[str, Callable[..., Awaitable[Any]]] = {
-        "idempotency_keys": q.jobs.forget_expired_keys,
-        "sessions": q.jobs.forget_sessions,
-        "signed_url_uses": q.attachments.forget_signed_url_uses,
-        "notifications": q.notifications.forget_notifications,
-    }
-    gone = dict.fromkeys(steps, 0)
+    gone = dict.fromkeys(EXPIRED, 0)
     for org_id in org_ids:
-        for name, forget in steps.items():
+        for name, forget in EXPIRED.items():
             count = BATCH
             while count == BATCH:
                 async with database.tenant(org_id) as conn:
