@@ -1254,6 +1254,17 @@ class flags:
 
     list_flags: ClassVar[_ListFlags]
 
+    class ListOrganisationsRow(Row):
+        org_id: int
+        percent: int | None
+        global_percent: int | None
+        is_killed: bool
+
+    class _ListOrganisations(Statement):
+        async def __call__(self, conn: Connection, /, *, flag: str) -> list[flags.ListOrganisationsRow]: ...
+
+    list_organisations: ClassVar[_ListOrganisations]
+
 class integrity:
     class SetAuditRow(Row):
         org_id: str | None

@@ -2567,6 +2567,36 @@ ALTER FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_sess
 COMMENT ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) IS 'Which of some callers, of whichever organisations, have no live session or key any more: their
 places in the arrays; with the caller''s rights, in the organisation of each in turn.';
 
+-- function: list_flagged_organisations(text)
+
+CREATE FUNCTION public.list_flagged_organisations(p_flag text) RETURNS TABLE(org_id bigint, percent integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+begin
+    for org_id in
+        select known.org_id from public.list_organisation_ids() as known
+    loop
+        perform set_config('app.org_id', org_id::text, true);
+        percent := (
+            select override.percent from public.flag_override as override
+            where
+                override.org_id = list_flagged_organisations.org_id
+                and override.user_id is null and override.branch_id is null
+                and override.flag = p_flag
+        );
+        return next;
+    end loop;
+    perform set_config('app.org_id', coalesce(caller, ''), true);
+end
+$$;
+
+ALTER FUNCTION public.list_flagged_organisations(p_flag text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.list_flagged_organisations(p_flag text) IS 'Crosses organisations: their numbers and what each has set for a flag, for jobs that it pauses.';
+
 -- function: list_integrity_events(boolean, boolean, integer)
 
 CREATE FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) RETURNS SETOF public.integrity_event
@@ -11844,6 +11874,9 @@ GRANT ALL ON FUNCTION public.list_circuits(p_limit integer) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_ended(p_org_ids bigint[], p_user_ids bigint[], p_session_ids bigint[], p_key_ids bigint[]) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.list_flagged_organisations(p_flag text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.list_flagged_organisations(p_flag text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.list_integrity_events(p_of_server boolean, p_is_open boolean, p_limit integer) TO sofinance_app;

@@ -125,6 +125,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "flags.delete_override": {"flag": "flag_7", "branch_id": "101", "user_id": None},
     "flags.delete_overrides": {"flag": "flag_7"},
     "flags.find_override": {"flag": "flag_7", "branch_id": "101", "user_id": None},
+    "flags.list_organisations": {"flag": "flag_7"},
     "flags.list_overrides": {"flag": "flag_7"},
     "flags.list_settings": {"branch_id": "101", "user_id": "11"},
     "flags.note_flags": {"names": "{flag_7,flag_8}", "counts": "{1,0}"},

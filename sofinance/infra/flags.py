@@ -14,7 +14,7 @@ from sofinance import queries as q
 from sofinance.flags import FLAGS, Flag
 from sofinance.infra import metrics
 from sofinance.infra.db import Mode
-from sofinance.rules.rollout import Decision, decide, subject_of
+from sofinance.rules.rollout import KILLED, Decision, decide, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +91,25 @@ class Flags:
         self._counts[name] += 1
         metrics.FLAG_EVALUATIONS.labels(name, "on" if decided.is_on else "off").inc()
         return decided
+
+    async def list_organisations(self, name: str) -> dict[int, bool]:
+        """Return every organisation and whether a flag is on for it; counted like `decide`."""
+        flag = self._declared[name]
+        async with self._db.untenanted() as conn:
+            rows = await q.flags.list_organisations(conn, flag=name)
+        is_on = {}
+        for row in rows:
+            settings = {"organisation": row.percent, "global": row.global_percent}
+            if row.is_killed:
+                settings[KILLED] = 0
+            decided = decide(
+                name, {level: share for level, share in settings.items() if share is not None},
+                subject_of(row.org_id, None, None), default=flag.default, variants=flag.variants,
+            )  # fmt: skip
+            is_on[row.org_id] = decided.is_on
+            self._counts[name] += 1
+            metrics.FLAG_EVALUATIONS.labels(name, "on" if decided.is_on else "off").inc()
+        return is_on
 
     def forget(self) -> None:
         """Read anew what is set, from here on: this process has just changed it."""

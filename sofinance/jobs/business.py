@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.infra.db import Mode
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
@@ -20,8 +21,7 @@ Figures = dict[tuple[str, str, str], Decimal]
 
 async def count_business(database: Database) -> str:
     """Count what happened lately, an organisation at a time, and write down the sums."""
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     now = datetime.now(UTC)
     figures: Figures = defaultdict(Decimal)
     figures["organisations", NOW, ""] = Decimal(len(org_ids))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sofinance import queries as q
 from sofinance.infra.targets import split
 from sofinance.jobs.courier import audit
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
@@ -29,9 +30,10 @@ BATCH = 1_000
 
 async def replay_some(database: Database) -> str:
     """Send dead letters of the named organisations again, each with one attempt."""
-    org_ids = [int(part) for part in split(database.settings.export_replay_org_ids)]
-    if not org_ids:
+    named = {int(part) for part in split(database.settings.export_replay_org_ids)}
+    if not named:
         return "EXPORT_REPLAY_ORG_IDS names no organisation"
+    org_ids = [org_id for org_id in await whose(database) if org_id in named]
     scheduled = len(split(database.settings.export_retry_delays_s))
     async with database.untenanted() as conn:
         circuits = await q.outbox.list_circuits(conn, limit=CIRCUITS_MAX)
@@ -61,8 +63,7 @@ async def replay_some(database: Database) -> str:
 
 async def forget_events(database: Database) -> str:
     """Forget events that arrived everywhere, or were given up, a month ago."""
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     total = 0
     for org_id in org_ids:
         gone = BATCH

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sofinance import queries as q
 from sofinance.infra.storage import StorageError, open_storage
 from sofinance.jobs import JobFailedError
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
@@ -26,8 +27,7 @@ BATCH_COUNT_MAX = 20
 
 async def clean_storage(database: Database) -> str:
     """Remove what is due in every organisation; fails while something is given up."""
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     removed = failed = given_up = 0
     async with contextlib.aclosing(open_storage(database.settings)) as storage:
         # A store that is away uses up no attempts.

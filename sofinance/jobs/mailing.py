@@ -19,6 +19,7 @@ from sofinance.api.mail import reserve
 from sofinance.infra import mail
 from sofinance.infra.circuit import CLOSED, OPEN, Circuit, CircuitOpenError
 from sofinance.jobs import JobFailedError
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from typing import Any
@@ -112,7 +113,7 @@ class Postman:
 async def deliver_mails(database: Database) -> str:
     """Deliver what is due in every organisation; fails while the mail server is left alone."""
     postman = Postman(database)
-    for org_id in await org_ids(database):
+    for org_id in await whose(database):
         if postman.may_try:
             await postman.deliver(org_id)
     told = f"sent {postman.sent_count} mails, {postman.failed_count} attempts failed"
@@ -127,7 +128,7 @@ async def scan_mails(database: Database) -> str:
     What an organisation's data refuse keeps nobody else's mail back; the job fails in the end.
     """
     reserved, refused = 0, []
-    for org_id in await org_ids(database):
+    for org_id in await whose(database):
         try:
             async with database.tenant(org_id) as conn:
                 reserved += (await reserve(conn, database.settings, org_id))[0]
@@ -137,9 +138,3 @@ async def scan_mails(database: Database) -> str:
     if refused:
         raise JobFailedError(f"reserved {reserved} mails, none in {len(refused)} organisations")
     return f"reserved {reserved} mails"
-
-
-async def org_ids(database: Database) -> list[int]:
-    """Return the organisations, each of which is visited in transactions of its own."""
-    async with database.untenanted() as conn:
-        return [row.org_id for row in await q.orgs.list_organisation_ids(conn)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.api.retention import BATCH, REQUEST_BATCH, process_requests
+from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
     from sofinance.infra.db import Database
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 
 async def apply_everywhere(database: Database) -> str:
     """Forget old mail and those who asked for it; tells counts only."""
-    async with database.untenanted() as conn:
-        org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
+    org_ids = await whose(database)
     mails = persons = waiting = 0
     for org_id in org_ids:
         mails += await forget_mails(database, org_id)

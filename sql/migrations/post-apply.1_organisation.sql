@@ -111,3 +111,29 @@ $$;
 comment on function list_organisation_ids() is
 'Crosses organisations: their numbers and nothing else, for verify and for jobs.';
 grant execute on function list_organisation_ids() to sofinance_app, sofinance_readonly;
+
+create or replace function list_flagged_organisations(p_flag text)
+returns table (org_id bigint, percent integer)
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    caller constant text := current_setting('app.org_id', true);
+begin
+    for org_id in
+        select known.org_id from public.list_organisation_ids() as known
+    loop
+        perform set_config('app.org_id', org_id::text, true);
+        percent := (
+            select override.percent from public.flag_override as override
+            where
+                override.org_id = list_flagged_organisations.org_id
+                and override.user_id is null and override.branch_id is null
+                and override.flag = p_flag
+        );
+        return next;
+    end loop;
+    perform set_config('app.org_id', coalesce(caller, ''), true);
+end
+$$;
+comment on function list_flagged_organisations(text) is
+'Crosses organisations: their numbers and what each has set for a flag, for jobs that it pauses.';
+grant execute on function list_flagged_organisations(text) to sofinance_app;

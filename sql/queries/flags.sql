@@ -124,3 +124,14 @@ select
 from flag
 order by name
 limit :limit;
+
+-- name: list_organisations :many
+-- List the numbers of all organisations with what holds for a flag in each, and on the server.
+-- not null: org_id, is_killed
+select
+    found.org_id,
+    found.percent,
+    flag.percent as global_percent,
+    coalesce(flag.is_killed, false) as is_killed
+from list_flagged_organisations(:flag) as found
+left join flag on flag.name = :flag;

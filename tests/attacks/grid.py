@@ -194,6 +194,7 @@ DEFINERS = {
     "attachment_counted": "counts the files of the row's organisation",
     "find_sign_in": "crosses organisations: where an address signs in",
     "list_organisation_ids": "crosses organisations: their numbers",
+    "list_flagged_organisations": "crosses organisations: what each has set for a flag",
     "declare_job": "writes jobs, which belong to no organisation",
     "claim_job": "writes jobs, which belong to no organisation",
     "renew_job": "writes jobs, which belong to no organisation",

@@ -473,6 +473,7 @@ def test_functions_leave_the_tenant_as_it_was(scene: Scene, psql: Psql) -> None:
         "select mark_roll_up()",
         "select roll_up_balances()",
         "select count(*) from list_organisation_ids()",
+        "select count(*) from list_flagged_organisations('pause_jobs')",
         "select count(*) from list_outboxes(10)",
         "select count(*) from claim_deliveries(10, 10, 60, '{}')",
         "select count(*) from read_outbox()",

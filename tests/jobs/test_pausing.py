@@ -10,16 +10,28 @@ from sofinance import queries as q
 from sofinance.infra.db import Database, Mode
 from sofinance.jobs import Job
 from sofinance.jobs.organisations import whose
+from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any
 
     from sofinance.config import Settings
     from tests.support import Org
 
     MakeOrg = Callable[..., Awaitable[Org]]
 
+VISITING = {
+    "balances-roll-up",
+    "storage-janitor",
+    "business-figures",
+    "mail-scan",
+    "low-stock-notices",
+    "forget-expired",
+    "retention",
+    "forget-events",
+}
 pytestmark = pytest.mark.empty_database
 
 
@@ -66,3 +78,48 @@ async def test_an_organisation_is_left_out(database: Database, new_org: MakeOrg)
             changed_by=None,
         )  # fmt: skip
     assert await whose(database) == [orgs[0].id, orgs[2].id]
+
+
+async def test_what_is_set_for_all_is_asked_in_the_same_order(
+    database: Database, new_org: MakeOrg
+) -> None:
+    orgs = [await new_org() for _ in range(2)]
+    async with database.tenant(orgs[0].id) as conn:
+        await q.flags.set_override(
+            conn, org_id=orgs[0].id, flag="pause_jobs", branch_id=None, user_id=None, percent=0,
+            changed_by=None,
+        )  # fmt: skip
+
+    async def left(percent: int | None, *, is_killed: bool) -> list[int]:
+        async with database.untenanted(mode=Mode.WRITE) as conn:
+            await q.flags.set_flag(conn, name="pause_jobs", percent=percent, is_killed=is_killed)
+        return await whose(database)
+
+    both = [orgs[0].id, orgs[1].id]
+    assert await left(None, is_killed=False) == both
+    assert await left(100, is_killed=False) == [orgs[0].id]
+    assert await left(100, is_killed=True) == both
+
+
+@pytest.mark.parametrize(
+    "job", [job for job in JOBS if job.name in VISITING], ids=lambda job: job.name
+)
+async def test_every_job_that_visits_organisations_leaves_it_out(
+    database: Database, new_org: MakeOrg, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, paused = await new_org(), await new_org()
+    async with database.tenant(paused.id) as conn:
+        await q.flags.set_override(
+            conn, org_id=paused.id, flag="pause_jobs", branch_id=None, user_id=None, percent=100,
+            changed_by=None,
+        )  # fmt: skip
+    visited = set()
+    tenant = Database.tenant
+
+    def noted(self: Database, org_id: int, **rest: Any) -> Any:
+        visited.add(org_id)
+        return tenant(self, org_id, **rest)
+
+    monkeypatch.setattr(Database, "tenant", noted)
+    await job.work(database)
+    assert visited == {seen.id}

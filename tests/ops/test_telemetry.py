@@ -183,7 +183,7 @@ def test_a_collector_gets_the_traces_of_jobs(settings: Settings, tmp_path: Path)
     spans = trace_of(folder, root.trace_id.hex())
     assert (root.kind, root.parent_span_id) == (1, b"")
     assert told(root)["job.outcome"] == "succeeded"
-    assert spans["orgs.list_organisation_ids"].parent_span_id == root.span_id
+    assert spans["flags.list_organisations"].parent_span_id == root.span_id
 
 
 def spans_of_job(folder: Path) -> list[Any]:
