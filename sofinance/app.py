@@ -25,7 +25,7 @@ from sofinance.infra import (
     telemetry,
 )
 from sofinance.infra.caches import Caches
-from sofinance.infra.db import opening
+from sofinance.infra.db import NO_DATABASE, opening
 from sofinance.infra.deprecation import announced
 from sofinance.infra.machine import Machine
 from sofinance.infra.middleware import answer_unreadable, meet_expectation, surround
@@ -175,7 +175,7 @@ async def watch(machine: Machine) -> None:
             await machine.db.ping()
             metrics.DATABASE_UP.set(1)
             await machine.flags.flush_when_due()
-        except health.NO_ANSWER:
+        except NO_DATABASE:
             metrics.DATABASE_UP.set(0)
         await asyncio.sleep(WATCH_INTERVAL_S)
 

@@ -45,9 +45,12 @@ TOOLS = {
     "org": "sofinance.tools.orgs",
     "user": "sofinance.tools.users",
 }
+# Fewer than the service takes for no answer: a command's own mistakes are to be seen as they are.
 NO_DATABASE = (
     psycopg.OperationalError,
     asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InternalClientError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     ConnectionError,

@@ -56,6 +56,15 @@ DEAD = (
     asyncpg.InternalClientError,  # the server said goodbye while nothing was asked
     OSError,
 )
+# What is raised when the database does not answer, or not what it was asked. A full pool, a refused
+# connection and TimeoutError are OSErrors; InternalClientError is what asyncpg makes of a server
+# that said goodbye between two messages.
+NO_DATABASE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 # A machine that lost its power says nothing: the kernel gives a connection up when what was sent is
 # not confirmed for so long, and asks after so long a silence.
 UNCONFIRMED_MAX_MS = 6_000

@@ -6,9 +6,8 @@ import asyncio
 from functools import cache
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from sofinance import queries as q
+from sofinance.infra.db import NO_DATABASE
 from sofinance.infra.sql import SQL_DIR
 
 if TYPE_CHECKING:
@@ -20,12 +19,6 @@ CHECK_TIMEOUT_S = 2
 HEALTHY, UNHEALTHY, TIMEOUT = "healthy", "unhealthy", "timeout"
 # What can be gone while every sale is still posted: it is told, and fails nothing.
 WARNINGS = frozenset({"redis", "storage"})
-NO_ANSWER = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
 NOT_MIGRATIONS = ("post-apply.",)
 
 
@@ -66,7 +59,7 @@ async def verdict(asked: Awaitable[object]) -> str:
             await asked
     except TimeoutError:
         return TIMEOUT
-    except (*NO_ANSWER, NotReadyError):
+    except (*NO_DATABASE, NotReadyError):
         return UNHEALTHY
     return HEALTHY
 

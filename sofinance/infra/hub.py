@@ -14,15 +14,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import asyncpg
 from aiohttp import WSMsgType, web
 
 from sofinance import queries as q
 from sofinance.infra import metrics
-from sofinance.infra.db import Mode
+from sofinance.infra.db import NO_DATABASE, Mode
 from sofinance.infra.errors import ACCESS_CHANGED, ApiError
 from sofinance.infra.guard import Opaque, Principal, read_opaque
-from sofinance.infra.pool import PoolFullError
 from sofinance.infra.sockets import (
     FORBIDDEN,
     FRAME_BYTES_MAX,
@@ -60,9 +58,6 @@ NEWS_COUNT_MAX = 2_000
 FIRST_MESSAGE_TIMEOUT_S = 5.0
 # How long a client that has no room for more is waited for.
 FULL_TIMEOUT_S = 10.0
-NO_DATABASE = (
-    asyncpg.PostgresError, asyncpg.InterfaceError, PoolFullError, OSError, TimeoutError,
-)  # fmt: skip
 
 
 class RefusedError(Exception):

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from sofinance.app import MACHINE, create_app
 from sofinance.infra.command import SetupError
+from sofinance.infra.db import NO_DATABASE
 from sofinance.infra.leaving import leave
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ async def _set_up(runner: web.AppRunner) -> None:
         await runner.setup()
     except asyncpg.UndefinedTableError:
         raise SetupError("The database is not migrated: run `sofinance migrate`.") from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except NO_DATABASE as error:
         why = str(error).strip().rstrip(".") or "no answer in time"
         raise SetupError(f"The database cannot be used: {why}.") from None
 

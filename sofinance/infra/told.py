@@ -9,7 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from sofinance import queries as q
 from sofinance.infra import outbox_metrics
-from sofinance.infra.health import CHECK_TIMEOUT_S, NO_ANSWER
+from sofinance.infra.db import NO_DATABASE
+from sofinance.infra.health import CHECK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,7 +69,7 @@ async def read(call: Call) -> list[Metric]:
                 *of_business(await q.business.list_figures(conn)),
                 *of_integrity(await q.integrity_events.count_integrity_events(conn)),
             ]
-    except NO_ANSWER:
+    except NO_DATABASE:
         return []
 
 

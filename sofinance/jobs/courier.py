@@ -18,11 +18,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from sofinance import queries as q
 from sofinance.infra import signatures
-from sofinance.infra.db import Mode
+from sofinance.infra.db import NO_DATABASE, Mode
 from sofinance.infra.notify import tell_allowed
 from sofinance.infra.secretbox import SealError, SecretBox
 from sofinance.infra.targets import Targets, split
@@ -45,7 +43,6 @@ LEASE_FACTOR = 3
 LEASE_SLACK_S = 5
 # Some of the wait more, so that what failed together does not come back together.
 JITTER = 0.1
-NO_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 DELIVERED, RETRY, DEAD = "delivered", "retry", "dead"
 
 

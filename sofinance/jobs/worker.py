@@ -17,13 +17,11 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from sofinance import __version__
 from sofinance import queries as q
 from sofinance.infra import trace_context, tracing
 from sofinance.infra.command import STATEMENT_TIMEOUT_MS
-from sofinance.infra.db import Database, Mode
+from sofinance.infra.db import NO_DATABASE, Database, Mode
 from sofinance.infra.flags import Flags
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.jobs import TOLD_LENGTH_MAX, JobFailedError, notices
@@ -48,12 +46,6 @@ POOL_SIZE = RUNNING_COUNT_MAX + 4
 STOP_TIMEOUT_S = 20
 # How often a lease is renewed within its length.
 RENEWALS = 3
-NO_DATABASE = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
 
 
 @contextlib.asynccontextmanager
