@@ -15,6 +15,7 @@ from aiohttp import web, web_urldispatcher
 
 from sofinance import __version__, api, config
 from sofinance.infra import (
+    circuit,
     gunicorn_state,
     health,
     logs,
@@ -165,6 +166,7 @@ async def watch(machine: Machine) -> None:
         if machine.guard.keys.refresh():
             machine.guard.forget()  # what a key that is gone signed
         caches.publish()
+        circuit.publish()
         metrics.EXEMPLARS.write()
         metrics.POOL_SIZE.set(machine.db.size_max)
         metrics.POOL_OPEN.set(machine.db.pool.open_count)

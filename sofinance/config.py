@@ -264,8 +264,9 @@ class Settings:
         "./uploads", "Where STORAGE_BACKEND=local keeps files; all workers must see it."
     )
     s3_endpoint_url: str = setting(
-        "", "Where the bucket is, unless it is at AWS.", example="https://minio.example.com:9000"
-    )
+        "", "Where the bucket is, unless it is at AWS.", example="https://minio.example.com:9000",
+        check=settings_checks.endpoint,
+    )  # fmt: skip
     s3_bucket: str = setting("", "The bucket that files are kept in.", example="sofinance-files")
     s3_region: str = setting("us-east-1", "The bucket's region.")
     s3_access_key_id: str = setting(
@@ -402,6 +403,7 @@ class Settings:
     sendgrid_url: str = setting(
         "https://api.sendgrid.com/v3/mail/send",
         "Where SendGrid takes mail; https, or http on this machine.",
+        check=settings_checks.service,
     )  # fmt: skip
     mail_reminder_days: int = setting(
         0, "How old a debt is when its customer is reminded, and between reminders; 0: never.",
@@ -450,6 +452,7 @@ class Settings:
     turnstile_verify_url: str = setting(
         "https://challenges.cloudflare.com/turnstile/v0/siteverify",
         "Where a captcha's token is checked; https, or http on this machine.",
+        check=settings_checks.service,
     )  # fmt: skip
     turnstile_hostname: str = setting(
         "", "The host that captchas are solved on; one solved elsewhere is refused.",

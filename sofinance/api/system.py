@@ -354,7 +354,7 @@ async def list_drills(call: Call) -> Any:
 
 
 async def good(call: Call) -> Any:
-    """Return the backup of the path; backup_not_whole (409) unless it is a dump that succeeded."""
+    """Return the backup of the path; backup_not_restorable (409) unless a dump that succeeded."""
     backup = await q.system.get_backup(call.conn, id=call.path["id"])
     if backup.status != "SUCCESS" or backup.kind != "FULL":
         raise ApiError(

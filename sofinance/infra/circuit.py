@@ -7,15 +7,19 @@ Each process counts for itself, so that nothing else has to be there for it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from sofinance.infra import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+log = logging.getLogger(__name__)
 
 CLOSED, HALF_OPEN, OPEN = 0.0, 0.5, 1.0
 
@@ -46,6 +50,7 @@ class Circuit:
         self._failed_at_s: deque[float] = deque(maxlen=failure_count_max)
         self._open_until_s: float | None = None
         self._is_probing = False
+        CIRCUITS.add(self)
         self._show()
 
     @property
@@ -77,19 +82,39 @@ class Circuit:
     ) -> None:
         was_probing, self._is_probing = self._is_probing, False
         if isinstance(error, self._counts):
-            self._fail(was_probing=was_probing)
+            self._fail(error, was_probing=was_probing)
         elif error is None or isinstance(error, Exception):
             # An answer, if only a refusal: it is there. A cancelled call has told nothing.
             self._failed_at_s.clear()
+            if self._open_until_s is not None:
+                log.info("circuit closed", extra={"metadata": {"circuit": self.name}})
             self._open_until_s = None
         self._show()
 
-    def _fail(self, *, was_probing: bool) -> None:
+    def _fail(self, error: BaseException, *, was_probing: bool) -> None:
         now_s = self._clock()
         self._failed_at_s.append(now_s)
         is_full = len(self._failed_at_s) == self._failure_count_max
         if was_probing or (is_full and now_s - self._failed_at_s[0] <= self._window_s):
+            if self._open_until_s is None:  # once, till it closes again
+                told = {"circuit": self.name, "why": type(error).__name__}
+                log.warning("circuit opened", extra={"metadata": told})
             self._open_until_s = now_s + self._recovery_s
 
     def _show(self) -> None:
         metrics.CIRCUIT_STATE.labels(self.name).set(self.state)
+
+
+CIRCUITS: WeakSet[Circuit] = WeakSet()
+
+
+def publish() -> None:
+    """Tell the state of all circuits, the worst of those of one name.
+
+    One that nobody calls any more is half open by and by, and would be told as open for ever.
+    """
+    worst: dict[str, float] = {}
+    for circuit in CIRCUITS:
+        worst[circuit.name] = max(circuit.state, worst.get(circuit.name, CLOSED))
+    for name, state in worst.items():
+        metrics.CIRCUIT_STATE.labels(name).set(state)

@@ -7,6 +7,7 @@ those of its metrics. OpenMetrics alone can tell them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from bisect import bisect_left
@@ -97,6 +98,15 @@ class Exemplars:
                 if seen.at_s > (oldest_s if known is None else known.at_s):
                     found[place] = seen
         return found
+
+
+def forget_old(folder: Path) -> None:
+    """Remove the files of workers that have written nothing for so long that nobody tells it."""
+    oldest_s = time.time() - AGE_MAX_S
+    for path in folder.glob("exemplars_*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest_s:
+                path.unlink()
 
 
 def of_file(path: Path) -> list[tuple[Place, Seen]]:

@@ -63,7 +63,7 @@ def on_starting(_server: Any) -> None:
         return
     folder = Path(os.environ[METRICS_DIR])
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.db"):
+    for file in (*folder.glob("*.db"), *folder.glob("exemplars_*.json")):
         file.unlink(missing_ok=True)
 
 
@@ -73,10 +73,14 @@ def when_ready(server: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Drop what a worker that ended said of itself alone."""
-    from prometheus_client import multiprocess  # noqa: PLC0415 - not before the variable is set
+    """Drop what a worker that ended said of itself alone; its exemplars stay till they are old."""
+    # Not before the variable is set.
+    from prometheus_client import multiprocess  # noqa: PLC0415
+
+    from sofinance.infra import exemplars  # noqa: PLC0415
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    exemplars.forget_old(Path(os.environ[METRICS_DIR]))
 
 
 def on_exit(_server: Any) -> None:

@@ -92,6 +92,7 @@ def surround(machine: Machine) -> Any:
             "route": route,
             "status": response.status,
             "duration_ms": round(duration_s * 1000, 3),
+            "org_id": trace.org_id,
         }
         if trace.error_code is not None:
             line["error_code"] = trace.error_code

@@ -67,12 +67,18 @@ def redis(variable: str, text: str) -> str:
     return text
 
 
-def page(variable: str, text: str) -> str:
-    """Return the URL of a page of ours, and of no other: what is put behind it lets people in."""
+def service(variable: str, text: str) -> str:
+    """Return the URL of somebody's service, which nobody on the way can read or answer for."""
     url = urlsplit(text)
     is_ours = url.scheme == "http" and url.hostname in LOOPBACK
     if not (url.scheme == "https" and url.hostname) and not is_ours:
         raise ValueError(f"{variable} must begin with https://, or http:// on this machine.")
+    return text
+
+
+def page(variable: str, text: str) -> str:
+    """Return the URL of a page of ours, and of no other: what is put behind it lets people in."""
+    url = urlsplit(service(variable, text))
     if url.fragment or not text.isprintable() or " " in text:
         raise ValueError(f"{variable} must be a URL without a #; the token stands there.")
     return text

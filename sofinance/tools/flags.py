@@ -16,7 +16,7 @@ from sofinance.infra.command import (
     database_options,
 )
 from sofinance.infra.db import Mode
-from sofinance.tools.orgs import connected, org_option
+from sofinance.tools.orgs import connected, org_option, write_audit
 from sofinance.tools.worker import tell
 
 if TYPE_CHECKING:
@@ -165,16 +165,17 @@ async def set_globally(database: Any, args: argparse.Namespace) -> None:
 async def set_for(database: Any, org_id: int, flag: str, value: str) -> None:
     """Set a flag for an organisation."""
     percent = percent_of(value)
+    key: Any = {"org_id": org_id, "flag": flag, "branch_id": None, "user_id": None}
     async with database.tenant(org_id) as conn:
+        row: Any
         if percent is None:
-            await q.flags.delete_override(
-                conn, org_id=org_id, flag=flag, branch_id=None, user_id=None
-            )
+            action, row = b"flags.delete_override", await q.flags.delete_override(conn, **key)
         else:
-            await q.flags.set_override(
-                conn, org_id=org_id, flag=flag, branch_id=None, user_id=None, percent=percent,
-                changed_by=None,
-            )  # fmt: skip
+            action = b"flags.set_override"
+            row = await q.flags.set_override(conn, percent=percent, changed_by=None, **key)
+        await write_audit(
+            conn, org_id, action, b"flags", row.id, {"flag": flag, "percent": percent}
+        )
 
 
 async def retire(database: Any, flag: str) -> None:

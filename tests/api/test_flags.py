@@ -286,7 +286,7 @@ async def run(dsn: str, *words: str) -> int:
 
 @pytest.mark.empty_database
 async def test_the_command_sets_kills_and_lists(
-    dsn: str, org: Org, database: Database, capsys: pytest.CaptureFixture[str]
+    dsn: str, org: Org, database: Database, psql: Psql, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def is_on() -> bool:
         return await Flags(database).is_on(NAME, org_id=org.id)
@@ -301,6 +301,10 @@ async def test_the_command_sets_kills_and_lists(
     ):
         assert await run(dsn, *words) == 0
         assert await is_on() is expected, words
+    written = "select action, after->>'percent' from audit_log where entity_type = 'flags'"
+    assert psql(f"{written} order by id", org=org) == [
+        ("flags.set_override", "100"), ("flags.delete_override", None),
+    ]  # fmt: skip
     assert await run(dsn, "set", NAME, "25") == 0
     assert await run(dsn, "list", "--json") == 0
     (listed,) = [row for row in json.loads(capsys.readouterr().out) if row["name"] == NAME]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
-from sofinance.infra.circuit import CLOSED, HALF_OPEN, OPEN, Circuit, CircuitOpenError
+from sofinance.infra import metrics
+from sofinance.infra.circuit import CLOSED, HALF_OPEN, OPEN, Circuit, CircuitOpenError, publish
 
 
 class Clock:
@@ -99,3 +101,37 @@ async def test_a_trial_that_is_cancelled_decides_nothing(circuit, clock):
     clock.now_s += 20
     await fail(circuit, asyncio.CancelledError())
     assert circuit.state == HALF_OPEN
+
+
+async def test_the_log_says_why_once_and_when_it_is_over(circuit, clock, caplog):
+    caplog.set_level(logging.INFO, "sofinance.infra.circuit")
+    for _ in range(3):
+        await fail(circuit, ConnectionResetError())
+    clock.now_s += 20
+    await fail(circuit, OSError())
+    clock.now_s += 20
+    async with circuit:
+        pass
+    async with circuit:
+        pass
+    assert [(record.message, record.metadata) for record in caplog.records] == [
+        ("circuit opened", {"circuit": "test", "why": "ConnectionResetError"}),
+        ("circuit closed", {"circuit": "test"}),
+    ]
+
+
+async def test_one_that_nobody_calls_any_more_is_not_told_as_open_for_ever(clock):
+    circuit = Circuit(
+        "left", failure_count_max=3, window_s=60, recovery_s=20, counts=(OSError,), clock=clock
+    )
+
+    def told() -> float:
+        return float(metrics.CIRCUIT_STATE.labels("left")._value.get())  # noqa: SLF001 - there is no other way
+
+    for _ in range(3):
+        await fail(circuit, OSError())
+    assert told() == OPEN
+    clock.now_s += 20
+    assert told() == OPEN
+    publish()
+    assert told() == HALF_OPEN

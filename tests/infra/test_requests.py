@@ -187,7 +187,7 @@ async def test_each_request_is_logged_when_it_starts_and_when_it_is_done(
     metadata = done["metadata"]
     assert (metadata["method"], metadata["route"]) == ("POST", "/api/v1/categories")
     assert metadata["duration_ms"] > 0
-    assert metadata["ip_address"] == "127.0.0.1"
+    assert (metadata["ip_address"], metadata["org_id"]) == ("127.0.0.1", org.id)
     assert lines[1]["metadata"]["error_code"] == "invalid_request"
     for private in (org.admin.token, key, "not-in-the-log", "Fruit"):
         assert private not in stream.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from sofinance.infra import metrics
-from sofinance.infra.exemplars import AGE_MAX_S, Exemplars, Seen
+from sofinance.infra.exemplars import AGE_MAX_S, Exemplars, Seen, forget_old
 from sofinance.infra.tracing import RECORDER
 from tests.ops import live
 
@@ -131,3 +132,11 @@ def test_of_two_the_later_is_told_and_none_that_is_old(
         ("GET", "/c", 2): found["GET", "/c", 2],
     }
     assert len(list(tmp_path.glob("exemplars_*.json"))) == 2
+
+
+def test_files_of_workers_that_are_gone_go_when_nobody_tells_them_any_more(tmp_path: Path) -> None:
+    for name, age_s in (("exemplars_1.json", AGE_MAX_S + 1), ("exemplars_2.json", 1)):
+        (tmp_path / name).write_text("[]")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    forget_old(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["exemplars_2.json"]

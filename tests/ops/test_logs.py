@@ -126,7 +126,9 @@ def test_every_line_of_a_server_has_the_promised_fields(
     named = [line for line in lines if line["request_id"] == "till-7/42"]
     assert len(named) == 2 * 5
     assert {line["metadata"]["trace_id"] for line in named} == {TRACE_ID}
-    assert {line["user_id"] for line in done} == {None, org.admin.id}
+    assert {(line["user_id"], line["metadata"]["org_id"]) for line in done} == {
+        (None, None), (org.admin.id, org.id),
+    }  # fmt: skip
     # What was refused is found by its code, and who was not let in has a line of their own.
     codes = Counter(line["metadata"].get("error_code") for line in done)
     assert codes["unauthorized"] == 5
