@@ -15,14 +15,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import re
 import sys
 import time
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import yoyo.migrations
 from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
@@ -60,7 +63,19 @@ select
 from _yoyo_migration as applied
 order by applied.applied_at_utc, applied.migration_id
 """
+# What PostgreSQL takes in no transaction, and many statements in one message are one.
+ONE_BY_ONE = re.compile(r"^-- transactional: *false|\bconcurrently\b", re.MULTILINE | re.IGNORECASE)
 BOOKKEEPING = ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock")
+
+
+def _statements(text: str, split: Any = yoyo.migrations.sqlparse.split) -> list[str]:
+    """Return what is sent to PostgreSQL together: all of a file, unless it must be one by one."""
+    return split(text) if ONE_BY_ONE.search(text) else [text]
+
+
+# yoyo looks for the end of each statement, in every file and its way back, before it knows which
+# of them are pending: that took longer than PostgreSQL takes to run them all.
+yoyo.migrations.sqlparse = SimpleNamespace(split=_statements)
 
 
 @dataclass(frozen=True, slots=True)
