@@ -107,10 +107,6 @@ class Storage(ABC):
         """Return objects whose keys begin like this, by key, from behind `after` on."""
 
     @abstractmethod
-    async def signed_url(self, key: str, *, ttl_s: int, filename: str) -> str | None:
-        """Return an address that anybody may download from for so long; None if there is none."""
-
-    @abstractmethod
     async def probe(self) -> None:
         """Ask for a sign of life."""
 
@@ -209,16 +205,6 @@ class LocalStorage(Storage):
         """List files, by going through all of the directory: it is for small stores."""
         with _told():
             return await asyncio.to_thread(self._list, prefix, after, limit)
-
-    async def signed_url(
-        self,
-        key: str,  # noqa: ARG002 - the same for any
-        *,
-        ttl_s: int,  # noqa: ARG002
-        filename: str,  # noqa: ARG002
-    ) -> str | None:
-        """Return nothing: a directory has no address."""
-        return None
 
     async def probe(self) -> None:
         """Write and remove an empty file: a directory that can only be read is of no use."""

@@ -156,20 +156,6 @@ class S3Storage(Storage):
             for found in answer.get("Contents", [])
         ]
 
-    async def signed_url(self, key: str, *, ttl_s: int, filename: str) -> str | None:
-        """Return the bucket's own address of an object, signed; nothing is asked for that."""
-        client = await self._connected()
-        url: str = await client.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": self._target.bucket, "Key": self._key(key),
-                "ResponseContentDisposition": f'attachment; filename="{filename}"',
-                "ResponseCacheControl": "no-store",
-            },
-            ExpiresIn=ttl_s,
-        )  # fmt: skip
-        return url
-
     async def probe(self) -> None:
         """Ask whether the bucket is there; past the circuit, since it is asked by whoever looks."""
         await self._ask("head_bucket", Bucket=self._target.bucket)

@@ -7,9 +7,7 @@ import contextlib
 import hashlib
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-import aiohttp
 import pytest
 
 from sofinance.infra.circuit import OPEN
@@ -167,16 +165,6 @@ async def test_a_directory_that_is_none_is_told_as_a_store_that_is_away(tmp_path
 
 
 # -- a bucket --------------------------------------------------------------------------------------
-
-
-async def test_a_bucket_gives_an_address_that_others_read_for_a_while(s3: S3Server):
-    async with contextlib.aclosing(S3Storage(s3.target())) as storage:
-        await storage.put("org/1/shown", stream(b"shown"))
-        url = await storage.signed_url("org/1/shown", ttl_s=60, filename="shown.txt")
-    assert "X-Amz-Expires=60" in urlsplit(url).query
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        assert (answer.status, await answer.read()) == (200, b"shown")
-        assert answer.headers["Content-Disposition"] == 'attachment; filename="shown.txt"'
 
 
 async def test_a_bucket_that_is_not_there_is_told(s3: S3Server):
