@@ -515,7 +515,7 @@ class Settings:
     )  # fmt: skip
     redis_url: str = setting(
         "", "Redis, for what workers share; without it each worker keeps its own.",
-        secret=True, example="redis://127.0.0.1:6379/0",
+        secret=True, required_in="production", example="redis://127.0.0.1:6379/0",
         check=settings_checks.redis,
     )  # fmt: skip
 

@@ -34,6 +34,8 @@ def generate(_urls: Urls) -> dict[Path, str]:
             notes.append(f"{', '.join(rule['also'])} is read too.")
         if rule["required"]:
             notes.append("Required.")
+        if rule["required_in"]:
+            notes.append(f"Required in {rule['required_in']}.")
         default = declared.default
         shown = str(default).lower() if isinstance(default, bool) else str(default)
         comment = textwrap.fill(

@@ -42,6 +42,7 @@ def setting(  # noqa: PLR0913 - the one place where all that can be said of a se
     high: int | None = None,
     secret: bool = False,
     required: bool = False,
+    required_in: str = "",
     unless: str = "",
     also: tuple[str, ...] = (),
     example: str = "",
@@ -50,15 +51,17 @@ def setting(  # noqa: PLR0913 - the one place where all that can be said of a se
 ) -> Any:
     """Declare a setting: its default, what it is for, its bounds and its other names.
 
-    A required one may be left out where the setting `unless` is given. A secret older than
-    `max_age_days` is reported. A text of a form of its own has a `check`, of settings_checks.py.
+    A required one may be left out where the setting `unless` is given; one that is `required_in` an
+    environment is required nowhere else. A secret older than `max_age_days` is reported. A text of
+    a form of its own has a `check`, of settings_checks.py.
     """
     return field(
         default=default,
         repr=not secret,
         metadata={
             "why": why, "unit": unit, "choices": choices, "low": low, "high": high,
-            "secret": secret, "required": required, "unless": unless, "also": also,
+            "secret": secret, "required": required, "required_in": required_in, "unless": unless,
+            "also": also,
             "example": example, "max_age_days": max_age_days, "check": check,
         },
     )  # fmt: skip
@@ -73,8 +76,12 @@ class Reader:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Return the names of the settings that the service cannot do without."""
-        return tuple(name for name, f in self.fields.items() if f.metadata["required"])
+        """Return the names of the settings that the service cannot do without, here or there."""
+        return tuple(
+            name
+            for name, declared in self.fields.items()
+            if declared.metadata["required"] or declared.metadata["required_in"]
+        )
 
     def layers(self, environ: Mapping[str, str]) -> Layers:
         """Return where settings are given: the environment and the files that go with it."""
@@ -103,6 +110,8 @@ class Reader:
         problems = []
         for name in names:
             rule = self.fields[name].metadata
+            if rule["required_in"] not in {"", get("environment")}:
+                continue
             if not get(name) and not (rule["unless"] and get(rule["unless"])):
                 problems.append(f"{name.upper()} is missing. {rule['why']}")
         return problems

@@ -211,5 +211,5 @@ def test_it_is_not_switched_on_where_it_could_not_work() -> None:
     with pytest.raises(SettingsError) as caught:
         load({**keyed, "ENVIRONMENT": "production", "METRICS_TOKEN": "m" * 32})
     assert [problem.partition(" ")[0] for problem in caught.value.problems] == [
-        "CAPTCHA_MODE", "SMTP_HOST",
+        "CAPTCHA_MODE", "SMTP_HOST", "REDIS_URL",
     ]  # fmt: skip

@@ -126,7 +126,8 @@ def test_a_secret_file_must_be_readable_and_the_only_source(tmp_path: Path):
 def test_the_example_secret_is_refused_where_it_matters(environment: str):
     environ = {**GOOD, "JWT_SECRET": PLACEHOLDER_SECRET}
     assert load(environ).jwt_secret == PLACEHOLDER_SECRET
-    (problem,) = problems({**environ, "ENVIRONMENT": environment, "METRICS_TOKEN": "m" * 32})
+    more = {"METRICS_TOKEN": "m" * 32, "REDIS_URL": "redis://cache"}
+    (problem,) = problems({**environ, "ENVIRONMENT": environment, **more})
     assert problem.startswith("JWT_SECRET is the example's")
 
 

@@ -216,6 +216,7 @@ def test_the_files_that_are_shipped_are_good():
         environ = {
             **GOOD, "ENVIRONMENT": environment, "SOFINANCE_CONFIG_DIR": str(ROOT / "config"),
             "DATABASE_URL": "postgresql://app:Zq8vKpb3@db/books", "METRICS_TOKEN": "m" * 32,
+            "REDIS_URL": "redis://cache",
         }  # fmt: skip
         assert read(environ)[1] == []
         assert (load(environ).hsts_max_age_s > 0) is (environment != "development")

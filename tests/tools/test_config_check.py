@@ -26,7 +26,10 @@ SECRETS = [name for name, declared in config.FIELDS.items() if declared.metadata
 GOOD = {
     "DATABASE_URL": "postgresql://sofinance_app:Zq8vKpb3@db/books", "JWT_SECRET": "s" * 40,
 }  # fmt: skip
-PRODUCTION = {**GOOD, "ENVIRONMENT": "production", "METRICS_TOKEN": "m" * 32}
+PRODUCTION = {
+    **GOOD, "ENVIRONMENT": "production", "METRICS_TOKEN": "m" * 32,
+    "REDIS_URL": "redis://cache:6379/0",
+}  # fmt: skip
 # A good value of each secret setting that has a form of its own.
 FORMS = {
     "database_url": "postgresql://sofinance_app:Zq8vKpb3@db/books",
@@ -73,7 +76,7 @@ def test_good_settings_are_good(environ: Any, capsys: pytest.CaptureFixture[str]
     environ(PRODUCTION | {"SECRETS_ROTATED_ON": f"JWT_SECRET={datetime.now(UTC).date()}"})
     code, told = check(capsys)
     assert (code, told["problems"], told["too_old"]) == (0, [], [])
-    assert told["age_unknown"] == ["DATABASE_URL", "METRICS_TOKEN"]
+    assert told["age_unknown"] == ["DATABASE_URL", "METRICS_TOKEN", "REDIS_URL"]
     assert main(["config", "check"]) == 0
     assert "The settings are good." in capsys.readouterr().out
 
@@ -93,17 +96,18 @@ def test_everything_wrong_is_told_at_once_by_name(
     assert named == [
         "PORT", "SECRETS_ROTATED_ON", "CORS_ORIGINS", "TRUSTED_PROXY_CIDRS",
         "ADMIN_IP_ALLOWLIST_CIDRS", "JWT_SECRET", "DATABASE_URL", "METRICS_TOKEN",
-        "DATA_ENCRYPTION_KEY",
+        "DATA_ENCRYPTION_KEY", "REDIS_URL",
     ]  # fmt: skip
     assert config.PLACEHOLDER_SECRET not in str(told)
     assert main(["config", "check"]) == 2
-    assert capsys.readouterr().out.count("wrong: ") == 9
+    assert capsys.readouterr().out.count("wrong: ") == 10
 
 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
         ({"METRICS_TOKEN": ""}, "METRICS_TOKEN is missing"),
+        ({"REDIS_URL": ""}, "REDIS_URL is missing"),
         ({"METRICS_TOKEN": "short"}, "METRICS_TOKEN is too short"),
         ({"JWT_SECRET": "s" * 31}, "JWT_SECRET has 31 characters"),
         ({"DATABASE_URL": "postgresql://app:@db/books"}, "DATABASE_URL has a password"),
