@@ -122,7 +122,7 @@ async def use(conn: Connection, call: Call, glass: Opaque, request: web.Request)
         after=dumps({"method": request.method, "path": safe_path(request.rel_url.raw_path)}),
         request_id=call.request_id.encode(),
         ip=None if call.ip is None else call.ip.encode(),
-        user_agent=call.user_agent.encode("utf-8", "replace"),
+        user_agent=call.user_agent.encode(),
         severity=CRITICAL.encode(),
     )
 

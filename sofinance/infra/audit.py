@@ -67,7 +67,7 @@ async def write(  # noqa: PLR0913 - all that an audit row says
         after=None if after is None else dumps(mask(after, kind=entity)),
         request_id=call.request_id.encode(),
         ip=None if call.ip is None else call.ip.encode(),
-        user_agent=call.user_agent.encode("utf-8", "replace"),
+        user_agent=call.user_agent.encode(),
         severity=severity.encode(),
     )
 
@@ -138,8 +138,7 @@ class Auditor:
             after=after,
             request_id=request_id.encode(),
             ip=None if ip is None else ip.encode(),
-            # Bytes that are no UTF-8 came in as surrogates; they become question marks.
-            user_agent=user_agent(request).encode("utf-8", "replace"),
+            user_agent=user_agent(request).encode(),
             severity=severity.encode(),
         )
 

@@ -177,8 +177,11 @@ def _safe_part(raw: str) -> str:
 
 @lru_cache(USER_AGENT_COUNT_MAX)
 def safe_agent(user_agent: str) -> str:
-    """Return the name of a client's program, without the same."""
-    return redact(user_agent)
+    """Return the name of a client's program, without the same.
+
+    Bytes that are no UTF-8 came in as surrogates; they become question marks.
+    """
+    return redact(user_agent).encode("utf-8", "replace").decode()
 
 
 def redact_all(value: Any) -> Any:

@@ -54,7 +54,7 @@ async def begin(  # noqa: PLR0913 - all that is known of a sign-in
         kind=kind,
         till_id=till_id,
         has_second_factor=has_second_factor,
-        device=device_of(call),
+        device=call.user_agent,
         ip=address_of(call),
         idle_minutes=settings.session_idle_minutes,
         life_minutes=settings.session_life_minutes,
@@ -72,7 +72,7 @@ async def _tell_if_elsewhere(
     call: Call, conn: Connection, org_id: int, user_id: int, session_id: int
 ) -> None:
     """Tell a user who has had sessions that this one is from elsewhere."""
-    device = device_of(call)
+    device = call.user_agent
     is_elsewhere = await q.sessions.is_elsewhere(
         conn, org_id=org_id, user_id=user_id, id=session_id, device=device, ip=address_of(call)
     )
@@ -84,11 +84,6 @@ async def _tell_if_elsewhere(
             "If it was not you, end your sessions and change your password.",
             data={"session_id": session_id, "ip": call.ip, "device": device},
         )  # fmt: skip
-
-
-def device_of(call: Call) -> str:
-    """Return the client's program; bytes that are no UTF-8 came in as surrogates."""
-    return call.user_agent.encode("utf-8", "replace").decode()
 
 
 def address_of(call: Call) -> Any:

@@ -76,10 +76,15 @@ class Exporter:
     async def send_all(self, session: aiohttp.ClientSession) -> None:
         """Send what waits now."""
         while kept := RECORDER.take(BATCH_SPAN_COUNT):
-            await self._send(session, kept)
+            count = sum(1 + len(one.spans) for one in kept)
+            try:
+                await self._send(session, kept, count)
+            except Exception:
+                # One that cannot be written is lost with its batch; those that come after are not.
+                metrics.SPANS_DROPPED.labels("not_sent").inc(count)
+                log.exception("traces were dropped")
 
-    async def _send(self, session: aiohttp.ClientSession, kept: list[Kept]) -> None:
-        count = sum(1 + len(one.spans) for one in kept)
+    async def _send(self, session: aiohttp.ClientSession, kept: list[Kept], count: int) -> None:
         # In a thread: some milliseconds, in which the loop would answer nobody.
         body, why = await asyncio.to_thread(encode, kept, self._resource), ""
         for attempt in range(ATTEMPT_COUNT_MAX):

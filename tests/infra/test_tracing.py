@@ -138,6 +138,23 @@ def test_a_batch_is_what_a_collector_reads() -> None:
     assert second.attributes[0].value.bool_value is True
 
 
+async def test_a_trace_that_cannot_be_written_is_lost_alone(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = trace_export.Exporter("http://127.0.0.1:9", {}, environment="staging")
+    trace = Trace("r", trace_context.new())
+    tracing.begin(trace)
+    tracing.finish(
+        trace, "POST /x", 0.01, kind=tracing.SERVER, has_failed=True, attributes={"a": "\udcff"}
+    )
+    before = total(metrics.SPANS_DROPPED, "not_sent")
+    async with ClientSession() as session:
+        await exporter.send_all(session)
+    assert total(metrics.SPANS_DROPPED, "not_sent") == before + 1
+    assert [record.message for record in caplog.records] == ["traces were dropped"]
+    assert recorder.waiting_count == 0
+
+
 def test_what_is_asked_of_somebody_else_is_a_span(recorder: Recorder) -> None:
     trace = Trace("r", trace_context.new())
     TRACE.set(trace)

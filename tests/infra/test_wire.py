@@ -257,3 +257,23 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
     async with asyncio.timeout(5):
         assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_header_that_is_no_utf_8_is_no_failure_of_ours(
+    api_with: MakeApi, org: Org, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = await api_with(log_level="info")
+    capsys.readouterr()
+    refusals = {"Idempotency-Key": 400, "If-Match": 400}
+    names = (
+        "User-Agent", "X-Request-ID", "traceparent", "tracestate", "Accept", "Origin", "Cookie",
+        "X-Forwarded-For", "X-Break-Glass-Token", *refusals,
+    )  # fmt: skip
+    for name in names:
+        odd = name.encode() + b": till \xff\xfe\r\n"
+        body = b'{"name":"%b"}' % name.encode()
+        _, status, _, _ = await exchange(api, post(org) + odd + sized(body))
+        assert (name, status) == (name, refusals.get(name, 201))
+    lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["message"] for line in lines].count("request completed") == len(names)
+    assert {line["metadata"]["user_agent"] for line in lines} == {"", "till ??"}
