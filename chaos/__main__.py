@@ -19,14 +19,17 @@ import sys
 import tempfile
 import time
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import uvloop
 
 from chaos.catalogue import FAULTS, Fault
 from chaos.checker import check, check_open
 from chaos.database import Postgres
 from chaos.processes import isolate
-from chaos.report import Outcome, as_json, cells, table, write
+from chaos.report import Outcome, as_json, cells, machine, table, write
 from chaos.stage import Stage
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 FAULT_TIMEOUT_S = 240
 SEED_MAX = 10**6
+ORDER = [f"{fault.number} {fault.name}" for fault in FAULTS]
 
 
 async def run_fault(fault: Fault, seed: int, postgres: Postgres, folder: Path) -> Outcome:
@@ -88,7 +92,10 @@ def run(
         postgres.make()
         for fault in faults:
             say(f"{fault.number:>2} {fault.name}: {fault.what} ...")
-            outcome = asyncio.run(run_fault(fault, seed, postgres, folder / "faults" / fault.name))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcome = runner.run(
+                    run_fault(fault, seed, postgres, folder / "faults" / fault.name)
+                )
             outcomes.append(outcome)
             told(outcome)
             say(progress(outcome))
@@ -119,7 +126,7 @@ def say(text: str) -> None:
 
 def keep_row(outcome: Outcome) -> None:
     """Update its row in the page's table at once: a run that is ended has been of use."""
-    write([outcome], [f"{fault.number} {fault.name}" for fault in FAULTS])
+    write([outcome], ORDER, f"In several runs, the last on {datetime.now(UTC):%Y-%m-%d}.")
 
 
 def forget(_outcome: Outcome) -> None:
@@ -160,13 +167,22 @@ def main() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of clients
     began_s = time.monotonic()
+    began_on, where = datetime.now(UTC), machine()
     outcomes = run(chosen, seed, keep_row if args.write else forget, keep=args.keep)
+    took_s = time.monotonic() - began_s
+    if args.write and chosen == FAULTS:
+        write(
+            outcomes,
+            ORDER,
+            f"In one run on {began_on:%Y-%m-%d}, seed {seed}, in {took_s / 60:.0f} minutes, on "
+            f"{where} at its beginning.",
+        )
     if args.json:
         document = {"seed": seed, "outcomes": [as_json(one) for one in outcomes]}
         print(json.dumps(document, indent=2, default=str))
     else:
         print(table([cells(one) for one in outcomes]))
-    say(f"{time.monotonic() - began_s:.0f} s, seed {seed}")
+    say(f"{took_s:.0f} s, seed {seed}")
     return 0 if all(one.ok for one in outcomes) else 1
 
 

@@ -96,17 +96,36 @@ async def check(stage: Stage) -> Verdict:
     """Check everything; the writers have stopped and nothing is open any more."""
     verdict = Verdict()
     compare(verdict, stage.journal.read(), await asyncio.to_thread(_traces, stage))
+    await _recompute(stage, verdict)
+    return verdict
+
+
+async def check_as_of(stage: Stage, lines: dict[str, Line]) -> Verdict:
+    """Check books of an earlier moment against what the clients' journal said just then."""
+    verdict = Verdict()
+    compare(verdict, lines, await asyncio.to_thread(_traces, stage), is_over=False)
+    await _recompute(stage, verdict)
+    return verdict
+
+
+async def _recompute(stage: Stage, verdict: Verdict) -> None:
     await asyncio.to_thread(_ask_database, stage, verdict)
     await asyncio.to_thread(_verify, stage, verdict)
     reported = await _trial_balance(stage)
     await asyncio.to_thread(_ask_strangers, stage, verdict, reported)
-    return verdict
 
 
 def compare(
-    verdict: Verdict, lines: dict[str, Line], traces: dict[str, list[tuple[str, int, Any]]]
+    verdict: Verdict,
+    lines: dict[str, Line],
+    traces: dict[str, list[tuple[str, int, Any]]],
+    *,
+    is_over: bool = True,
 ) -> None:
-    """Hold the clients' journal against what the database has of each key."""
+    """Hold the clients' journal against what the database has of each key.
+
+    While it is not over, something is on its way: that may be there, once.
+    """
     for key, line in lines.items():
         found = traces.pop(key, [])
         verdict.retried += len(line.attempts) > 1
@@ -122,7 +141,7 @@ def compare(
         elif line.refused is not None:
             if found:
                 verdict.problems.append(f"{key}: refused ({line.refused.code}), and yet there")
-        else:
+        elif is_over:
             verdict.problems.append(f"{key}: nobody knows, even now")
     verdict.problems += [f"{key}: there, and nobody asked for it" for key in traces]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaos.processes import ROOT
@@ -80,13 +83,32 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return {**asdict(outcome), "ok": outcome.ok}
 
 
-def write(outcomes: Iterable[Outcome], order: Sequence[str]) -> None:
-    """Put the rows into the table of the page; those of faults that were not run stay."""
+def write(outcomes: Iterable[Outcome], order: Sequence[str], note: str) -> None:
+    """Put the rows into the table of the page; those of faults that were not run stay.
+
+    Above the table stands in a line how it was measured.
+    """
     page = PAGE.read_text("utf-8")
     rows = {row[0]: row for row in measured(page)} | {cells(one)[0]: cells(one) for one in outcomes}
     text = table([rows[name] for name in order if name in rows])
     marked = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    PAGE.write_text(marked.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page), "utf-8")
+    PAGE.write_text(marked.sub(lambda _: f"{BEGIN}\n{note}\n\n{text}\n{END}", page), "utf-8")
+
+
+def machine() -> str:
+    """Say what this runs on, and how busy that is."""
+    cpu = next(
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return (
+        f"{len(os.sched_getaffinity(0))} cores of an {cpu}, {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[1]:.1f}"
+    )
 
 
 def measured(page: str) -> list[Row]:

@@ -42,12 +42,14 @@ pidfile =
 class PgBouncer:
     """The program, on a port of its own."""
 
-    def __init__(self, server_url: str, *, pool_size: int = POOL_SIZE) -> None:
+    def __init__(
+        self, server_url: str, *, pool_size: int = POOL_SIZE, password: str = ROLE_PASSWORD
+    ) -> None:
         server = urlsplit(server_url)
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="sofinance-pgbouncer-"))
         program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-        (self._folder / "users.txt").write_text(f'"sofinance_app" "{ROLE_PASSWORD}"\n')
+        (self._folder / "users.txt").write_text(f'"sofinance_app" "{password}"\n')
         config = self._folder / "pgbouncer.ini"
         config.write_text(
             CONFIG.format(
@@ -62,7 +64,12 @@ class PgBouncer:
         if os.getuid() == 0:
             shutil.chown(self._folder, ACCOUNT)
             user = ["--user", ACCOUNT]
-        self._process = subprocess.Popen([program, "--quiet", *user, str(config)])
+        self._command = [program, "--quiet", *user, str(config)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, the first time or after it was killed."""
+        self._process = subprocess.Popen(self._command)
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not self._listens():
             assert self._process.poll() is None, "PgBouncer did not start"
@@ -81,6 +88,11 @@ class PgBouncer:
         parts = urlsplit(url)
         who = parts.netloc.rpartition("@")[0]
         return parts._replace(netloc=f"{who}@127.0.0.1:{self.port}").geturl()
+
+    def kill(self) -> None:
+        """End it without a word, as kill -9 does."""
+        self._process.kill()
+        self._process.wait(START_TIMEOUT_S)
 
     def close(self) -> None:
         """End it and clean up."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WORKERS = 3
 STEPS_MAX = 60
 KINDS = ("sale", "payment", "void", "receipt")
-KILLS = 4
+KILLS = 6
 WAIT_S = 30
 # Each exchange with the database has two moments in which nobody may be there any more.
 MOMENTS = ("amid", "after")
@@ -113,20 +113,25 @@ async def _kill_along(stage: Stage, hunter: Hunter, kind: str) -> int:
 
 
 async def kill_services(stage: Stage, *, kills: int = KILLS) -> str:
-    """Kill a service of one process, and gunicorn's master, again and again; both come back."""
+    """Kill a service of one process, a worker of gunicorn's and its master, again and again."""
     alone = await stage.serve()
-    many = await stage.gunicorn()
+    many = await stage.gunicorn(workers=WORKERS)
     stage.begin()
     await stage.heal()
     for number in range(kills):
         await stage.pause(0.3, 1.5)
-        victim = (alone, many)[number % 2]
+        if number % 3 == 1:
+            os.kill(stage.chance.choice(many.children()), signal.SIGKILL)
+            await stage.heal()  # gunicorn replaces it by itself
+            continue
+        victim = many if number % 3 else alone
         victim.kill()
         killed_s = time.monotonic()
         await asyncio.to_thread(victim.again)
         await stage.ready(int(victim.settings["PORT"]), victim)
         await stage.heal(killed_s)
-    return f"kill -9 of `sofinance serve` and of gunicorn's master {kills} times, restarted"
+    await _full_strength(stage, many, at_least=WORKERS)
+    return f"kill -9 of `sofinance serve`, a worker of gunicorn's and its master: {kills} times"
 
 
 async def _order(stage: Stage, kind: str, step: int) -> Order:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import orjson
 
-from sofinance.infra.pool import PoolFullError
+from sofinance.infra.pool import PoolFullError, PoolTimeoutError
 from sofinance.infra.sql import NotFoundError
 
 if TYPE_CHECKING:
@@ -97,23 +97,23 @@ def internal() -> ApiError:
     return ApiError("internal", "Something broke on our side.", status=500)
 
 
-def try_again() -> ApiError:
+def try_again(retry_after_s: int = RETRY_AFTER_S) -> ApiError:
     """Say that another request was in the way and that nothing was done."""
     return ApiError(
         "try_again",
         "The database was too busy with this; nothing was done. Send it again.",
         status=503,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        headers={"Retry-After": str(retry_after_s)},
     )
 
 
-def unavailable() -> ApiError:
+def unavailable(retry_after_s: int = RETRY_AFTER_S) -> ApiError:
     """Say that the database cannot be reached; whether it committed is then not known."""
     return ApiError(
         "unavailable",
         "The database is not reachable right now. Send it again, with the same Idempotency-Key.",
         status=503,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
+        headers={"Retry-After": str(retry_after_s)},
     )
 
 
@@ -172,7 +172,9 @@ def translate(  # noqa: PLR0911 - one for each kind
         case NotFoundError():
             return not_found()
         case PoolFullError():
-            return try_again()
+            return try_again(error.retry_after_s)
+        case PoolTimeoutError():
+            return unavailable(error.retry_after_s)
         case asyncpg.DataError() if "value out of int" in str(error):
             # asyncpg refuses the number before PostgreSQL sees it.
             return ApiError("invalid_request", "A number is out of range.", status=422)

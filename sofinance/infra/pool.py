@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import random
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+# How long somebody is told to stay away, at most.
+RETRY_AFTER_S_MAX = 30
+# What a connection serves in a second, until that is known.
+FIRST_RATE = 20.0
+# Over how long it is counted how many are served in a second; a longer time had quiet in it.
+RATE_OVER_S = 0.25
+RATE_OVER_S_MAX = 2.0
+
+
 class PoolClosedError(ConnectionError):
     """The pool is closed, or will be as soon as everything is back."""
 
@@ -28,9 +39,17 @@ class PoolClosedError(ConnectionError):
 class PoolFullError(ConnectionError):
     """As many wait for a connection as may; nothing was done."""
 
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Too many wait for a connection.")
+        self.retry_after_s = retry_after_s
+
 
 class PoolTimeoutError(TimeoutError):
     """None was free in time; nothing was done."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("No connection was free in time.")
+        self.retry_after_s = retry_after_s
 
 
 class StaleConnectionError(ConnectionError):
@@ -40,6 +59,39 @@ class StaleConnectionError(ConnectionError):
 # What says that the server is not what it was: gone, or a standby that writes nothing. Whatever
 # else is connected to it is of no use either.
 GONE = (StaleConnectionError, asyncpg.ReadOnlySQLTransactionError)
+
+
+class Appointments:
+    """When those who are sent away come back: one after the other, as fast as they are served.
+
+    Told the same second, they would all come back in it, and be sent away once more: a process
+    that refuses thousands again and again serves nobody.
+    """
+
+    def __init__(self, first_rate: float, clock: Callable[[], float] = perf_counter) -> None:
+        self._rate, self._served_count, self._clock = first_rate, 0, clock
+        self._since_s = self._next_s = clock()
+
+    def count(self) -> None:
+        """Note that somebody was served."""
+        self._served_count += 1
+
+    def make(self, ahead_count: int) -> int:
+        """Return in how many seconds to come back, for whoever has so many before them."""
+        now_s = self._clock()
+        past_s = now_s - self._since_s
+        if past_s >= RATE_OVER_S:
+            if past_s < RATE_OVER_S_MAX:
+                self._rate = max(1.0, (self._rate + self._served_count / past_s) / 2)
+            self._since_s, self._served_count = now_s, 0
+        first_s = now_s + ahead_count / self._rate
+        self._next_s = max(self._next_s, first_s) + 1 / self._rate
+        wait_s = self._next_s - now_s
+        if wait_s > RETRY_AFTER_S_MAX:
+            # The book is full; still not all of them at once.
+            self._next_s = now_s + RETRY_AFTER_S_MAX
+            wait_s = RETRY_AFTER_S_MAX * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        return math.ceil(wait_s)
 
 
 class Pool:
@@ -61,6 +113,7 @@ class Pool:
         self._open_count = 0
         self._is_closing = self._is_closed = False
         self._all_back = asyncio.Event()
+        self._appointments = Appointments(size_max * FIRST_RATE)
 
     @property
     def open_count(self) -> int:
@@ -76,6 +129,14 @@ class Pool:
     def waiting_count(self) -> int:
         """Those who wait for a connection."""
         return len(self._waiting)
+
+    def refuse_when_full(self) -> None:
+        """Raise PoolFullError when somebody who came now would find the queue full.
+
+        For asking before any work is done for them.
+        """
+        if not self._idle and self._open_count >= self._size_max:
+            self._refuse_beyond_queue()
 
     def lend(self) -> Loan:
         """Lend a connection: ``async with pool.lend() as conn``; see `take`."""
@@ -102,6 +163,7 @@ class Pool:
 
     def give_back(self, conn: Any) -> None:
         """Take a connection back; a closed one makes room for another."""
+        self._appointments.count()
         if self._is_closed:
             conn.terminate()
         if conn.is_closed():
@@ -149,10 +211,7 @@ class Pool:
             raise
 
     async def _wait(self) -> Any:
-        if len(self._waiting) >= self._waiting_max:
-            # Who comes last in such a crowd would wait in vain, and holds memory meanwhile.
-            metrics.POOL_REFUSALS.inc()
-            raise PoolFullError("Too many wait for a connection.")
+        self._refuse_beyond_queue()
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         started_s = perf_counter()
@@ -171,10 +230,16 @@ class Pool:
                 self._waiting.remove(waiter)
             if isinstance(error, TimeoutError):
                 metrics.POOL_TIMEOUTS.inc()
-                raise PoolTimeoutError("No connection was free in time.") from None
+                raise PoolTimeoutError(self._appointments.make(len(self._waiting))) from None
             raise
         finally:
             metrics.POOL_WAITS.observe(perf_counter() - started_s)
+
+    def _refuse_beyond_queue(self) -> None:
+        if len(self._waiting) >= self._waiting_max:
+            # Who comes last in such a crowd would wait in vain, and holds memory meanwhile.
+            metrics.POOL_REFUSALS.inc()
+            raise PoolFullError(self._appointments.make(len(self._waiting)))
 
     def _pass_on(self, conn: Any | None) -> bool:
         """Give a connection, or with None the room for one, to who waits longest."""

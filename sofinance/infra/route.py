@@ -72,6 +72,11 @@ class Route:
         self._query = QueryReader(endpoint.query)
         self._has_path = "{" in endpoint.path
         self._replica = machine.db.replica if endpoint.replica else None
+        # In a crowd these are sent away before anything is done for them. A report may find a
+        # connection to the standby, and what opens its own transactions may not need any.
+        self._is_crowded_out = (
+            self._is_limited and self._replica is None and not endpoint.own_transactions
+        )
         writes = self._writes = endpoint.mode is Mode.WRITE
         self._audits = writes and machine.settings.enable_audit_logging
         self._keeps = writes and bool(endpoint.idempotent)
@@ -84,6 +89,8 @@ class Route:
         """Answer one request; raises what went wrong, for the middleware to render."""
         trace = TRACE.get() or Trace("")
         trace.is_oauth = self.endpoint.oauth
+        if self._is_crowded_out:
+            self._machine.db.pool.refuse_when_full()
         refuse_repeated(request)
         if self.endpoint.public:
             if self._is_limited:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from typing import Any
 
 import asyncpg
 import pytest
 
 from sofinance.infra import metrics
-from sofinance.infra.pool import Pool, PoolClosedError, PoolFullError, StaleConnectionError
+from sofinance.infra.pool import (
+    RETRY_AFTER_S_MAX,
+    Appointments,
+    Pool,
+    PoolClosedError,
+    PoolFullError,
+    StaleConnectionError,
+)
 
 
 class Conn:
@@ -111,6 +119,37 @@ async def test_nobody_waits_for_ever() -> None:
     assert pool.waiting_count == 0
     pool.give_back(conn)
     assert await pool.take() is conn
+
+
+def test_who_is_sent_away_comes_back_one_after_the_other() -> None:
+    book = Appointments(10.0, clock=lambda: 0.0)
+    told = [book.make(ahead_count=20) for _ in range(100)]
+    assert told == sorted(told)
+    # Twenty wait before the first of them; a hundred more are served in ten seconds.
+    assert (told[0], told[-1]) == (3, 12)
+    assert max(Counter(told).values()) <= 11  # to a rounding
+
+
+def test_nobody_is_told_to_stay_away_for_long_nor_all_as_long() -> None:
+    book = Appointments(1.0, clock=lambda: 0.0)
+    told = [book.make(ahead_count=0) for _ in range(1_000)]
+    assert min(told) >= 1
+    assert max(told) == RETRY_AFTER_S_MAX
+    assert len(set(told[100:])) > RETRY_AFTER_S_MAX / 4
+
+
+def test_appointments_are_made_as_fast_as_others_are_served() -> None:
+    now_s = 0.0
+    book = Appointments(1.0, clock=lambda: now_s)
+    for _ in range(20):  # a hundred are served in each second
+        now_s += 0.5
+        for _ in range(50):
+            book.count()
+        book.make(ahead_count=0)
+    now_s += 3_600  # a quiet hour says nothing of how fast it is
+    told = Counter(book.make(ahead_count=500) for _ in range(100))
+    assert told.keys() == {6, 7}
+    assert told[6] > 80
 
 
 async def test_a_crowd_waits_in_a_bounded_queue() -> None:
