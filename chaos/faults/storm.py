@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CLIENTS, POOL = 5_000, 20
 SELLERS = 50  # one in so many sells, the others look at the catalogue
-SECONDS = 20.0
+SECONDS = 30.0
 MEMORY_MIB_MAX = 512
 SAMPLE_S = 0.1
 # Before the storm, so many look at the catalogue, again and again, for so long.
@@ -27,7 +27,7 @@ CALM_CLIENTS, CALM_S = 32, 4.0
 MOST = 0.9
 POOLER_KILLS = 4
 # What the crowd's clients do with what they are told: they never come back before it.
-WAIT_MIN, WAIT_MAX = 1.0, 1.5
+WAIT_MIN, WAIT_MAX = 1.0, 1.2
 
 
 @dataclass(slots=True)
