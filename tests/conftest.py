@@ -29,12 +29,13 @@ import asyncpg
 import psycopg
 import pytest
 from aiohttp.test_utils import TestServer
+from argon2 import PasswordHasher
 from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 
 from sofinance.app import create_app
 from sofinance.config import Settings
-from sofinance.infra import embedded, logs, migrate
+from sofinance.infra import embedded, logs, migrate, passwords
 from sofinance.infra.command import SetupError
 from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
@@ -53,6 +54,8 @@ DEBIAN_PROGRAMS = "/usr/lib/postgresql/{major}/bin"
 # Only here: a test's data is gone with the run, so a power cut may take it.
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 TEMPLATE_LOCK_KEY = 7_153_620
+# For passwords and PINs that are none's secret, and which hundreds of tests sign in with.
+CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 ADMIN_PASSWORD = "correct horse battery staple"  # noqa: S105 - of made-up people
 
 
@@ -217,6 +220,33 @@ def psql(request: pytest.FixtureRequest, superuser_dsn: str) -> Iterator[Psql]:
     private = Psql(superuser_dsn)
     yield private
     private.close()
+
+
+# -- passwords ---------------------------------------------------------------------------------
+
+
+def _hash_with(hasher: PasswordHasher) -> PasswordHasher:
+    """Have passwords hashed so; returns how they were hashed until then."""
+    before = passwords._hasher  # noqa: SLF001 - nobody but tests may weaken it
+    passwords._hasher = hasher  # noqa: SLF001
+    passwords._dummy_hash.cache_clear()  # noqa: SLF001
+    return before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_passwords() -> Iterator[PasswordHasher]:
+    """What hashes passwords in earnest, which takes 50 ms of a core each time; here it does not."""
+    in_earnest = _hash_with(CHEAP_HASHER)
+    yield in_earnest
+    _hash_with(in_earnest)
+
+
+@pytest.fixture
+def costly_passwords(_cheap_passwords: PasswordHasher) -> Iterator[None]:
+    """Passwords are hashed in earnest, where that is the subject."""
+    _hash_with(_cheap_passwords)
+    yield
+    _hash_with(CHEAP_HASHER)
 
 
 # -- the application ---------------------------------------------------------------------------

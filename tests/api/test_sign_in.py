@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import pytest
 from argon2 import PasswordHasher
 
 from sofinance.infra import pace
@@ -256,6 +257,7 @@ async def test_a_role_that_needs_a_second_factor_enrols_one_first(
 # -- hashes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("costly_passwords")
 async def test_a_hash_of_weaker_parameters_is_renewed_at_sign_in(
     api: Api, org: Org, psql: Psql
 ) -> None:

@@ -11,6 +11,8 @@ from sofinance.infra import passwords
 from sofinance.infra.errors import ApiError
 from sofinance.infra.passwords import generate_password, password_problems, pin_problems
 
+pytestmark = pytest.mark.usefixtures("costly_passwords")
+
 
 async def test_a_password_fits_its_own_hash_only() -> None:
     first, second = await asyncio.gather(*(passwords.hash_password("päss wörd") for _ in "ab"))
