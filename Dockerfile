@@ -47,6 +47,10 @@ CMD ["serve", "--workers", "0"]
 
 FROM service AS backup
 COPY --from=build-backup /opt/sofinance /opt/sofinance
+# `sofinance drill` makes a PostgreSQL, whose initdb refuses an account without a name.
+USER 0:0
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin sofinance
+USER 10001:10001
 HEALTHCHECK NONE
 CMD ["backup"]
 

@@ -167,7 +167,9 @@ async def set_for(database: Any, org_id: int, flag: str, value: str) -> None:
     percent = percent_of(value)
     key: Any = {"org_id": org_id, "flag": flag, "branch_id": None, "user_id": None}
     async with database.tenant(org_id) as conn:
-        row: Any
+        row: Any = await q.flags.find_override(conn, **key)
+        if percent is None and row is None:
+            return  # it is as declared
         if percent is None:
             action, row = b"flags.delete_override", await q.flags.delete_override(conn, **key)
         else:

@@ -298,6 +298,7 @@ async def test_the_command_sets_kills_and_lists(
         (("set", NAME, "default"), False),
         (("set", NAME, "on", "--org", str(org.id)), True),
         (("set", NAME, "default", "--org", str(org.id)), False),
+        (("set", NAME, "default", "--org", str(org.id)), False),
     ):
         assert await run(dsn, *words) == 0
         assert await is_on() is expected, words

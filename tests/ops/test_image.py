@@ -56,6 +56,16 @@ def test_the_last_stage_is_the_service_and_has_what_it_must() -> None:
         assert not re.search(r"(?i)secret|password|token|_url", text), f"{step}: nothing secret"
 
 
+def test_the_account_that_drills_has_a_name() -> None:
+    """PostgreSQL's initdb refuses one without; a restore that nobody tries is none."""
+    (user,) = BY_NAME["service"].all("USER")
+    steps = BY_NAME["backup"].steps
+    assert [text for step, text in steps if step == "USER"] == ["0:0", user]
+    (made,) = BY_NAME["backup"].all("RUN")
+    assert f"useradd --uid {user.partition(':')[0]} " in made
+    assert steps.index(("RUN", made)) < steps.index(("USER", user))
+
+
 def test_everything_that_is_installed_has_a_hash() -> None:
     installs = [text for stage in BY_NAME.values() for text in stage.all("RUN")]
     for text in " && ".join(installs).split("&&"):

@@ -184,6 +184,14 @@ def test_what_the_cluster_sets_is_good(tmp_path: Path) -> None:
     assert config.read(environ)[1] == []
 
 
+def test_a_backup_is_taken_every_night_and_comes_back_every_week() -> None:
+    jobs = {
+        tuple(pod["containers"][0]["args"]): document["spec"]["schedule"]
+        for document, pod in pods() if document["kind"] == "CronJob"
+    }  # fmt: skip
+    assert jobs == {("backup",): "0 2 * * *", ("drill", "--backup", "latest"): "0 5 * * 0"}
+
+
 def test_pods_may_nothing_that_they_need_not() -> None:
     for document, pod in pods():
         name = document["metadata"]["name"]
