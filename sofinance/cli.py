@@ -40,6 +40,7 @@ TOOLS = {
     "restore": "sofinance.tools.restore",
     "drill": "sofinance.tools.drill",
     "export": "sofinance.tools.export",
+    "audit-archive": "sofinance.tools.audit_archive",
     "balances": "sofinance.tools.balances",
     "import": "sofinance.tools.import_completejourney",
     "org": "sofinance.tools.orgs",

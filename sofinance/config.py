@@ -415,6 +415,10 @@ class Settings:
     retention_mail_days: int = setting(
         90, "How long mail is kept that was sent or given up.", unit="days", low=1, high=3_650
     )
+    retention_audit_days: int = setting(
+        0, "After how long whole months of the audit log go into the store of files; 0: never.",
+        unit="days", low=0, high=36_500, example="730",
+    )  # fmt: skip
     retention_job_run_days: int = setting(
         90, "How long it is kept what came of each run of a job.", unit="days", low=1, high=3_650
     )

@@ -19,6 +19,8 @@ HMAC_LENGTHS = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 DEVELOPMENT, PRODUCTION = "development", "production"
 TOKEN_LENGTH_MIN = 24
+# As the database has it (audit_archive_is_old).
+AUDIT_DAYS_MIN = 90
 DATABASES = ("database_url", "database_replica_url", "owner_url", "backup_url", "restore_url")
 # Passwords that somebody tries first.
 GUESSES = frozenset({
@@ -62,6 +64,11 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
     yield from _mail_at_odds(value)
     yield from lacking(value)
     yield from _storage_at_odds(value)
+    if 0 < value("retention_audit_days") < AUDIT_DAYS_MIN:
+        yield (
+            f"RETENTION_AUDIT_DAYS is less than {AUDIT_DAYS_MIN}, for which the audit log stays "
+            "where it is; 0 keeps it there for good."
+        )
 
 
 def _storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:

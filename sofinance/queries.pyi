@@ -402,6 +402,51 @@ class audit:
 
     list_logs: ClassVar[_ListLogs]
 
+    class FindArchivableRow(Row):
+        month: date
+        first_id: int
+        last_id: int
+        row_count: int
+
+    class _FindArchivable(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, now: datetime, keep_days: int, limit: int) -> audit.FindArchivableRow | None: ...
+
+    find_archivable: ClassVar[_FindArchivable]
+
+    class ListLinesRow(Row):
+        line: str
+
+    class _ListLines(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, first_id: int, last_id: int, month: date, limit: int) -> list[audit.ListLinesRow]: ...
+
+    list_lines: ClassVar[_ListLines]
+
+    class ArchiveRowsRow(Row):
+        archive_no: int
+
+    class _ArchiveRows(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, month: date, first_id: int, last_id: int, row_count: int, lines_sha256: bytes, object_key: str, size_bytes: int, object_sha256: bytes) -> audit.ArchiveRowsRow: ...
+
+    archive_rows: ClassVar[_ArchiveRows]
+
+    class ListArchivesRow(Row):
+        archive_no: int
+        month: date
+        first_id: int
+        last_id: int
+        row_count: int
+        lines_sha256: bytes
+        chain: bytes
+        object_key: str
+        size_bytes: int
+        object_sha256: bytes
+        archived_at: datetime
+
+    class _ListArchives(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, after_no: int, limit: int) -> list[audit.ListArchivesRow]: ...
+
+    list_archives: ClassVar[_ListArchives]
+
 class auth:
     class ListPermissionsRow(Row):
         name: str
@@ -1514,6 +1559,16 @@ class integrity:
         async def __call__(self, conn: Connection, /) -> bool: ...
 
     may_ask_for_addresses: ClassVar[_MayAskForAddresses]
+
+    class AuditArchivesAreAChainRow(Row):
+        checked: int
+        broken: int
+        example: str | None
+
+    class _AuditArchivesAreAChain(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int) -> integrity.AuditArchivesAreAChainRow: ...
+
+    audit_archives_are_a_chain: ClassVar[_AuditArchivesAreAChain]
 
     class ListGuardsRow(Row):
         kind: str

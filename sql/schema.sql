@@ -643,6 +643,211 @@ ALTER FUNCTION public.attachment_leaves_tombstone() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.attachment_leaves_tombstone() IS 'Has the store forget a file whose row is gone.';
 
+-- function: audit_archive_follows()
+
+CREATE FUNCTION public.audit_archive_follows() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    before record;
+begin
+    select archive.archive_no, archive.chain into before
+    from public.audit_archive as archive
+    where archive.org_id = new.org_id and archive.archive_no < new.archive_no
+    order by archive.archive_no desc
+    limit 1;
+    if new.archive_no <> coalesce(before.archive_no, 0) + 1
+        or new.chain is distinct from sha256(coalesce(before.chain, '') || new.lines_sha256)
+    then
+        raise exception using
+            errcode = 'check_violation', constraint = 'audit_archive_follows',
+            table = 'audit_archive', message = 'it does not follow the archive before';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.audit_archive_follows() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.audit_archive_follows() IS 'Demands the next number, and the digest that chains an archive to the one before.';
+
+-- function: audit_archive_is_uploaded()
+
+CREATE FUNCTION public.audit_archive_is_uploaded() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    delete from public.storage_tombstone
+    where org_id = new.org_id and object_key = new.object_key and attempt_count = 0;
+    if not found then
+        raise exception using
+            errcode = 'unique_violation', constraint = 'audit_archive_is_uploaded',
+            table = 'audit_archive', message = 'no upload of this object is under way';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.audit_archive_is_uploaded() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.audit_archive_is_uploaded() IS 'Takes away the tombstone that stands for an object until it is an archive.';
+
+-- function: audit_archive_matches()
+
+CREATE FUNCTION public.audit_archive_matches() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    starts_at constant timestamptz := new.month::timestamp at time zone 'UTC';
+    ends_at constant timestamptz := (new.month + interval '1 month') at time zone 'UTC';
+    lines record;
+    gone bigint;
+begin
+    select
+        count(*) as row_count,
+        min(log.id) as first_id,
+        max(log.id) as last_id,
+        sha256(convert_to(string_agg(public.audit_line(log) || e'\n', '' order by log.id), 'utf8'))
+            as digest
+    into lines
+    from public.audit_log as log
+    where
+        log.org_id = new.org_id and log.id between new.first_id and new.last_id
+        and log.created_at >= starts_at and log.created_at < ends_at;
+    if (lines.row_count, lines.first_id, lines.last_id, lines.digest)
+        is distinct from (new.row_count, new.first_id, new.last_id, new.lines_sha256)
+    then
+        raise exception using
+            errcode = 'check_violation', constraint = 'audit_archive_matches',
+            table = 'audit_archive', message = 'the audit log has other rows';
+    end if;
+    delete from public.audit_log as log
+    where
+        log.org_id = new.org_id and log.id between new.first_id and new.last_id
+        and log.created_at >= starts_at and log.created_at < ends_at;
+    get diagnostics gone = row_count;
+    if gone <> new.row_count then
+        raise exception using
+            errcode = 'check_violation', constraint = 'audit_archive_matches',
+            table = 'audit_archive', message = 'not all rows went';
+    end if;
+    insert into public.audit_log (org_id, action, entity_type, entity_id, after)
+    values (
+        new.org_id, 'audit.archive', 'audit_archive', new.archive_no,
+        jsonb_build_object(
+            'month', new.month, 'first_id', new.first_id, 'last_id', new.last_id,
+            'row_count', new.row_count, 'chain', encode(new.chain, 'hex')
+        )
+    );
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.audit_archive_matches() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.audit_archive_matches() IS 'Takes the rows of an archive out of the log, if their lines are its lines, and says so in the log.';
+
+-- table: audit_log
+
+CREATE TABLE public.audit_log (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    user_id bigint,
+    action text NOT NULL,
+    entity_type text NOT NULL,
+    entity_id bigint,
+    before jsonb,
+    after jsonb,
+    request_id text,
+    ip inet,
+    user_agent text,
+    severity text DEFAULT 'INFO'::text NOT NULL,
+    session_id bigint,
+    api_key_id bigint,
+    CONSTRAINT audit_log_severity_known CHECK ((severity = ANY (ARRAY['INFO'::text, 'WARNING'::text, 'ERROR'::text, 'CRITICAL'::text])))
+);
+
+ALTER TABLE ONLY public.audit_log FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.audit_log OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.audit_log IS 'Who did what, in the same transaction as the deed; append-only.';
+
+COMMENT ON COLUMN public.audit_log.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.audit_log.id IS 'The audit row.';
+
+COMMENT ON COLUMN public.audit_log.created_at IS 'When (server time).';
+
+COMMENT ON COLUMN public.audit_log.user_id IS 'The user.';
+
+COMMENT ON COLUMN public.audit_log.action IS 'What was done, such as post_sale.';
+
+COMMENT ON COLUMN public.audit_log.entity_type IS 'To what kind of thing, such as sales.';
+
+COMMENT ON COLUMN public.audit_log.entity_id IS 'To which of them.';
+
+COMMENT ON COLUMN public.audit_log.before IS 'How it was before.';
+
+COMMENT ON COLUMN public.audit_log.after IS 'How it was after.';
+
+COMMENT ON COLUMN public.audit_log.request_id IS 'The request''s id: finds its log lines.';
+
+COMMENT ON COLUMN public.audit_log.ip IS 'The client''s address.';
+
+COMMENT ON COLUMN public.audit_log.user_agent IS 'The client''s program.';
+
+COMMENT ON COLUMN public.audit_log.severity IS 'INFO, WARNING, ERROR or CRITICAL.';
+
+COMMENT ON COLUMN public.audit_log.session_id IS 'The session in which it was done. No foreign key: sessions go, the log stays.';
+
+COMMENT ON COLUMN public.audit_log.api_key_id IS 'The API key that did it for the user.';
+
+COMMENT ON CONSTRAINT audit_log_severity_known ON public.audit_log IS 'A severity is INFO, WARNING, ERROR or CRITICAL.';
+
+-- function: audit_line(public.audit_log)
+
+CREATE FUNCTION public.audit_line(p_row public.audit_log) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    RETURN (row_to_json(p_row))::text;
+
+ALTER FUNCTION public.audit_line(p_row public.audit_log) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.audit_line(p_row public.audit_log) IS 'Writes an audit row as the line of JSON that it is in an archive.';
+
+-- function: audit_log_goes_archived()
+
+CREATE FUNCTION public.audit_log_goes_archived() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if not exists (
+        select from public.audit_archive as archive
+        where
+            archive.org_id = old.org_id
+            and old.id between archive.first_id and archive.last_id
+            and archive.month
+            = date_trunc('month', old.created_at at time zone 'UTC')::date
+    ) then
+        raise exception using
+            errcode = 'check_violation', constraint = 'audit_log_is_final',
+            table = 'audit_log', message = 'audit_log rows are final';
+    end if;
+    return old;
+end
+$$;
+
+ALTER FUNCTION public.audit_log_goes_archived() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.audit_log_goes_archived() IS 'Refuses to delete an audit row that no archive has.';
+
 -- table: job_runner
 
 CREATE TABLE public.job_runner (
@@ -5013,6 +5218,29 @@ ALTER FUNCTION public.stock_movement_is_its_documents() OWNER TO sofinance_owner
 
 COMMENT ON FUNCTION public.stock_movement_is_its_documents() IS 'A movement has the branch, product, quantity and (coming in) value that its document says.';
 
+-- function: storage_tombstone_spares_archives()
+
+CREATE FUNCTION public.storage_tombstone_spares_archives() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if exists (
+        select from public.audit_archive
+        where org_id = new.org_id and object_key = new.object_key
+    ) then
+        raise exception using
+            errcode = 'unique_violation', constraint = 'storage_tombstone_spares_archives',
+            table = 'storage_tombstone', message = 'this object is an archive';
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.storage_tombstone_spares_archives() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.storage_tombstone_spares_archives() IS 'Refuses to have the store forget an archive.';
+
 -- function: store_events(bigint[], text[], text[], bigint[], bigint[], timestamp with time zone[], text[])
 
 CREATE FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) RETURNS bigint
@@ -5914,64 +6142,70 @@ COMMENT ON CONSTRAINT attachment_usage_not_negative ON public.attachment_usage I
 
 COMMENT ON CONSTRAINT attachment_usage_within_quota ON public.attachment_usage IS 'The organisation''s files would take more space than it has; remove some first.';
 
--- table: audit_log
+-- table: audit_archive
 
-CREATE TABLE public.audit_log (
+CREATE TABLE public.audit_archive (
     org_id bigint NOT NULL,
-    id bigint NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    user_id bigint,
-    action text NOT NULL,
-    entity_type text NOT NULL,
-    entity_id bigint,
-    before jsonb,
-    after jsonb,
-    request_id text,
-    ip inet,
-    user_agent text,
-    severity text DEFAULT 'INFO'::text NOT NULL,
-    session_id bigint,
-    api_key_id bigint,
-    CONSTRAINT audit_log_severity_known CHECK ((severity = ANY (ARRAY['INFO'::text, 'WARNING'::text, 'ERROR'::text, 'CRITICAL'::text])))
+    archive_no bigint NOT NULL,
+    month date NOT NULL,
+    first_id bigint NOT NULL,
+    last_id bigint NOT NULL,
+    row_count bigint NOT NULL,
+    lines_sha256 bytea NOT NULL,
+    chain bytea NOT NULL,
+    object_key text NOT NULL,
+    size_bytes bigint NOT NULL,
+    object_sha256 bytea NOT NULL,
+    archived_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT audit_archive_are_digests CHECK (((octet_length(lines_sha256) = 32) AND (octet_length(chain) = 32) AND (octet_length(object_sha256) = 32))),
+    CONSTRAINT audit_archive_counts_rows CHECK (((row_count >= 1) AND (row_count <= ((last_id - first_id) + 1)))),
+    CONSTRAINT audit_archive_has_bytes CHECK ((size_bytes > 0)),
+    CONSTRAINT audit_archive_is_old CHECK (((month + '1 mon 90 days'::interval) <= (archived_at AT TIME ZONE 'UTC'::text))),
+    CONSTRAINT audit_archive_object_is_own CHECK ((object_key ~ (('^org/'::text || org_id) || '/audit/[0-9a-f]{32}$'::text))),
+    CONSTRAINT audit_archive_of_a_month CHECK ((EXTRACT(day FROM month) = (1)::numeric))
 );
 
-ALTER TABLE ONLY public.audit_log FORCE ROW LEVEL SECURITY;
+ALTER TABLE ONLY public.audit_archive FORCE ROW LEVEL SECURITY;
 
-ALTER TABLE public.audit_log OWNER TO sofinance_owner;
+ALTER TABLE public.audit_archive OWNER TO sofinance_owner;
 
-COMMENT ON TABLE public.audit_log IS 'Who did what, in the same transaction as the deed; append-only.';
+COMMENT ON TABLE public.audit_archive IS 'Parts of the audit log that are in the store of files, in place of rows; append-only.';
 
-COMMENT ON COLUMN public.audit_log.org_id IS 'The organisation.';
+COMMENT ON COLUMN public.audit_archive.org_id IS 'The organisation.';
 
-COMMENT ON COLUMN public.audit_log.id IS 'The audit row.';
+COMMENT ON COLUMN public.audit_archive.archive_no IS 'Its number in the organisation: 1, 2, 3, ...';
 
-COMMENT ON COLUMN public.audit_log.created_at IS 'When (server time).';
+COMMENT ON COLUMN public.audit_archive.month IS 'The month of its rows (UTC), by its first day.';
 
-COMMENT ON COLUMN public.audit_log.user_id IS 'The user.';
+COMMENT ON COLUMN public.audit_archive.first_id IS 'The first audit row.';
 
-COMMENT ON COLUMN public.audit_log.action IS 'What was done, such as post_sale.';
+COMMENT ON COLUMN public.audit_archive.last_id IS 'The last audit row; it has all of the month from the first to this one.';
 
-COMMENT ON COLUMN public.audit_log.entity_type IS 'To what kind of thing, such as sales.';
+COMMENT ON COLUMN public.audit_archive.row_count IS 'How many rows.';
 
-COMMENT ON COLUMN public.audit_log.entity_id IS 'To which of them.';
+COMMENT ON COLUMN public.audit_archive.lines_sha256 IS 'SHA-256 of its rows as lines of JSON, by id, each with its end of line; proven when it was made.';
 
-COMMENT ON COLUMN public.audit_log.before IS 'How it was before.';
+COMMENT ON COLUMN public.audit_archive.chain IS 'SHA-256 of the chain of the archive before (none for the first) and lines_sha256.';
 
-COMMENT ON COLUMN public.audit_log.after IS 'How it was after.';
+COMMENT ON COLUMN public.audit_archive.object_key IS 'The object in the store: the lines, gzipped.';
 
-COMMENT ON COLUMN public.audit_log.request_id IS 'The request''s id: finds its log lines.';
+COMMENT ON COLUMN public.audit_archive.size_bytes IS 'The bytes of the object.';
 
-COMMENT ON COLUMN public.audit_log.ip IS 'The client''s address.';
+COMMENT ON COLUMN public.audit_archive.object_sha256 IS 'SHA-256 of the object.';
 
-COMMENT ON COLUMN public.audit_log.user_agent IS 'The client''s program.';
+COMMENT ON COLUMN public.audit_archive.archived_at IS 'When its rows went (server time).';
 
-COMMENT ON COLUMN public.audit_log.severity IS 'INFO, WARNING, ERROR or CRITICAL.';
+COMMENT ON CONSTRAINT audit_archive_are_digests ON public.audit_archive IS 'Digests are SHA-256, 32 bytes each.';
 
-COMMENT ON COLUMN public.audit_log.session_id IS 'The session in which it was done. No foreign key: sessions go, the log stays.';
+COMMENT ON CONSTRAINT audit_archive_counts_rows ON public.audit_archive IS 'An archive has at least one row, and at most one for each number.';
 
-COMMENT ON COLUMN public.audit_log.api_key_id IS 'The API key that did it for the user.';
+COMMENT ON CONSTRAINT audit_archive_has_bytes ON public.audit_archive IS 'An object has bytes.';
 
-COMMENT ON CONSTRAINT audit_log_severity_known ON public.audit_log IS 'A severity is INFO, WARNING, ERROR or CRITICAL.';
+COMMENT ON CONSTRAINT audit_archive_is_old ON public.audit_archive IS 'What is archived is of months that ended 90 days ago or earlier.';
+
+COMMENT ON CONSTRAINT audit_archive_object_is_own ON public.audit_archive IS 'An organisation''s archives are below org/ and its number, in audit/.';
+
+COMMENT ON CONSTRAINT audit_archive_of_a_month ON public.audit_archive IS 'An archive is of a month, said by its first day.';
 
 -- sequence: audit_log_id_seq
 
@@ -8702,6 +8936,20 @@ ALTER TABLE ONLY public.attachment_usage
 
 COMMENT ON CONSTRAINT attachment_usage_pk ON public.attachment_usage IS 'The usage of this organisation is counted already.';
 
+-- constraint: audit_archive audit_archive_object_taken
+
+ALTER TABLE ONLY public.audit_archive
+    ADD CONSTRAINT audit_archive_object_taken UNIQUE (org_id, object_key);
+
+COMMENT ON CONSTRAINT audit_archive_object_taken ON public.audit_archive IS 'This object is an archive already.';
+
+-- constraint: audit_archive audit_archive_pk
+
+ALTER TABLE ONLY public.audit_archive
+    ADD CONSTRAINT audit_archive_pk PRIMARY KEY (org_id, archive_no);
+
+COMMENT ON CONSTRAINT audit_archive_pk ON public.audit_archive IS 'There is an archive of this number.';
+
 -- constraint: audit_log audit_log_pk
 
 ALTER TABLE ONLY public.audit_log
@@ -9840,9 +10088,39 @@ CREATE TRIGGER attachment_leaves_tombstone AFTER DELETE ON public.attachment FOR
 
 COMMENT ON TRIGGER attachment_leaves_tombstone ON public.attachment IS 'Has the store forget a file whose row is gone.';
 
+-- trigger: audit_archive audit_archive_follows
+
+CREATE TRIGGER audit_archive_follows AFTER INSERT ON public.audit_archive FOR EACH ROW EXECUTE FUNCTION public.audit_archive_follows();
+
+COMMENT ON TRIGGER audit_archive_follows ON public.audit_archive IS 'An archive has the next number, and is chained to the one before.';
+
+-- trigger: audit_archive audit_archive_is_final
+
+CREATE TRIGGER audit_archive_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_archive FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
+
+COMMENT ON TRIGGER audit_archive_is_final ON public.audit_archive IS 'An archive is final.';
+
+-- trigger: audit_archive audit_archive_is_uploaded
+
+CREATE TRIGGER audit_archive_is_uploaded AFTER INSERT ON public.audit_archive FOR EACH ROW EXECUTE FUNCTION public.audit_archive_is_uploaded();
+
+COMMENT ON TRIGGER audit_archive_is_uploaded ON public.audit_archive IS 'This upload took too long, or was never begun.';
+
+-- trigger: audit_archive audit_archive_matches
+
+CREATE TRIGGER audit_archive_matches AFTER INSERT ON public.audit_archive FOR EACH ROW EXECUTE FUNCTION public.audit_archive_matches();
+
+COMMENT ON TRIGGER audit_archive_matches ON public.audit_archive IS 'An archive has the very rows of the audit log that it says.';
+
+-- trigger: audit_log audit_log_goes_archived
+
+CREATE TRIGGER audit_log_goes_archived BEFORE DELETE ON public.audit_log FOR EACH ROW EXECUTE FUNCTION public.audit_log_goes_archived();
+
+COMMENT ON TRIGGER audit_log_goes_archived ON public.audit_log IS 'An audit row goes only when an archive has it.';
+
 -- trigger: audit_log audit_log_is_final
 
-CREATE TRIGGER audit_log_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
+CREATE TRIGGER audit_log_is_final BEFORE UPDATE OR TRUNCATE ON public.audit_log FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
 
 COMMENT ON TRIGGER audit_log_is_final ON public.audit_log IS 'An audit row is final.';
 
@@ -10212,6 +10490,12 @@ CREATE TRIGGER stock_movement_is_its_documents AFTER INSERT ON public.stock_move
 
 COMMENT ON TRIGGER stock_movement_is_its_documents ON public.stock_movement IS 'A movement of stock has the branch, product, quantity and value of its document.';
 
+-- trigger: storage_tombstone storage_tombstone_spares_archives
+
+CREATE TRIGGER storage_tombstone_spares_archives AFTER INSERT ON public.storage_tombstone FOR EACH ROW EXECUTE FUNCTION public.storage_tombstone_spares_archives();
+
+COMMENT ON TRIGGER storage_tombstone_spares_archives ON public.storage_tombstone IS 'An archive of the audit log is not removed.';
+
 -- trigger: tax_code tax_code_version_counted
 
 CREATE TRIGGER tax_code_version_counted BEFORE UPDATE ON public.tax_code FOR EACH ROW EXECUTE FUNCTION public.version_counted();
@@ -10479,6 +10763,13 @@ ALTER TABLE ONLY public.attachment_usage
     ADD CONSTRAINT attachment_usage_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
 
 COMMENT ON CONSTRAINT attachment_usage_organisation_known ON public.attachment_usage IS 'There is no such organisation.';
+
+-- fk constraint: audit_archive audit_archive_organisation_known
+
+ALTER TABLE ONLY public.audit_archive
+    ADD CONSTRAINT audit_archive_organisation_known FOREIGN KEY (org_id) REFERENCES public.organisation(org_id);
+
+COMMENT ON CONSTRAINT audit_archive_organisation_known ON public.audit_archive IS 'There is no such organisation.';
 
 -- fk constraint: audit_log audit_log_user_known
 
@@ -11138,6 +11429,10 @@ ALTER TABLE public.attachment ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.attachment_usage ENABLE ROW LEVEL SECURITY;
 
+-- row security: audit_archive
+
+ALTER TABLE public.audit_archive ENABLE ROW LEVEL SECURITY;
+
 -- row security: audit_log
 
 ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
@@ -11287,6 +11582,10 @@ CREATE POLICY org ON public.attachment USING ((org_id = (current_setting('app.or
 -- policy: attachment_usage org
 
 CREATE POLICY org ON public.attachment_usage USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: audit_archive org
+
+CREATE POLICY org ON public.audit_archive USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
 -- policy: audit_log org
 
@@ -11641,6 +11940,47 @@ REVOKE ALL ON FUNCTION public.attachment_counted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION public.attachment_is_uploaded() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.attachment_leaves_tombstone() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.audit_archive_follows() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.audit_archive_is_uploaded() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.audit_archive_matches() FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.audit_log TO sofinance_readonly;
+GRANT SELECT ON TABLE public.audit_log TO sofinance_backup;
+GRANT SELECT ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(user_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(action) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(entity_type) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(entity_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(before) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(after) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(request_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(ip) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(user_agent) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(severity) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(session_id) ON TABLE public.audit_log TO sofinance_app;
+
+GRANT INSERT(api_key_id) ON TABLE public.audit_log TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.audit_line(p_row public.audit_log) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.audit_line(p_row public.audit_log) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.audit_log_goes_archived() FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.job_runner TO sofinance_readonly;
 GRANT SELECT ON TABLE public.job_runner TO sofinance_backup;
@@ -12037,6 +12377,8 @@ REVOKE ALL ON FUNCTION public.stock_follows_movements() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stock_movement_is_its_documents() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.storage_tombstone_spares_archives() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) TO sofinance_app;
 
@@ -12198,35 +12540,31 @@ GRANT SELECT ON TABLE public.attachment_usage TO sofinance_readonly;
 GRANT SELECT ON TABLE public.attachment_usage TO sofinance_backup;
 GRANT SELECT ON TABLE public.attachment_usage TO sofinance_app;
 
-GRANT SELECT ON TABLE public.audit_log TO sofinance_readonly;
-GRANT SELECT ON TABLE public.audit_log TO sofinance_backup;
-GRANT SELECT ON TABLE public.audit_log TO sofinance_app;
+GRANT SELECT ON TABLE public.audit_archive TO sofinance_readonly;
+GRANT SELECT ON TABLE public.audit_archive TO sofinance_backup;
+GRANT SELECT ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(org_id) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(org_id) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(user_id) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(archive_no) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(action) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(month) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(entity_type) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(first_id) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(entity_id) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(last_id) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(before) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(row_count) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(after) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(lines_sha256) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(request_id) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(chain) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(ip) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(object_key) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(user_agent) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(size_bytes) ON TABLE public.audit_archive TO sofinance_app;
 
-GRANT INSERT(severity) ON TABLE public.audit_log TO sofinance_app;
-
-GRANT INSERT(session_id) ON TABLE public.audit_log TO sofinance_app;
-
-GRANT INSERT(api_key_id) ON TABLE public.audit_log TO sofinance_app;
+GRANT INSERT(object_sha256) ON TABLE public.audit_archive TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.audit_log_id_seq TO sofinance_backup;
 

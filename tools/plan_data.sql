@@ -283,6 +283,14 @@ overriding system value
 select org, i, sold_on, org * 10 + 2, 'sales.post_sale', 'sales', i, jsonb_build_object('id', i)
 from made order by i;
 
+insert into audit_archive (
+    org_id, archive_no, month, first_id, last_id, row_count, lines_sha256, chain, object_key,
+    size_bytes, object_sha256
+)
+select id, n, '2024-01-01', n * 1000 - 999, n * 1000, 1000, sha256('x'), sha256('x'),
+    'org/' || id || '/audit/' || md5(n::text), 1000, sha256('x')
+from org cross join generate_series(1, 100) as n;
+
 insert into break_glass (org_id, user_id, reason, token_hash, expires_at)
 select id, id * 10 + 1, 'a drill, no fire', sha256(n::text::bytea), now() + interval '1 hour'
 from org cross join generate_series(1, 60) as n;

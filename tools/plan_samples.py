@@ -36,6 +36,11 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     },
     "admin.revoke_break_glass": {"revoked_by": "11"},
     "admin.use_break_glass": {"token_hash": DIGEST},
+    "audit.find_archivable": {"keep_days": "90", "limit": "5000"},
+    "audit.list_archives": {"after_no": "0"},
+    "audit.list_lines": {
+        "month": "2025-01-01", "first_id": "1", "last_id": "100", "limit": "5000",
+    },
     "audit.list_logs": {"starts_at": "2025-12-02 00:00Z", "ends_at": "2026-01-01 00:00Z"},
     "auth.begin_session": {
         "kind": "password", "has_second_factor": "false", "device": "", "idle_minutes": "480",

@@ -37,7 +37,10 @@ ENDING = ".files"
 OBJECTS = """
 select object_key, size_bytes, encode(sha256, 'hex') from attachment order by org_id, id"""
 IS_THERE = "select exists (select from attachment where object_key = %s)"
-HAS_OBJECTS = "select to_regclass('public.attachment') is not null"
+ARCHIVES = """
+select object_key, size_bytes, encode(object_sha256, 'hex') from audit_archive
+order by org_id, archive_no"""
+AUDIT = "/audit/"
 # A copy that no inventory names may be that of a backup which is being taken.
 YOUNG = timedelta(days=2)
 
@@ -58,10 +61,12 @@ class Object:
 
 def objects_of(conn: psycopg.Connection[Any]) -> list[Object]:
     """Return the objects of the snapshot that is open; none before there were any."""
-    found = conn.execute(HAS_OBJECTS).fetchone()
-    if not (found and found[0]):
-        return []
-    return [Object(*row) for row in conn.execute(OBJECTS).fetchall()]
+    objects = []
+    for table, rows in (("attachment", OBJECTS), ("audit_archive", ARCHIVES)):
+        found = conn.execute("select to_regclass(%s) is not null", [f"public.{table}"]).fetchone()
+        if found and found[0]:
+            objects += [Object(*row) for row in conn.execute(rows).fetchall()]
+    return objects
 
 
 def copy(
@@ -217,7 +222,8 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 def _is_there(url: str, each: Object) -> bool:
     with psycopg.connect(url, autocommit=True) as conn:
         found = conn.execute(IS_THERE, [each.key]).fetchone()
-    return bool(found and found[0])
+    # An archive of the audit log stays for good: one that is missing was lost.
+    return AUDIT in each.key or bool(found and found[0])
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -10,6 +10,7 @@ from sofinance.jobs import (
     DAY_S,
     HOUR_S,
     Job,
+    archiving,
     backups,
     balances,
     business,
@@ -99,6 +100,13 @@ JOBS = (
         retaining.apply_everywhere,
         every_s=DAY_S,
         offset_s=3 * HOUR_S,
+    ),
+    Job(
+        "audit-archive",
+        "Moves months of the audit log older than RETENTION_AUDIT_DAYS into the store of files.",
+        archiving.archive_everywhere,
+        every_s=DAY_S,
+        offset_s=6 * HOUR_S,
     ),
     Job(
         "maintenance",

@@ -72,6 +72,7 @@ CHECKS: tuple[Check, ...] = (
     q.integrity.receipts_match_their_entries,
     q.integrity.receipt_numbers_have_no_holes,
     q.integrity.snapshots_are_the_journal,
+    q.integrity.audit_archives_are_a_chain,
 )
 LINKS = "links_lead_to_rows_of_the_same_organisation"
 GUARDS_STAND = "guards_stand"

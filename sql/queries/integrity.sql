@@ -1107,6 +1107,73 @@ select
 -- not null: may
 select has_function_privilege('find_sign_in(text)', 'execute') as may;
 
+-- name: audit_archives_are_a_chain :one
+-- The archives of the audit log are numbered without holes and chained to each other; no row that
+-- one of them has is in the log as well; and the log still says of the latest that it was made.
+-- not null: checked, broken
+with chained as (
+    select
+        archive_no,
+        month,
+        first_id,
+        last_id,
+        chain,
+        lines_sha256,
+        lag(archive_no, 1, 0::bigint) over by_number as no_before,
+        lag(chain, 1, '') over by_number as chain_before,
+        lead(archive_no) over by_number is null as is_latest
+    from audit_archive
+    where org_id = :org_id
+    window by_number as (order by archive_no)
+),
+
+broken as (
+    select
+        archive.archive_no as id,
+        jsonb_build_object(
+            'archive_no', archive.archive_no, 'month', archive.month,
+            'first_id', archive.first_id, 'last_id', archive.last_id
+        ) as details
+    from chained as archive
+    where
+        archive.archive_no <> archive.no_before + 1
+        or archive.chain <> sha256(archive.chain_before || archive.lines_sha256)
+        or exists (
+            select from audit_log as log
+            where
+                log.org_id = :org_id and log.id between archive.first_id and archive.last_id
+                and log.created_at >= archive.month::timestamp at time zone 'UTC'
+                and log.created_at < (archive.month + interval '1 month') at time zone 'UTC'
+        )
+        or (
+            archive.is_latest and not exists (
+                select from audit_log as log
+                where
+                    log.org_id = :org_id and log.entity_type = 'audit_archive'
+                    and log.entity_id = archive.archive_no and log.action = 'audit.archive'
+                    and log.after ->> 'chain' = encode(archive.chain, 'hex')
+            )
+        )
+    union all
+    -- The latest archive taken away: the log names one that there is not.
+    select
+        log.entity_id as id,
+        jsonb_build_object('archive_no', log.entity_id, 'is', 'missing') as details
+    from audit_log as log
+    where
+        log.org_id = :org_id and log.entity_type = 'audit_archive'
+        and log.action = 'audit.archive'
+        and not exists (
+            select from audit_archive as archive
+            where archive.org_id = :org_id and archive.archive_no = log.entity_id
+        )
+)
+
+select
+    (select count(*) from audit_archive where org_id = :org_id) as checked,
+    (select count(*) from broken) as broken,
+    (select details::text from broken order by id limit 1) as example;
+
 -- name: list_guards :many
 -- List what guards the books in this database, one row each, by kind and name: constraints, unique
 -- indexes, triggers, row security, functions, rights, and what the roles are. What sql/guards.json

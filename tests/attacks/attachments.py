@@ -14,7 +14,7 @@ ATTACHMENTS = (
     row("A file of another organisation's store", "attachment_is_uploaded", "attachment",
         object_key=THEIRS),
     change("A file whose object the janitor has in its hands", "attachment_is_uploaded",
-           "update storage_tombstone set attempt_count = 1 where object_key like '%bbbb';"
+           "update storage_tombstone set attempt_count = 1 where object_key like '%attachments/b%';"
            "insert into attachment (org_id, customer_id, object_key, filename, content_type,"
            " size_bytes, sha256, created_by) select :org, :customer, object_key, 'a',"
            " 'text/plain', 1, sha256('x'), :user from storage_tombstone where attempt_count = 1"),

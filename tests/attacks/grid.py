@@ -46,6 +46,7 @@ TENANT_TABLES = {
     "receivable": Rights(READ),
     "idempotency_key": Rights((*KEEP, "DELETE"), readonly=False),
     "audit_log": Rights(WRITE_ONCE, is_final=True),
+    "audit_archive": Rights(WRITE_ONCE, is_final=True),
     "balance_roll_up": Rights(READ),
     "account_day": Rights(READ),
     "org_role": Rights((*KEEP, "DELETE")),
@@ -100,6 +101,7 @@ FINAL_RULES = (
     "payment_is_final",
     "sale_void_is_final",
     "audit_log_is_final",
+    "audit_archive_is_final",
 )
 # Without an organisation: why each needs none.
 OTHER_TABLES = {
@@ -191,6 +193,8 @@ DEFINERS = {
     "count_role_change": "counts a change of access",
     "app_user_disabled_ends": "ends the sessions and keys of a disabled user",
     "app_user_closes_resets": "closes the links of a changed user",
+    "audit_archive_matches": "takes archived rows of the row's organisation out of the log",
+    "audit_log_goes_archived": "rule",
     "attachment_counted": "counts the files of the row's organisation",
     "find_sign_in": "crosses organisations: where an address signs in",
     "list_organisation_ids": "crosses organisations: their numbers",

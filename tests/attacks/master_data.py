@@ -16,6 +16,14 @@ NOBODY = "select set_config('app.org_id', '0', true);\n"
 # Of a scene: an upload whose row is still to come.
 FILE = "'org/' || :org || '/attachments/' || repeat('b', 32)"
 
+# Of a scene: what of the audit log is old enough to be archived, and an object that waits for it.
+OLD = "from audit_log where created_at < '2020-03-01'"
+LINES = (
+    "(select sha256(convert_to(string_agg(audit_line(audit_log) || chr(10), '' order by id),"
+    f" 'utf8')) {OLD})"
+)
+ARCHIVE = "'org/' || :org || '/audit/' || repeat('b', 32)"
+
 ROWS: dict[str, Columns] = {
     "account": {"code": "'7777'", "name": "'New'", "type": "'ASSET'", "currency": "'USD'"},
     "accounting_period": {"starts_on": "'2019-01-01'", "ends_on": "'2019-01-31'"},
@@ -27,6 +35,18 @@ ROWS: dict[str, Columns] = {
         "role": "'CASHIER'",
     },
     "audit_log": {"action": "'a'", "entity_type": "'b'"},
+    "audit_archive": {
+        "archive_no": "2",
+        "month": "'2020-02-01'",
+        "first_id": f"(select min(id) {OLD})",
+        "last_id": f"(select max(id) {OLD})",
+        "row_count": f"(select count(*) {OLD})",
+        "lines_sha256": LINES,
+        "chain": f"(select sha256(chain || {LINES}) from audit_archive where archive_no = 1)",
+        "object_key": ARCHIVE,
+        "size_bytes": "100",
+        "object_sha256": "sha256('object')",
+    },
     "data_deletion_request": {
         "customer_id": ":blacklisted",
         "reason": "'asked by letter'",
@@ -1191,6 +1211,7 @@ KEYS = {
     "mail": ("mail_pk",),
     "mail_block": ("mail_block_pk",),
     "attachment_usage": ("attachment_usage_pk",),
+    "audit_archive": ("audit_archive_pk",),
     "audit_log": ("audit_log_pk",),
     "backup": ("backup_pk",),
     "backup_confirmation": ("backup_confirmation_pk",),

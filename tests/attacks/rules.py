@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from tests.attacks.access import ACCESS
 from tests.attacks.access import VALID as VALID_ACCESS
+from tests.attacks.archives import ARCHIVES
+from tests.attacks.archives import VALID as VALID_ARCHIVES
 from tests.attacks.attachments import ATTACHMENTS
 from tests.attacks.deliveries import DELIVERIES
 from tests.attacks.forgery import (
@@ -56,6 +58,7 @@ VALID = {
     "a later payment": payment(),
     "a goods receipt": receipt(),
     **VALID_ACCESS,
+    **VALID_ARCHIVES,
 }
 
 JOURNAL = (
@@ -1573,6 +1576,7 @@ BY_SLICE = {
     "Stock and goods receipts": STOCK,
     "Access": ACCESS,
     "Files": ATTACHMENTS,
+    "Archives of the audit log": ARCHIVES,
     "Mail": MAIL,
     "Single rows": MASTER_DATA,
     "Events and deliveries": DELIVERIES,

@@ -52,6 +52,21 @@ FILES = (
     "insert into data_deletion_request (org_id, customer_id, reason, requested_by)"
     " values ({org}, {customer}, 'asked by mail', {user})"
 )
+# What was done in January and February 2020: January is archived, February waits for it.
+OLD_AUDIT = (
+    "insert into audit_log (org_id, created_at, action, entity_type) values"
+    " ({org}, '2020-01-15', 'old', 'scene'), ({org}, '2020-02-15', 'old', 'scene'),"
+    " ({org}, '2020-02-29 23:59:59Z', 'old', 'scene');"
+    "insert into storage_tombstone (org_id, object_key, due_at) values"
+    " ({org}, 'org/{org}/audit/' || repeat('a', 32), now()),"
+    " ({org}, 'org/{org}/audit/' || repeat('b', 32), now() + '1 hour');"
+    "insert into audit_archive (org_id, archive_no, month, first_id, last_id, row_count,"
+    " lines_sha256, chain, object_key, size_bytes, object_sha256)"
+    " select {org}, 1, '2020-01-01', id, id, 1, digest, sha256(digest),"
+    " 'org/{org}/audit/' || repeat('a', 32), 100, sha256('object')"
+    " from audit_log, sha256(convert_to(audit_line(audit_log) || chr(10), 'utf8')) as digest"
+    " where created_at < '2020-02-01'"
+)
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
     "revenue", "discounts", "cogs",
@@ -272,6 +287,7 @@ async def furnish_files(
     attachment_id = await attach(api, org, customer_id, "old")
     sql = FILES.format(org=org.id, customer=customer_id, user=org.admin.id)
     psql(sql, org=org, role="sofinance_owner")
+    psql(OLD_AUDIT.format(org=org.id), org=org, role="sofinance_owner")
     dead = psql("select max(id) from mail where status = 'dead'", org=org)
     return {"attachment": attachment_id, "dead_mail": dead[0][0]}
 
