@@ -181,6 +181,18 @@ class Settings:
         "Without it the mail has the token alone.", example="https://office.example.com/welcome",
         check=settings_checks.page,
     )  # fmt: skip
+    portal_url: str = setting(
+        "", "Your page on which customers see their statement and receipts; the link in the mail "
+        "is this and `#token=...`. Without it there is no portal.",
+        example="https://shop.example.com/account", check=settings_checks.page,
+    )  # fmt: skip
+    portal_link_minutes: int = setting(
+        30, "How long a link to the portal is good.", unit="minutes", low=5, high=30
+    )
+    portal_session_minutes: int = setting(
+        60, "How long a customer's session in the portal lasts; it is not renewed.",
+        unit="minutes", low=5, high=1_440,
+    )  # fmt: skip
     mfa_required_roles: str = setting(
         "", "Roles that must use a second factor, with commas between; until they have enrolled "
         "one they may do nothing else.", example="ADMIN,MANAGER",

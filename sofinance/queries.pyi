@@ -2817,6 +2817,114 @@ class periods:
 
     count_periods: ClassVar[_CountPeriods]
 
+class portal:
+    class FindCustomerRow(Row):
+        id: int
+
+    class _FindCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, email: str) -> portal.FindCustomerRow | None: ...
+
+    find_customer: ClassVar[_FindCustomer]
+
+    class LockCustomerRow(Row):
+        id: int
+        email: str
+
+    class _LockCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> portal.LockCustomerRow | None: ...
+
+    lock_customer: ClassVar[_LockCustomer]
+
+    class _ForgetLapsedLinks(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    forget_lapsed_links: ClassVar[_ForgetLapsedLinks]
+
+    class OpenLinkRow(Row):
+        id: int
+        expires_at: datetime
+
+    class _OpenLink(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, token_hash: bytes, issued_by: int | None, life_minutes: int) -> portal.OpenLinkRow | None: ...
+
+    open_link: ClassVar[_OpenLink]
+
+    class BeginSessionRow(Row):
+        id: int
+        expires_at: datetime
+        life_s: int
+
+    class _BeginSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, token_hash: bytes, secret_hash: bytes, life_minutes: int) -> portal.BeginSessionRow | None: ...
+
+    begin_session: ClassVar[_BeginSession]
+
+    class FindSessionRow(Row):
+        session_id: int
+        expires_at: datetime
+        customer_id: int
+        name: str
+        email: str | None
+        currency: str
+
+    class _FindSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, session_id: int, secret_hash: bytes) -> portal.FindSessionRow | None: ...
+
+    find_session: ClassVar[_FindSession]
+
+    class _EndSession(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, session_id: int, secret_hash: bytes) -> int: ...
+
+    end_session: ClassVar[_EndSession]
+
+    class _EndSessions(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    end_sessions: ClassVar[_EndSessions]
+
+    class _VoidLinks(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    void_links: ClassVar[_VoidLinks]
+
+    class _ForgetLinks(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+
+    forget_links: ClassVar[_ForgetLinks]
+
+class portal_receipts:
+    class ListOpenSalesRow(Row):
+        id: int
+        till_name: str
+        receipt_no: int
+        branch_name: str
+        sold_on: date
+        currency: str
+        total: Decimal
+        paid: Decimal | None
+        outstanding: Decimal
+
+    class _ListOpenSales(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, limit: int) -> list[portal_receipts.ListOpenSalesRow]: ...
+
+    list_open_sales: ClassVar[_ListOpenSales]
+
+    class ListPaymentsRow(Row):
+        id: int | None
+        sale_id: int | None
+        till_name: str | None
+        receipt_no: int | None
+        method: str | None
+        currency: str | None
+        amount: Decimal | None
+        received_on: date | None
+        is_voided: bool
+
+    class _ListPayments(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, limit: int) -> list[portal_receipts.ListPaymentsRow]: ...
+
+    list_payments: ClassVar[_ListPayments]
+
 class receivables:
     class SummariseReceivablesRow(Row):
         receivables_count: int

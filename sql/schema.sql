@@ -1466,6 +1466,22 @@ ALTER FUNCTION public.customer_credit_limit() OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.customer_credit_limit() IS 'At commit: the customer is active and owes no more than the credit limit.';
 
+-- function: customer_leaves_portal()
+
+CREATE FUNCTION public.customer_leaves_portal() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    delete from public.portal_link where org_id = new.org_id and customer_id = new.id;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.customer_leaves_portal() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.customer_leaves_portal() IS 'Takes the links of a customer away, and the sessions that began with them.';
+
 -- function: data_deletion_request_stays()
 
 CREATE FUNCTION public.data_deletion_request_stays() RETURNS trigger
@@ -3413,6 +3429,32 @@ END;
 ALTER FUNCTION public.permissions_with(p_user_id bigint, p_role text) OWNER TO sofinance_owner;
 
 COMMENT ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) IS 'What a user would be allowed in a role; without a user, what the role allows.';
+
+-- function: portal_session_link_good()
+
+CREATE FUNCTION public.portal_session_link_good() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    perform from public.portal_link as link
+    inner join public.customer on link.org_id = customer.org_id and link.customer_id = customer.id
+    where
+        link.org_id = new.org_id and link.id = new.link_id
+        and link.used_at = now() and link.expires_at > now()
+        and customer.email is not null and customer.status <> 'INACTIVE';
+    if not found then
+        raise exception using
+            errcode = 'check_violation', constraint = 'portal_session_link_good',
+            table = 'portal_session', message = format('link %s was not used just now', new.link_id);
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.portal_session_link_good() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.portal_session_link_good() IS 'Refuses a session in the portal that did not use up a good link in its own transaction.';
 
 -- function: post_payment(bigint, bigint, bigint, text, bigint, numeric, text, text)
 
@@ -7590,6 +7632,117 @@ ALTER TABLE public.payment ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- table: portal_link
+
+CREATE TABLE public.portal_link (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    customer_id bigint NOT NULL,
+    slot smallint NOT NULL,
+    token_hash bytea NOT NULL,
+    issued_at timestamp with time zone DEFAULT now() NOT NULL,
+    issued_by bigint,
+    expires_at timestamp with time zone NOT NULL,
+    used_at timestamp with time zone,
+    CONSTRAINT portal_link_few CHECK (((slot >= 1) AND (slot <= 3))),
+    CONSTRAINT portal_link_is_digest CHECK ((octet_length(token_hash) = 32)),
+    CONSTRAINT portal_link_short_lived CHECK (((expires_at > issued_at) AND (expires_at <= (issued_at + '00:30:00'::interval))))
+);
+
+ALTER TABLE ONLY public.portal_link FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.portal_link OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.portal_link IS 'Links to the portal as they were mailed to customers, by digest: good once, for half an hour. A
+customer has three open ones at most: so many mails, and who asks in another''s name pushes none out.';
+
+COMMENT ON COLUMN public.portal_link.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.portal_link.id IS 'The link.';
+
+COMMENT ON COLUMN public.portal_link.customer_id IS 'Whose statement and receipts it opens.';
+
+COMMENT ON COLUMN public.portal_link.slot IS 'Which of the customer''s three open ones.';
+
+COMMENT ON COLUMN public.portal_link.token_hash IS 'SHA-256 of the secret in the link.';
+
+COMMENT ON COLUMN public.portal_link.issued_at IS 'When it was asked for (server time).';
+
+COMMENT ON COLUMN public.portal_link.issued_by IS 'Who had it sent; null if the customer asked.';
+
+COMMENT ON COLUMN public.portal_link.expires_at IS 'Until when it is good.';
+
+COMMENT ON COLUMN public.portal_link.used_at IS 'When a session began with it (server time).';
+
+COMMENT ON CONSTRAINT portal_link_few ON public.portal_link IS 'A customer has at most three open links to the portal.';
+
+COMMENT ON CONSTRAINT portal_link_is_digest ON public.portal_link IS 'A link''s secret is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT portal_link_short_lived ON public.portal_link IS 'A link to the portal is good for 30 minutes at most.';
+
+-- sequence: portal_link_id_seq
+
+ALTER TABLE public.portal_link ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.portal_link_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: portal_session
+
+CREATE TABLE public.portal_session (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    customer_id bigint NOT NULL,
+    link_id bigint NOT NULL,
+    secret_hash bytea NOT NULL,
+    began_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT portal_session_is_digest CHECK ((octet_length(secret_hash) = 32)),
+    CONSTRAINT portal_session_short_lived CHECK (((expires_at > began_at) AND (expires_at <= (began_at + '1 day'::interval))))
+);
+
+ALTER TABLE ONLY public.portal_session FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.portal_session OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.portal_session IS 'Sessions of customers in the portal; each began with a link, and goes with it. None is a user''s.';
+
+COMMENT ON COLUMN public.portal_session.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.portal_session.id IS 'The session.';
+
+COMMENT ON COLUMN public.portal_session.customer_id IS 'Whose it is: the link''s customer.';
+
+COMMENT ON COLUMN public.portal_session.link_id IS 'The link that it began with.';
+
+COMMENT ON COLUMN public.portal_session.secret_hash IS 'SHA-256 of its secret, which is shown once.';
+
+COMMENT ON COLUMN public.portal_session.began_at IS 'When it began (server time).';
+
+COMMENT ON COLUMN public.portal_session.expires_at IS 'When it ends in any case; it is not renewed.';
+
+COMMENT ON COLUMN public.portal_session.ended_at IS 'When it was ended early (server time).';
+
+COMMENT ON CONSTRAINT portal_session_is_digest ON public.portal_session IS 'A session''s secret is kept as its SHA-256 digest.';
+
+COMMENT ON CONSTRAINT portal_session_short_lived ON public.portal_session IS 'A session in the portal lasts for a day at most.';
+
+-- sequence: portal_session_id_seq
+
+ALTER TABLE public.portal_session ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.portal_session_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- table: product
 
 CREATE TABLE public.product (
@@ -9272,6 +9425,34 @@ ALTER TABLE ONLY public.permission
 
 COMMENT ON CONSTRAINT permission_pk ON public.permission IS 'This permission exists already.';
 
+-- constraint: portal_link portal_link_customer_key
+
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_customer_key UNIQUE (org_id, customer_id, id);
+
+COMMENT ON CONSTRAINT portal_link_customer_key ON public.portal_link IS 'This link exists already.';
+
+-- constraint: portal_link portal_link_pk
+
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT portal_link_pk ON public.portal_link IS 'This link exists already.';
+
+-- constraint: portal_session portal_session_link_taken
+
+ALTER TABLE ONLY public.portal_session
+    ADD CONSTRAINT portal_session_link_taken UNIQUE (org_id, customer_id, link_id);
+
+COMMENT ON CONSTRAINT portal_session_link_taken ON public.portal_session IS 'A link to the portal begins one session.';
+
+-- constraint: portal_session portal_session_pk
+
+ALTER TABLE ONLY public.portal_session
+    ADD CONSTRAINT portal_session_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT portal_session_pk ON public.portal_session IS 'This session exists already.';
+
 -- constraint: product product_barcode_taken
 
 ALTER TABLE ONLY public.product
@@ -9808,6 +9989,30 @@ CREATE UNIQUE INDEX password_reset_token_once ON public.password_reset USING btr
 
 COMMENT ON INDEX public.password_reset_token_once IS 'This link exists already.';
 
+-- index: portal_link_by_end
+
+CREATE INDEX portal_link_by_end ON public.portal_link USING btree (org_id, expires_at);
+
+COMMENT ON INDEX public.portal_link_by_end IS 'What may be forgotten.';
+
+-- index: portal_link_open_once
+
+CREATE UNIQUE INDEX portal_link_open_once ON public.portal_link USING btree (org_id, customer_id, slot) WHERE (used_at IS NULL);
+
+COMMENT ON INDEX public.portal_link_open_once IS 'The customer has a link in this place already.';
+
+-- index: portal_link_token_once
+
+CREATE UNIQUE INDEX portal_link_token_once ON public.portal_link USING btree (org_id, token_hash);
+
+COMMENT ON INDEX public.portal_link_token_once IS 'This link exists already.';
+
+-- index: portal_session_by_customer
+
+CREATE INDEX portal_session_by_customer ON public.portal_session USING btree (org_id, customer_id, expires_at) WHERE (ended_at IS NULL);
+
+COMMENT ON INDEX public.portal_session_by_customer IS 'The sessions of a customer not ended early.';
+
 -- index: product_by_category
 
 CREATE INDEX product_by_category ON public.product USING btree (org_id, category_id, id);
@@ -10158,6 +10363,12 @@ CREATE TRIGGER customer_is_told AFTER INSERT ON public.customer FOR EACH ROW EXE
 
 COMMENT ON TRIGGER customer_is_told ON public.customer IS 'Writes the event of a new customer.';
 
+-- trigger: customer customer_leaves_portal
+
+CREATE TRIGGER customer_leaves_portal AFTER UPDATE OF email, status ON public.customer FOR EACH ROW WHEN (((old.email IS DISTINCT FROM new.email) OR ((new.status = 'INACTIVE'::text) AND (old.status <> 'INACTIVE'::text)))) EXECUTE FUNCTION public.customer_leaves_portal();
+
+COMMENT ON TRIGGER customer_leaves_portal ON public.customer IS 'Ends what a customer had in the portal when the address changes or the customer goes.';
+
 -- trigger: customer customer_version_counted
 
 CREATE TRIGGER customer_version_counted BEFORE UPDATE ON public.customer FOR EACH ROW EXECUTE FUNCTION public.version_counted();
@@ -10315,6 +10526,24 @@ COMMENT ON TRIGGER payment_is_told ON public.payment IS 'Writes the event of a l
 -- trigger: payment payment_sale_not_void
 
 CREATE CONSTRAINT TRIGGER payment_sale_not_void AFTER INSERT ON public.payment DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.payment_sale_not_void();
+
+-- trigger: portal_link portal_link_stays_used
+
+CREATE TRIGGER portal_link_stays_used BEFORE UPDATE ON public.portal_link FOR EACH ROW WHEN ((old.used_at IS NOT NULL)) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER portal_link_stays_used ON public.portal_link IS 'A link to the portal is good once.';
+
+-- trigger: portal_session portal_session_link_good
+
+CREATE TRIGGER portal_session_link_good AFTER INSERT ON public.portal_session FOR EACH ROW EXECUTE FUNCTION public.portal_session_link_good();
+
+COMMENT ON TRIGGER portal_session_link_good ON public.portal_session IS 'A session in the portal begins by using up a link that is good.';
+
+-- trigger: portal_session portal_session_stays_ended
+
+CREATE TRIGGER portal_session_stays_ended BEFORE UPDATE ON public.portal_session FOR EACH ROW WHEN ((old.ended_at IS NOT NULL)) EXECUTE FUNCTION public.stays_over();
+
+COMMENT ON TRIGGER portal_session_stays_ended ON public.portal_session IS 'A session that has ended does not begin again.';
 
 -- trigger: product product_change_is_told
 
@@ -11065,6 +11294,27 @@ ALTER TABLE ONLY public.payment
 
 COMMENT ON CONSTRAINT payment_user_known ON public.payment IS 'There is no such user.';
 
+-- fk constraint: portal_link portal_link_customer_known
+
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_customer_known FOREIGN KEY (org_id, customer_id) REFERENCES public.customer(org_id, id);
+
+COMMENT ON CONSTRAINT portal_link_customer_known ON public.portal_link IS 'There is no such customer.';
+
+-- fk constraint: portal_link portal_link_issuer_known
+
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_issuer_known FOREIGN KEY (org_id, issued_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT portal_link_issuer_known ON public.portal_link IS 'There is no such user.';
+
+-- fk constraint: portal_session portal_session_link_known
+
+ALTER TABLE ONLY public.portal_session
+    ADD CONSTRAINT portal_session_link_known FOREIGN KEY (org_id, customer_id, link_id) REFERENCES public.portal_link(org_id, customer_id, id) ON DELETE CASCADE;
+
+COMMENT ON CONSTRAINT portal_session_link_known ON public.portal_session IS 'A session in the portal begins with a link of its customer.';
+
 -- fk constraint: product product_category_known
 
 ALTER TABLE ONLY public.product
@@ -11679,6 +11929,14 @@ CREATE POLICY org ON public.password_reset USING ((org_id = (current_setting('ap
 
 CREATE POLICY org ON public.payment USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: portal_link org
+
+CREATE POLICY org ON public.portal_link USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: portal_session org
+
+CREATE POLICY org ON public.portal_session USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: product org
 
 CREATE POLICY org ON public.product USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -11790,6 +12048,14 @@ ALTER TABLE public.password_reset ENABLE ROW LEVEL SECURITY;
 -- row security: payment
 
 ALTER TABLE public.payment ENABLE ROW LEVEL SECURITY;
+
+-- row security: portal_link
+
+ALTER TABLE public.portal_link ENABLE ROW LEVEL SECURITY;
+
+-- row security: portal_session
+
+ALTER TABLE public.portal_session ENABLE ROW LEVEL SECURITY;
 
 -- row security: product
 
@@ -12028,6 +12294,8 @@ REVOKE ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency t
 GRANT ALL ON FUNCTION public.create_organisation(p_name text, p_base_currency text, p_time_zone text, p_prices_include_tax boolean, p_standard_tax_percent numeric, p_default_credit_limit numeric, p_admin_email text, p_admin_password_hash text, p_admin_first_name text, p_admin_last_name text) TO sofinance_app;
 
 REVOKE ALL ON FUNCTION public.customer_credit_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.customer_leaves_portal() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.data_deletion_request_stays() FROM PUBLIC;
 
@@ -12283,6 +12551,8 @@ GRANT ALL ON FUNCTION public.payment_type(p_total numeric, p_paid numeric) TO so
 
 REVOKE ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.permissions_with(p_user_id bigint, p_role text) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.portal_session_link_good() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.post_payment(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_method text, p_account_id bigint, p_amount numeric, p_currency text, p_reference text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.post_payment(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_method text, p_account_id bigint, p_amount numeric, p_currency text, p_reference text) TO sofinance_app;
@@ -12976,6 +13246,61 @@ GRANT INSERT(received_on) ON TABLE public.payment TO sofinance_app;
 GRANT INSERT(received_by) ON TABLE public.payment TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.payment_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.portal_link TO sofinance_backup;
+GRANT SELECT,DELETE ON TABLE public.portal_link TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT SELECT(id) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT INSERT(customer_id) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(customer_id) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT INSERT(slot) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(slot) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT INSERT(token_hash) ON TABLE public.portal_link TO sofinance_app;
+
+GRANT SELECT(issued_at) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT INSERT(issued_by) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(issued_by) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT INSERT(expires_at) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT UPDATE(used_at) ON TABLE public.portal_link TO sofinance_app;
+GRANT SELECT(used_at) ON TABLE public.portal_link TO sofinance_readonly;
+
+GRANT SELECT ON SEQUENCE public.portal_link_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.portal_session TO sofinance_backup;
+GRANT SELECT ON TABLE public.portal_session TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.portal_session TO sofinance_app;
+GRANT SELECT(org_id) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT SELECT(id) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT INSERT(customer_id) ON TABLE public.portal_session TO sofinance_app;
+GRANT SELECT(customer_id) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT INSERT(link_id) ON TABLE public.portal_session TO sofinance_app;
+GRANT SELECT(link_id) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT INSERT(secret_hash) ON TABLE public.portal_session TO sofinance_app;
+
+GRANT SELECT(began_at) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT INSERT(expires_at) ON TABLE public.portal_session TO sofinance_app;
+GRANT SELECT(expires_at) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT UPDATE(ended_at) ON TABLE public.portal_session TO sofinance_app;
+GRANT SELECT(ended_at) ON TABLE public.portal_session TO sofinance_readonly;
+
+GRANT SELECT ON SEQUENCE public.portal_session_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.product TO sofinance_readonly;
 GRANT SELECT ON TABLE public.product TO sofinance_backup;

@@ -422,6 +422,21 @@ overriding system value
 select 1, customer.id, customer.id, 'asked by letter', 11
 from customer where customer.org_id = 1 order by customer.id limit 12;
 
+-- Used links to the portal with their sessions; one customer has an open link and a session.
+insert into portal_link (org_id, id, customer_id, slot, token_hash, issued_at, expires_at, used_at)
+overriding system value
+select
+    customer.org_id, customer.id * 10 + n, customer.id, n, sha256(int8send(customer.id * 10 + n)),
+    '2025-12-01 00:00Z', '2025-12-01 00:30Z', '2025-12-01 00:10Z'
+from customer cross join generate_series(1, 3) as n;
+insert into portal_session (org_id, id, customer_id, link_id, secret_hash, began_at, expires_at)
+overriding system value
+select org_id, id, customer_id, id, token_hash, used_at, used_at + interval '1 hour'
+from portal_link;
+insert into portal_link (org_id, id, customer_id, slot, token_hash, expires_at)
+overriding system value
+values (1, 1, 1296, 1, decode(repeat('00', 32), 'hex'), now() + interval '30 minutes');
+
 -- What is posted from here on gets numbers of its own; organisations are numbered without holes.
 do $$
 declare

@@ -29,6 +29,7 @@ EXPIRED: dict[str, Callable[..., Awaitable[int]]] = {
     "sessions": q.jobs.forget_sessions,
     "signed_url_uses": q.attachments.forget_signed_url_uses,
     "notifications": q.notifications.forget_notifications,
+    "portal_links": q.portal.forget_links,
 }
 # Rows of each kind in a bundle; `is_complete` says whether that was all.
 BUNDLE_COUNT_MAX = 5_000
@@ -151,7 +152,7 @@ class Bundle(Schema):
 async def clean_up(call: Call) -> Any:
     """Forget what has expired, a thousand of each at most.
 
-    Idempotency keys, sessions, used links, notifications; the job `forget-expired` does it hourly.
+    Idempotency keys, sessions, links, notifications; the job `forget-expired` does it hourly.
     """
     which = {"org_id": call.org_id, "limit": BATCH}
     return {"deleted": sum([await forget(call.conn, **which) for forget in EXPIRED.values()])}

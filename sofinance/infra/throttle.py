@@ -50,15 +50,22 @@ MAILS = Policy.per_minute("mails_asked_for", 1, 10, is_strict=True)
 MAILS_TO = Policy("mails_to", DAY_US // 6, 3, is_strict=True)
 
 
-async def mail_asked_for(limiter: Limiter, ip: str | None, *, to: str | None = None) -> None:
+# Links to the portal that are asked for one mail address; of them the database sends three.
+LINKS_TO = Policy.per_hour("portal_links_to", 12, 10, is_strict=True)
+
+
+async def mail_asked_for(
+    limiter: Limiter, ip: str | None, *, to: str | None = None, everywhere: Policy = MAILS_TO
+) -> None:
     """Charge a mail to the address that asks for it; raises rate_limited (429).
 
     Whether there is anybody to write to makes no difference. How many one person is sent is
-    for the database to limit, or, where strangers are written to, for `to`, their mail address.
+    for the database to limit, or, where strangers are written to, for `to`, their mail address:
+    `everywhere` is what may be asked for it from all addresses together.
     """
     charges = [Charge(f"{TAG}mails:{network_of(ip)}", MAILS)]
     if to is not None:
-        charges.append(Charge(f"{TAG}to:{_name_of(to)}", MAILS_TO))
+        charges.append(Charge(f"{TAG}to:{_name_of(to)}", everywhere))
     if not limiter.is_enabled:
         return
     is_allowed, debts_us = await limiter.take(charges)

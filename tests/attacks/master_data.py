@@ -69,6 +69,18 @@ ROWS: dict[str, Columns] = {
         "sha256": "sha256('new')",
         "created_by": ":user",
     },
+    "portal_link": {
+        "customer_id": ":customer",
+        "slot": "3",
+        "token_hash": "sha256('n')",
+        "expires_at": "now() + '30 minutes'",
+    },
+    "portal_session": {
+        "customer_id": ":customer",
+        "link_id": ":portal_link",
+        "secret_hash": "sha256('n')",
+        "expires_at": "now() + '1 hour'",
+    },
     "attachment_usage": {},
     "signed_url_use": {"token_id": r"decode(repeat('01', 16), 'hex')", "expires_at": "now()"},
     "storage_tombstone": {
@@ -1240,6 +1252,8 @@ KEYS = {
     "organisation": ("organisation_pk", "organisation_base_currency_key"),
     "password_reset": ("password_reset_pk", "password_reset_token_once"),
     "payment": ("payment_pk",),
+    "portal_link": ("portal_link_pk", "portal_link_customer_key"),
+    "portal_session": ("portal_session_pk",),
     "product": ("product_pk", "product_currency_key"),
     "receivable": ("receivable_pk",),
     "recovery_code": ("recovery_code_pk",),

@@ -31,6 +31,7 @@ from tests.attacks.forgery import (
 )
 from tests.attacks.mail import MAIL
 from tests.attacks.master_data import MASTER_DATA
+from tests.attacks.portal import PORTAL
 
 RENT_FIVE = ((":rent", "5", "0"), (":cash", "0", "5"))
 OLD_VIEW = (
@@ -1578,6 +1579,7 @@ BY_SLICE = {
     "Files": ATTACHMENTS,
     "Archives of the audit log": ARCHIVES,
     "Mail": MAIL,
+    "The portal": PORTAL,
     "Single rows": MASTER_DATA,
     "Events and deliveries": DELIVERIES,
 }

@@ -67,6 +67,16 @@ OLD_AUDIT = (
     " from audit_log, sha256(convert_to(audit_line(audit_log) || chr(10), 'utf8')) as digest"
     " where created_at < '2020-02-01'"
 )
+# An open link to the portal, and one that was used, with its session.
+PORTAL = (
+    "insert into portal_link (org_id, customer_id, slot, token_hash, expires_at) values"
+    " ({org}, {customer}, 1, sha256('open'), now() + '30 minutes'),"
+    " ({org}, {customer}, 2, sha256('used'), now() + '30 minutes');"
+    "update portal_link set used_at = now() where slot = 2;"
+    "insert into portal_session (org_id, customer_id, link_id, secret_hash, expires_at)"
+    " select org_id, customer_id, id, sha256('in'), now() + '1 hour' from portal_link"
+    " where slot = 2"
+)
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
     "revenue", "discounts", "cogs",
@@ -230,7 +240,10 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
         receipt = {"branch_id": branch, "kind": "PURCHASE", "lines": [line]}
         name = "free_receipt" if product == ids["sample"] else "receipt"
         ids[name] = await made("/inventory/receipts", receipt)
-    ids["customer"] = await made("/customers", {"name": "Carla", "credit_limit": "50"})
+    ids["customer"] = await made(
+        "/customers",
+        {"name": "Carla", "email": f"carla.{org.id}@example.com", "credit_limit": "50"},
+    )
     ids["blacklisted"] = await made("/customers", {"name": "Bo", "status": "BLACKLISTED"})
     ids["sale"] = (await shop.sell(paid="11.00", key="till-1")).data["id"]
     ids["credit_sale"] = (await shop.sell(paid="1.00", customer_id=ids["customer"])).data["id"]
@@ -283,13 +296,18 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
 async def furnish_files(
     api: Api, org: Org, psql: Psql, customer_id: int | str
 ) -> dict[str, int | str]:
-    """Give an organisation a file of a customer, mail, and a customer who is to be forgotten."""
+    """Give an organisation a file of a customer, mail, and one who is in the portal and to go."""
     attachment_id = await attach(api, org, customer_id, "old")
     sql = FILES.format(org=org.id, customer=customer_id, user=org.admin.id)
     psql(sql, org=org, role="sofinance_owner")
     psql(OLD_AUDIT.format(org=org.id), org=org, role="sofinance_owner")
     dead = psql("select max(id) from mail where status = 'dead'", org=org)
-    return {"attachment": attachment_id, "dead_mail": dead[0][0]}
+    psql(PORTAL.format(org=org.id, customer=customer_id), org=org)
+    (link, used), *_ = psql("select min(id), max(id) from portal_link", org=org)
+    return {
+        "attachment": attachment_id, "dead_mail": dead[0][0], "portal_link": link,
+        "used_link": used,
+    }  # fmt: skip
 
 
 async def attach(api: Api, org: Org, customer_id: int | str, text: str) -> int:

@@ -291,6 +291,8 @@ def test_reports_read_no_password_and_no_answer(scene: Scene, psql: Psql) -> Non
         "select body from idempotency_key",
         "select token_hash from refresh_token",
         "select token_hash from password_reset",
+        "select token_hash from portal_link",
+        "select secret_hash from portal_session",
         "select secret_hash from api_key",
         "select recipient, body from mail",
         "select address from mail_block",

@@ -16,6 +16,8 @@ from tests.support import role_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+PORTAL = "https://shop.example.com/account"
+
 
 @asynccontextmanager
 async def furnished(template: str) -> AsyncIterator[World]:
@@ -23,7 +25,7 @@ async def furnished(template: str) -> AsyncIterator[World]:
     with _clone(template, f"sofinance_matrix_{uuid.uuid4().hex[:12]}") as superuser_url:
         url = role_url(superuser_url, "sofinance_app")
         async with (
-            _serving(Settings.for_tests(database_url=url)) as api,
+            _serving(Settings.for_tests(database_url=url, portal_url=PORTAL)) as api,
             make_world(api, superuser_url) as made,
         ):
             yield made

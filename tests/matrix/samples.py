@@ -219,6 +219,11 @@ SAMPLES: dict[str, Sample] = {
     "PUT /customers/{id}": one("blacklisted", body={"name": "Bo"}),
     "GET /customers/{id}/balance": one("customer"),
     "GET /customers/{id}/ar/summary": one("customer"),
+    # portal; nobody has an address of this one
+    "POST /customers/{id}/portal-links": one(
+        "blacklisted", body={}, refused=(409, "customer_not_reachable")
+    ),
+    "DELETE /customers/{id}/portal-sessions": one("blacklisted"),
     # inventory
     "POST /inventory/receipts": Sample(
         body={"branch_id": ":branch", "kind": "PURCHASE", "lines": [RECEIPT_LINE]}
