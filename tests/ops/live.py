@@ -48,10 +48,18 @@ def until(what: str, holds: Callable[[], Any], timeout_s: float) -> None:
 
 
 def ask(
-    port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+    port: int,
+    path: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    *,
+    source: str = "127.0.0.1",
+    **headers: str,
 ) -> tuple[int, bytes]:
-    """Ask over a connection of its own; returns the status and the body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    """Ask over a connection of its own, from an address; returns the status and the body."""
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=20, source_address=(source, 0)
+    )
     if body is not None:
         headers["Content-Type"] = "application/json"
     try:
@@ -70,12 +78,15 @@ def answers(port: int, path: str) -> bool:
 
 
 @contextlib.contextmanager
-def process(*command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command for as long as a block runs; its output is the test's."""
+def process(
+    *command: str, stdout: int | None = None, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command for as long as a block runs; its output is the test's, or a file's."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     running = subprocess.Popen(
-        command, cwd=promql.ROOT, env={**kept, **variables}, stdin=subprocess.DEVNULL
-    )
+        command, cwd=promql.ROOT, env={**kept, **variables}, stdin=subprocess.DEVNULL,
+        stdout=stdout,
+    )  # fmt: skip
     try:
         yield running
     finally:
@@ -102,11 +113,13 @@ def environment(database_url: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def gunicorn(port: int, folder: Path, **settings: str) -> Iterator[None]:
+def gunicorn(
+    port: int, folder: Path, *, stdout: int | None = None, **settings: str
+) -> Iterator[None]:
     """Serve with several workers, whose metrics' files are in `folder`."""
     with process(
         sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "critical",
-        **settings, HOST="127.0.0.1", PORT=str(port),
+        stdout=stdout, **settings, HOST="127.0.0.1", PORT=str(port),
         WEB_CONCURRENCY=str(WORKERS), PROMETHEUS_MULTIPROC_DIR=str(folder),
     ) as arbiter:  # fmt: skip
         until("gunicorn", lambda: answers(port, "/readyz"), START_TIMEOUT_S)
