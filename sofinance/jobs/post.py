@@ -18,6 +18,8 @@ from sofinance.infra.targets import CheckedResolver, TargetRefusedError, Targets
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+# Why a certificate is refused, by OpenSSL's numbers (X509_V_ERR_*); any other is "untrusted".
+CERTIFICATE_ERRORS = {10: "expired", 18: "self_signed", 62: "name", 64: "name"}
 # What an endpoint may ask us to wait, at most.
 RETRY_AFTER_MAX_S = 86_400
 HEADER_BYTES_MAX = 8_190
@@ -69,12 +71,12 @@ class Post:
         *,
         timeout_s: float,
         in_flight_max: int,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._targets = targets
         self._timeout_s = timeout_s
         self._in_flight_max = in_flight_max
-        self._tls = tls or ssl.create_default_context()
+        self._tls = ssl.create_default_context()
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -140,6 +142,9 @@ def code_of(error: Exception) -> str:
     """Name what kept a message from arriving, without what the network says in its own words."""
     if isinstance(error, TimeoutError):
         return "timeout"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        number = getattr(error.certificate_error, "verify_code", 0)
+        return f"tls:{CERTIFICATE_ERRORS.get(number, 'untrusted')}"
     if isinstance(error, aiohttp.ClientSSLError):
         return "tls"
     return f"connection:{type(error).__name__}"
