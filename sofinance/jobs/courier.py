@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sofinance import queries as q
 from sofinance.infra import signatures
+from sofinance.infra.db import DEAD as AWAY
 from sofinance.infra.db import NO_DATABASE, Mode
 from sofinance.infra.notify import tell_allowed
 from sofinance.infra.secretbox import SealError, SecretBox
@@ -273,13 +274,22 @@ class Courier:
     # -- settling ------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Write down what came of what was sent, an organisation at a time."""
+        """Write down what came of what was sent, an organisation at a time.
+
+        Raises what says that the database is away; then what was sent is kept for later.
+        """
         self._collect()
         by_org: dict[int, list[Result]] = defaultdict(list)
         for result in self._results:
             by_org[result.parcel.org_id].append(result)
         for org_id, results in by_org.items():
-            await self._settle_some(org_id, results)
+            try:
+                await self._settle_some(org_id, results)
+            except AWAY:
+                raise
+            except Exception:
+                # Its claims run out and it is sent once more; the others are not kept from theirs.
+                log.exception("deliveries were not settled", extra={"metadata": {"org_id": org_id}})
             self._results = [r for r in self._results if r.parcel.org_id != org_id]
 
     async def _settle_some(self, org_id: int, results: Sequence[Result]) -> None:

@@ -420,6 +420,25 @@ async def test_what_was_sent_and_not_written_down_is_sent_again_under_the_same_i
     assert receiver.got[0][1] == receiver.got[1][1]
 
 
+async def test_an_organisation_that_cannot_be_settled_keeps_nobody_else_from_it(
+    api: Api, org: Org, other_org: Org, courier: Courier, receiver: Receiver, psql: Psql
+) -> None:
+    psql(
+        "create function never() returns trigger language plpgsql as"
+        f" $$begin if new.org_id = {org.id} then raise 'never'; end if; return new; end$$;"
+        "create trigger never before update of attempts on webhook_delivery"
+        " for each row execute function never()",
+        role=OWNER,
+    )
+    for one in (org, other_org):
+        await endpoint(api, one, receiver.url)
+        await customer(api, one)
+    await courier.run_once()
+    assert len(receiver.got) == 2
+    (stuck,), (settled,) = await deliveries(api, org), await deliveries(api, other_org)
+    assert (stuck["status"], settled["status"]) == ("pending", "delivered")
+
+
 async def test_events_are_forgotten_when_they_arrived_long_ago(
     api: Api, org: Org, courier: Courier, receiver: Receiver, database: Database, psql: Psql
 ) -> None:
