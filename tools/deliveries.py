@@ -202,6 +202,7 @@ async def prove(
         worker = [sys.executable, "-m", "sofinance", "worker"]
         environ = {
             "DATABASE_URL": settings.database_url, "JWT_SECRET": settings.jwt_secret,
+            "DATABASE_PREPARED_STATEMENTS": str(settings.database_prepared_statements),
             "DATA_ENCRYPTION_KEY": KEY, "EXPORT_MODE": "webhook", "EXPORT_ALLOW_HTTP": "true",
             "EXPORT_ALLOWED_NETWORKS": "127.0.0.1", "EXPORT_RETRY_DELAYS_S": DELAYS_S,
             "EXPORT_TIMEOUT_S": "5", "EXPORT_CIRCUIT_FAILURES": "1000", "LOG_LEVEL": "error",

@@ -142,7 +142,7 @@ async def test_an_administrator_sees_what_runs_and_on_what(api_with: MakeApi, or
     assert (build["version"], build["commit"]) == (__version__, "4cd499a")
     assert build["migration"] == health.known_migrations()[-1]
     stats = (await api.get("/debug/database-stats", org, prefix="")).data
-    assert stats["pool"]["in_use"] == 1
+    assert 1 <= stats["pool"]["in_use"] <= stats["pool"]["open"]
     assert stats["pool"]["open"] <= stats["pool"]["size"]
     assert stats["database"]["size_bytes"] > 1_000_000
     assert stats["database"]["connection_count"] >= 1
