@@ -22,7 +22,7 @@ MATRIX: dict[str, str] = {
     "audit": "",
     "branches": "MANAGER read write; CASHIER read; INVENTORY_CLERK read; ACCOUNTANT read",
     "categories": "MANAGER read write; CASHIER read; INVENTORY_CLERK read",
-    "customers": "MANAGER read write; CASHIER read write; ACCOUNTANT read",
+    "customers": "MANAGER read write portal; CASHIER read write; ACCOUNTANT read",
     "flags": "",
     "inventory": "MANAGER read write; CASHIER read; INVENTORY_CLERK read write; ACCOUNTANT read",
     "journal": "MANAGER read write; ACCOUNTANT read write",

@@ -398,9 +398,11 @@ async def test_what_has_expired_is_forgotten_by_many_at_once(
     assert await asyncio.to_thread(cli.main, words) == 0
     assert json.loads(capsys.readouterr().out) == {
         "idempotency_keys": 100, "sessions": 0, "signed_url_uses": 0, "notifications": 0,
+        "portal_links": 0,
     }  # fmt: skip
     assert await asyncio.to_thread(cli.main, ["cleanup", "--database-url", dsn]) == 0
     assert capsys.readouterr().out.split() == [
         "idempotency", "keys", "0", "forgotten", "sessions", "0", "forgotten",
         "signed", "url", "uses", "0", "forgotten", "notifications", "0", "forgotten",
+        "portal", "links", "0", "forgotten",
     ]  # fmt: skip
