@@ -21,7 +21,11 @@ from sofinance.infra import metrics
 from sofinance.infra.db import NO_DATABASE, Mode
 from sofinance.infra.errors import ACCESS_CHANGED, ApiError
 from sofinance.infra.guard import Opaque, Principal, read_opaque
+from sofinance.infra.lobby import Lobby, RefusedError
+from sofinance.infra.logs import TRACE
+from sofinance.infra.rate_limit import network_of
 from sofinance.infra.sockets import (
+    CLOSE_TIMEOUT_S,
     FORBIDDEN,
     FRAME_BYTES_MAX,
     GOING_AWAY,
@@ -56,16 +60,10 @@ ADMISSION_COUNT_MAX = 4
 # Notifications that one query brings; what is left comes with the next, at once.
 NEWS_COUNT_MAX = 2_000
 FIRST_MESSAGE_TIMEOUT_S = 5.0
+# How long a client is waited for that is sent away before it had a place.
+AT_ONCE_S = 0.2
 # How long a client that has no room for more is waited for.
 FULL_TIMEOUT_S = 10.0
-
-
-class RefusedError(Exception):
-    """A socket that is closed before it was one of ours."""
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 class Hub:
@@ -77,6 +75,7 @@ class Hub:
         self._sockets: dict[tuple[int, int], set[Socket]] = defaultdict(set)
         self._full_since_s: dict[Socket, float] = {}
         self._wake = asyncio.Event()
+        self._lobby = Lobby()
         self._admissions = asyncio.Semaphore(ADMISSION_COUNT_MAX)
         self._is_draining = False
         self._polling: asyncio.Task[None] | None = None
@@ -125,15 +124,9 @@ class Hub:
         ws = self._upgrade(request)
         await ws.prepare(request)
         request[UPGRADED_AT_S] = time.perf_counter()
-        outcome = "served"
-        try:
-            socket = await self._admit(request, ws, ticket, last_id)
-        except RefusedError as refusal:
-            outcome = str(refusal.code)
-            await end(ws, request.transport, refusal.code, str(refusal))
+        socket = await self._received(request, ws, ticket, last_id)
+        if socket is None:
             return ws
-        finally:
-            metrics.SOCKETS_OPENED.labels(outcome).inc()
         self._sockets[socket.who].add(socket)
         metrics.SOCKETS.set(self.count)
         self._wake.set()
@@ -142,6 +135,25 @@ class Hub:
         finally:
             self._leave(socket)
         return ws
+
+    async def _received(
+        self, request: web.Request, ws: web.WebSocketResponse, ticket: str | None,
+        last_id: int | None,
+    ) -> Socket | None:  # fmt: skip
+        """Let a client in, or close its connection; one without a place is not waited for."""
+        trace = TRACE.get()
+        is_silent = ticket is None and token_of(request) is None and "token" not in request.query
+        outcome, patience_s = "served", AT_ONCE_S
+        try:
+            with self._lobby.place(network_of(trace and trace.ip), is_silent=is_silent):
+                patience_s = CLOSE_TIMEOUT_S
+                return await self._admit(request, ws, ticket, last_id)
+        except RefusedError as refusal:
+            outcome = str(refusal.code)
+            await end(ws, request.transport, refusal.code, str(refusal), timeout_s=patience_s)
+            return None
+        finally:
+            metrics.SOCKETS_OPENED.labels(outcome).inc()
 
     def _upgrade(self, request: web.Request) -> web.WebSocketResponse:
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
@@ -165,7 +177,7 @@ class Hub:
                 "origin_not_allowed", "Pages of this origin may not connect: see CORS_ORIGINS.",
                 status=403,
             )  # fmt: skip
-        if self._is_draining or self.count >= SOCKET_COUNT_MAX:
+        if self._is_draining or self.count + self._lobby.count >= SOCKET_COUNT_MAX:
             raise ApiError(
                 "too_many_sockets", "No more connections here just now. Try again in a moment.",
                 status=503, headers={"Retry-After": "1"},

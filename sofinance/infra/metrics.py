@@ -132,6 +132,9 @@ FLAG_EVALUATIONS = Counter(
     "flag_evaluations_total", "Times that a flag was asked for.", ["flag", "outcome"]
 )
 SOCKETS = Gauge("websocket_connections", "WebSockets that are open.", multiprocess_mode="livesum")
+SOCKETS_UNADMITTED = Gauge(
+    "websocket_unadmitted", "WebSockets that have not been let in yet.", multiprocess_mode="livesum"
+)
 SOCKETS_OPENED = Counter(
     "websocket_opened_total", "WebSockets that were opened, by what came of it.", ["outcome"]
 )

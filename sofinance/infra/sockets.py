@@ -122,13 +122,14 @@ class Socket:
 
 
 async def end(
-    ws: web.WebSocketResponse, transport: asyncio.Transport | None, code: int, why: str
-) -> None:
+    ws: web.WebSocketResponse, transport: asyncio.Transport | None, code: int, why: str, *,
+    timeout_s: float | None = None,
+) -> None:  # fmt: skip
     """Say why it ends and close it; a client that does not listen is cut off."""
     # In a task of its own: where a sender was given up that waited for room, aiohttp's close is
     # cancelled by that, and the connection would stay for as long as the client likes.
     closing = asyncio.ensure_future(ws.close(code=code, message=why.encode()))
-    await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+    await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S if timeout_s is None else timeout_s)
     if not closing.done():
         closing.cancel()
     elif not closing.cancelled() and closing.exception() is None:

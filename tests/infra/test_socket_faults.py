@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+import re
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sofinance.infra import hub
-from tests.infra.test_sockets import connected, database, heard, say, titles, until
+from yarl import URL
+
+from sofinance.infra import hub, lobby
+from tests.infra.test_sockets import PATH, closed, connected, database, heard, say, titles, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -98,3 +101,71 @@ async def test_a_database_that_says_goodbye_does_not_end_the_news(
             between.is_saying = False
             await say(database, org.admin, "still")
             assert await titles(ws, 1) == ["still"]
+
+
+async def unadmitted(api: Api) -> float:
+    """Return how many have not been let in, as the metrics tell it."""
+    text = (await api.get("/metrics", prefix="")).text
+    (told,) = re.findall(r"^websocket_unadmitted ([0-9.]+)$", text, re.MULTILINE)
+    return float(told)
+
+
+async def test_an_address_has_a_few_that_do_not_say_who_they_are(
+    api: Api, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "SILENT_PER_ADDRESS_MAX", 2)
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connected(api)) for _ in range(2)]
+        assert await unadmitted(api) == 2
+        async with connected(api) as one_more:
+            code, why = await closed(one_more)
+        assert (code, why) == (4429, "too many of your address have not said who they are")
+        # Who sent a token along has nothing to say, and who says it makes room.
+        async with connected(api, org.admin) as ws:
+            assert (await heard(ws))["type"] == "ready"
+        await silent[0].send_json({"type": "auth", "token": org.admin.token})
+        assert (await heard(silent[0]))["type"] == "ready"
+        assert await unadmitted(api) == 1
+        third = await stack.enter_async_context(connected(api))
+        await third.send_json({"type": "auth", "token": "no token"})
+        assert (await closed(third))[0] == 4401
+    await until_gone(api)
+
+
+async def test_a_process_has_so_many_who_wait_to_be_let_in(
+    api: Api, org: Org, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "COUNT_MAX", 1)
+    async with connected(api) as silent:
+        assert await unadmitted(api) == 1
+        async with connected(api, org.admin) as ws:
+            assert await closed(ws) == (1013, "too many wait to be let in: try again")
+        await silent.close()
+    await until_gone(api)
+    async with connected(api, org.admin) as ws:
+        assert (await heard(ws))["type"] == "ready"
+
+
+async def test_who_has_no_place_and_does_not_go_is_cut_off(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "COUNT_MAX", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(api.base_url).port)
+    writer.write(
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(hub.CLOSE_TIMEOUT_S - 1):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionResetError):
+            frame = await reader.read()  # to the end of it, which we do not say
+            assert frame[:1] == b"\x88"
+            assert int.from_bytes(frame[2:4]) == 1013
+    writer.close()
+
+
+async def until_gone(api: Api) -> None:
+    """Wait till nobody waits to be let in."""
+    async with asyncio.timeout(10):
+        while await unadmitted(api):  # noqa: ASYNC110 - the other side's doing
+            await asyncio.sleep(0.05)
