@@ -431,6 +431,16 @@ class Settings:
         0, "After how long whole months of the audit log go into the store of files; 0: never.",
         unit="days", low=0, high=36_500, example="730",
     )  # fmt: skip
+    retention_session_days: int = setting(
+        30, "How long sessions are kept after their end.", unit="days", low=30, high=3_650
+    )
+    retention_notification_days: int = setting(
+        90, "How long notifications are kept, read or not.", unit="days", low=1, high=3_650
+    )
+    retention_event_days: int = setting(
+        30, "How long events for webhooks are kept that arrived everywhere or were given up, and "
+        "their deliveries.", unit="days", low=1, high=3_650,
+    )  # fmt: skip
     retention_job_run_days: int = setting(
         90, "How long it is kept what came of each run of a job.", unit="days", low=1, high=3_650
     )

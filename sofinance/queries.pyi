@@ -1821,7 +1821,7 @@ class jobs:
     forget_expired_keys: ClassVar[_ForgetExpiredKeys]
 
     class _ForgetSessions(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, keep_days: int, limit: int) -> int: ...
 
     forget_sessions: ClassVar[_ForgetSessions]
 
@@ -2224,7 +2224,7 @@ class notifications:
     delete_notification: ClassVar[_DeleteNotification]
 
     class _ForgetNotifications(Statement):
-        async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
+        async def __call__(self, conn: Connection, /, *, org_id: int, keep_days: int, limit: int) -> int: ...
 
     forget_notifications: ClassVar[_ForgetNotifications]
 

@@ -111,7 +111,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "name": "x-job", "claim_no": "1", "outcome": "succeeded", "told": "x",
     },
     "jobs.forget_expired_keys": {"limit": "1000"},
-    "jobs.forget_sessions": {"limit": "1000"},
+    "jobs.forget_sessions": {"keep_days": "30", "limit": "1000"},
     "jobs.forget_job_runs": {"keep_days": "90"},
     "jobs.get_heartbeat": {"ttl_s": "300"},
     "jobs.leave_runner": {"name": "x"},
@@ -139,6 +139,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "flags.set_override": {
         "flag": "flag_7", "branch_id": "101", "user_id": None, "percent": "100", "changed_by": "11",
     },
+    "notifications.forget_notifications": {"keep_days": "90"},
     "notifications.count_unread": {},
     "notifications.delete_notification": {"id": "905"},
     "notifications.get_notification": {"id": "905"},

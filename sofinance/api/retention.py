@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -13,8 +13,9 @@ from sofinance.infra.fields import Id, LowerEmail, Money, Timestamp
 from sofinance.infra.http import Call, Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from sofinance.config import Settings
     from sofinance.infra.sql import Connection
 
 routes = Routes()
@@ -23,14 +24,38 @@ routes = Routes()
 # holds up nobody. The jobs go on until nothing is left.
 BATCH = 1_000
 REQUEST_BATCH = 20
-# What has expired and is forgotten, by table; the job `forget-expired` does these.
-EXPIRED: dict[str, Callable[..., Awaitable[int]]] = {
-    "idempotency_keys": q.jobs.forget_expired_keys,
-    "sessions": q.jobs.forget_sessions,
-    "signed_url_uses": q.attachments.forget_signed_url_uses,
-    "notifications": q.notifications.forget_notifications,
-    "portal_links": q.portal.forget_links,
+
+
+class Kept(NamedTuple):
+    """What is forgotten once it was kept long enough: how, and which setting says the days.
+
+    Without a setting the rows themselves say when they are over.
+    """
+
+    forget: Callable[..., Awaitable[int]]
+    days: str = ""
+
+
+async def forget_events(conn: Connection, /, *, org_id: int, keep_days: int, limit: int) -> int:
+    """Forget events of the transaction's organisation, which is `org_id`."""
+    del org_id
+    return await q.outbox.forget_events(conn, keep_days=keep_days, limit=limit)
+
+
+# By the name that the count has in an answer. What grows with every request is forgotten hourly, by
+# the job `forget-expired`; the rest every night, by `retention`.
+HOURLY = {
+    "idempotency_keys": Kept(q.jobs.forget_expired_keys),
+    "sessions": Kept(q.jobs.forget_sessions, "retention_session_days"),
+    "signed_url_uses": Kept(q.attachments.forget_signed_url_uses),
+    "notifications": Kept(q.notifications.forget_notifications, "retention_notification_days"),
+    "portal_links": Kept(q.portal.forget_links),
 }
+DAILY = {
+    "mails": Kept(q.mail.forget_mails, "retention_mail_days"),
+    "events": Kept(forget_events, "retention_event_days"),
+}
+KEPT = HOURLY | DAILY
 # Rows of each kind in a bundle; `is_complete` says whether that was all.
 BUNDLE_COUNT_MAX = 5_000
 
@@ -44,7 +69,13 @@ class Deleted(Schema):
 class Counts(Schema):
     """What was forgotten, and of how many persons."""
 
+    idempotency_keys_deleted = fields.Int(required=True)
+    sessions_deleted = fields.Int(required=True)
+    signed_url_uses_deleted = fields.Int(required=True)
+    notifications_deleted = fields.Int(required=True)
+    portal_links_deleted = fields.Int(required=True)
     mails_deleted = fields.Int(required=True)
+    events_deleted = fields.Int(required=True)
     requests_processed = fields.Int(required=True)
     requests_waiting = fields.Int(required=True)
     attachments_deleted = fields.Int(required=True)
@@ -154,8 +185,8 @@ async def clean_up(call: Call) -> Any:
 
     Idempotency keys, sessions, links, notifications; the job `forget-expired` does it hourly.
     """
-    which = {"org_id": call.org_id, "limit": BATCH}
-    return {"deleted": sum([await forget(call.conn, **which) for forget in EXPIRED.values()])}
+    gone = await forget_some(call.conn, call.settings, call.org_id, HOURLY)
+    return {"deleted": sum(gone.values())}
 
 
 @routes.endpoint(
@@ -167,14 +198,14 @@ async def clean_up(call: Call) -> Any:
     prefix=False, returns=Counts(), entity="retention",
 )  # fmt: skip
 async def apply_retention(call: Call) -> Any:
-    """Forget mail past RETENTION_MAIL_DAYS, and the persons who asked for it; some at a time.
+    """Forget what was kept long enough, and the persons who asked for it; some at a time.
 
-    Who still owes something waits until it is paid. The job `retention` does it every night.
+    A thousand of each kind at most, by RETENTION_SESSION_DAYS, RETENTION_NOTIFICATION_DAYS,
+    RETENTION_MAIL_DAYS and RETENTION_EVENT_DAYS. Who still owes something waits until it is paid.
     """
-    mails_deleted = await q.mail.forget_mails(
-        call.conn, org_id=call.org_id, keep_days=call.settings.retention_mail_days, limit=BATCH
-    )
-    return {"mails_deleted": mails_deleted, **await process_requests(call.conn, call.org_id)}
+    gone = await forget_some(call.conn, call.settings, call.org_id, KEPT)
+    counts = {f"{name}_deleted": count for name, count in gone.items()}
+    return counts | await process_requests(call.conn, call.org_id)
 
 
 @routes.endpoint(
@@ -214,6 +245,17 @@ async def request_deletion(call: Call) -> Any:
         requested_by=call.user_id,
     )  # fmt: skip
     return {**dict(made.items()), "status": "pending"}
+
+
+async def forget_some(
+    conn: Connection, settings: Settings, org_id: int, kinds: Mapping[str, Kept]
+) -> dict[str, int]:
+    """Forget at most BATCH rows of each kind of an organisation; returns how many by kind."""
+    gone = {}
+    for name, kept in kinds.items():
+        days = {"keep_days": getattr(settings, kept.days)} if kept.days else {}
+        gone[name] = await kept.forget(conn, org_id=org_id, limit=BATCH, **days)
+    return gone
 
 
 async def find_subject(conn: Connection, org_id: int, asked: dict[str, Any]) -> Any:

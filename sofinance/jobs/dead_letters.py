@@ -1,4 +1,4 @@
-"""Dead letters that are sent again by themselves, with care; and events that are forgotten."""
+"""Dead letters that are sent again by themselves, with care."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ EXTRA_ATTEMPTS_MAX = 7
 # An endpoint that failed so often in a row is not asked to take old messages as well.
 FAILURES_MAX = 3
 CIRCUITS_MAX = 10_000
-
-EVENTS_KEPT_DAYS = 30
-BATCH = 1_000
 
 
 async def replay_some(database: Database) -> str:
@@ -59,16 +56,3 @@ async def replay_some(database: Database) -> str:
                 for delivery_id in ids:
                     await audit(conn, org_id, "webhooks.auto_replay", delivery_id, "INFO")
     return f"replayed {total['replayed']}, spared {total['spared']} at endpoints that fail"
-
-
-async def forget_events(database: Database) -> str:
-    """Forget events that arrived everywhere, or were given up, a month ago."""
-    org_ids = await whose(database)
-    total = 0
-    for org_id in org_ids:
-        gone = BATCH
-        while gone == BATCH:
-            async with database.tenant(org_id) as conn:
-                gone = await q.outbox.forget_events(conn, keep_days=EVENTS_KEPT_DAYS, limit=BATCH)
-            total += gone
-    return f"forgot {total} events"

@@ -90,13 +90,13 @@ JOBS = (
     ),
     Job(
         "forget-expired",
-        "Forgets idempotency keys past their hours, and sessions a month after their end.",
+        "Forgets idempotency keys, sessions, used links and notifications that were kept enough.",
         forgetting.forget_everywhere,
         every_s=HOUR_S,
     ),
     Job(
         "retention",
-        "Forgets mail that was kept long enough, and customers who asked for it.",
+        "Forgets mail and events that were kept long enough, and customers who asked for it.",
         retaining.apply_everywhere,
         every_s=DAY_S,
         offset_s=3 * HOUR_S,
@@ -127,13 +127,6 @@ JOBS = (
         "Sends dead letters of the organisations in EXPORT_REPLAY_ORG_IDS again, a few at a time.",
         dead_letters.replay_some,
         every_s=HOUR_S // 4,
-    ),
-    Job(
-        "forget-events",
-        "Forgets events that arrived everywhere, or were given up, 30 days ago.",
-        dead_letters.forget_events,
-        every_s=DAY_S,
-        offset_s=5 * HOUR_S,
     ),
     Job(
         "backup",

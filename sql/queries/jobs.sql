@@ -54,13 +54,15 @@ where
     );
 
 -- name: forget_sessions :exec
--- Forget sessions that were over a month ago, and their refresh tokens, at most so many.
+-- Forget sessions that were over so many days ago, and their refresh tokens, at most so many.
 delete from user_session
 where
     org_id = :org_id and id in (
         select old.id
         from user_session as old
-        where old.org_id = :org_id and old.expires_at < now() - interval '30 days'
+        where
+            old.org_id = :org_id
+            and old.expires_at < now() - make_interval(days => :keep_days::integer)
         order by old.id
         limit :limit
         for update skip locked

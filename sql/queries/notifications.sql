@@ -44,7 +44,7 @@ where org_id = :org_id and user_id = :user_id and id = :id
 returning id, type, title, message, data, sent_by, created_at, read_at;
 
 -- name: forget_notifications :exec
--- Forget what was told more than 90 days ago, at most so many.
+-- Forget what was told more than so many days ago, at most so many.
 delete from notification
 where
     org_id = :org_id and (user_id, id) in (
@@ -52,7 +52,9 @@ where
             old.user_id,
             old.id
         from notification as old
-        where old.org_id = :org_id and old.created_at < now() - interval '90 days'
+        where
+            old.org_id = :org_id
+            and old.created_at < now() - make_interval(days => :keep_days::integer)
         order by old.created_at
         limit :limit
         for update skip locked

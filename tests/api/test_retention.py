@@ -114,7 +114,10 @@ async def test_a_person_is_forgotten_and_the_sums_stay(api: Api, shop: Shop, psq
     before = await shop.balances()
     done = await api.post("/v1/admin/retention/cleanup", shop.org, prefix="")
     assert (done.status, done.data) == (200, {
-        "mails_deleted": 0, "requests_processed": 1, "requests_waiting": 0,
+        "idempotency_keys_deleted": 0, "sessions_deleted": 0, "signed_url_uses_deleted": 0,
+        "notifications_deleted": 0, "portal_links_deleted": 0,
+        "mails_deleted": 0, "events_deleted": 0,
+        "requests_processed": 1, "requests_waiting": 0,
         "attachments_deleted": 1, "mails_emptied": 1,
     })  # fmt: skip
     left = (await api.get(f"/customers/{customer_id}", shop.org)).data
@@ -157,8 +160,12 @@ async def test_the_job_forgets_in_every_organisation(
     )
     database = Database(settings)
     await database.open()
-    assert await apply_everywhere(database) == "forgot 3000 mails and 2 persons; 0 requests wait"
-    assert await apply_everywhere(database) == "forgot 0 mails and 0 persons; 0 requests wait"
+    assert await apply_everywhere(database) == (
+        "forgot 3000 mails, 0 events and 2 persons; 0 requests wait"
+    )
+    assert await apply_everywhere(database) == (
+        "forgot 0 mails, 0 events and 0 persons; 0 requests wait"
+    )
     await database.close()
     assert psql("select count(*) from mail", role="superuser") == [(1,)]
 
@@ -182,6 +189,46 @@ async def test_cleanup_forgets_what_has_expired_of_the_callers_organisation(
     assert psql("select count(*) from idempotency_key", org=other_org) == [(7,)]
     refused = await api.post("/cleanup", org.member("MANAGER"), prefix=prefix)
     assert refused.refused == (403, "forbidden")
+
+
+OLD = {
+    "retention_session_days": (
+        "update user_session set created_at = now() - interval '{days} days' - interval '1 hour',"
+        " idle_until = now() - interval '{days} days', expires_at = now() - interval '{days} days'"
+        " where id = (select min(id) from user_session where user_id <> {admin})"
+    ),
+    "retention_notification_days": (
+        "insert into notification (org_id, user_id, type, title, created_at)"
+        " values ({org}, {admin}, 'message', 'Old', now() - interval '{days} days')"
+    ),
+    "retention_mail_days": (
+        "insert into mail (org_id, dedupe_key, kind, recipient, subject, body, status, created_at)"
+        " values ({org}, 'low-stock:1', 'low_stock', 'a@b.example', 'L', 'L', 'dead',"
+        " now() - interval '{days} days')"
+    ),
+    "retention_event_days": (
+        "insert into event (org_id, id, type, aggregate, aggregate_id, subject_id, occurred_at)"
+        " values ({org}, 1, 'customer.created', 'customer', 1, 1, now() - interval '{days} days')"
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", OLD)
+async def test_each_period_is_as_long_as_its_setting_says(
+    api_with: MakeApi, org: Org, psql: Psql, setting: str
+) -> None:
+    api = await api_with(**{setting: 35})
+    await api.get("/organisation", org.member("CASHIER"))
+    count = f"{setting.removeprefix('retention_').removesuffix('_days')}s_deleted"
+    for days, gone in ((34, 0), (36, 1)):
+        text = OLD[setting].format(org=org.id, admin=org.admin.id, days=days)
+        if days == 36:
+            psql("delete from mail", org=org)
+            psql("delete from event", org=org, role="sofinance_owner")
+        psql(text, org=org, role="sofinance_owner")
+        answer = (await api.post("/admin/retention/cleanup", org)).data
+        assert answer[count] == gone, days
+        assert sum(answer.values()) == gone
 
 
 def basic(user: str, password: str) -> dict[str, str]:

@@ -16,11 +16,13 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks.webhooks import Webhook
 
+from sofinance.api.retention import DAILY
 from sofinance.events import EVENT_TYPES, SaleLine
 from sofinance.infra.db import Database
 from sofinance.jobs import dead_letters
 from sofinance.jobs.courier import Courier, Pace
 from sofinance.jobs.fan_out import BODY_BYTES_MAX, fan_out, write_body
+from sofinance.jobs.forgetting import forget_expired
 from sofinance.jobs.post import Parcel, Result, judge
 from tests.api.conftest import open_shop
 
@@ -447,12 +449,16 @@ async def test_events_are_forgotten_when_they_arrived_long_ago(
     await customer(api, org)
     receiver.answers = [200, 500, 500, 500]
     await courier.run_once()
-    assert await dead_letters.forget_events(database) == "forgot 0 events"
+    assert (await forget_expired(database, kinds=DAILY))["events"] == 0
     psql(
         "update event set occurred_at = now() - interval '31 days'",
         role=OWNER, org=org,
     )  # fmt: skip
-    assert await dead_letters.forget_events(database) == "forgot 1 events"
+    longer = Database(replace(database.settings, retention_event_days=32))
+    await longer.open()
+    assert (await forget_expired(longer, kinds=DAILY))["events"] == 0
+    await longer.close()
+    assert (await forget_expired(database, kinds=DAILY))["events"] == 1
     assert [d["status"] for d in await deliveries(api, org)] == ["dead"]
 
 

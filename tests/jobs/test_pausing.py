@@ -30,7 +30,6 @@ VISITING = {
     "low-stock-notices",
     "forget-expired",
     "retention",
-    "forget-events",
 }
 pytestmark = pytest.mark.empty_database
 
