@@ -18,7 +18,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ from tests.pgbouncer_server import PgBouncer
 from tests.s3_server import S3Server
 from tests.standby import Standby, catch_up
 from tests.support import ROLE_PASSWORD, Api, Org, Psql, found, role_url
+from tools.scratch import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -75,6 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     # A run that is told to end, by a time limit say, stops its server as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What a test looked at stays where pytest keeps it; servers go to memory.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    memory = ExitStack()
+    memory.enter_context(in_memory())
     data = Path(tempfile.mkdtemp(prefix="sofinance-tests-"))
     data.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
     server = embedded.Server(data / "data", programs=programs(), options=UNSAFE_BUT_FAST)
@@ -87,6 +92,7 @@ def pytest_configure(config: pytest.Config) -> None:
             standby.stop()
         server.stop()
         shutil.rmtree(data)
+        memory.close()
 
     try:
         server.start()
@@ -97,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ["TEST_STANDBY"] = standby.url("postgres", "").rstrip("/")
     except SetupError as error:
         shutil.rmtree(data)
+        memory.close()
         pytest.exit(error.message, returncode=error.exit_code)
     os.environ["TEST_SERVER"] = server.url("postgres", "").rstrip("/")
     config.add_cleanup(stop)

@@ -26,6 +26,7 @@ from tools import (
     gen_plans,
     gen_query_types,
 )
+from tools.scratch import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(only) - set(GENERATORS):
         print(f"There is no {', '.join(unknown)}; there is {', '.join(GENERATORS)}.")
         return 2
-    with migrated_database() as urls:
+    with in_memory(), migrated_database() as urls:
         files = generated(urls, only)
     diffs = stale(files)
     if check:

@@ -18,6 +18,8 @@ import tempfile
 from io import BytesIO
 from pathlib import Path
 
+from tools.scratch import in_memory
+
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATIONS = Path("sql") / "migrations"
 TESTS = ["tests/api", "tests/jobs"]
@@ -66,7 +68,7 @@ def main() -> int:
         print("There is no history here: nothing to run on this schema.")
         return 0
     commit, why = found
-    with tempfile.TemporaryDirectory(prefix="sofinance-old-") as folder:
+    with in_memory(), tempfile.TemporaryDirectory(prefix="sofinance-old-") as folder:
         old = Path(folder)
         old.chmod(0o755)
         archive = subprocess.run(

@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -376,7 +377,7 @@ async def test_a_job_is_broken_off_and_taken_up_by_another_worker(
 
 def scratches() -> list[str]:
     """Return what drills left behind."""
-    return [path.name for path in Path("/tmp").glob("sofinance-drill-*")]  # noqa: S108 - looks only
+    return [path.name for path in Path(tempfile.gettempdir()).glob("sofinance-drill-*")]
 
 
 async def test_only_the_operator_s_administrators_see_backups(
