@@ -39,6 +39,7 @@ from sofinance.infra import embedded, logs, migrate, passwords
 from sofinance.infra.command import SetupError
 from sofinance.infra.passwords import hash_password
 from sofinance.infra.sql import Row
+from tests import order
 from tests.pgbouncer_server import PgBouncer
 from tests.s3_server import S3Server
 from tests.standby import Standby, catch_up
@@ -120,6 +121,12 @@ def pytest_report_header() -> list[str]:
     if "TEST_STANDBY" in os.environ:
         told += ", reports on a standby"
     return [told]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, on every worker."""
+    worker_count = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    items[:] = order.dealt(items, worker_count)
 
 
 def programs() -> Path | None:

@@ -14,6 +14,9 @@ from bench.world import World, new_world
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Measured on the embedded PostgreSQL, whatever the others run on.
+pytestmark = pytest.mark.once
+
 # The rival is a package of its own, installed when the benchmark first runs.
 RUN_HERE = [name for name in bench.OTHERS if name != "hordak"]
 

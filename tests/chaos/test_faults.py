@@ -24,6 +24,9 @@ from chaos.report import BEGIN, END, HEAD, Outcome, cells, measured, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The embedded PostgreSQL is what is killed, whatever the others run on.
+pytestmark = pytest.mark.once
+
 SEED = 7
 # Name of the fault, and how much of it.
 SHORT: dict[str, dict[str, Any]] = {

@@ -172,6 +172,7 @@ async def test_a_process_that_stops_says_1001(
         assert (frame.type, frame.data) == (aiohttp.WSMsgType.CLOSE, 1001)
 
 
+@pytest.mark.once  # that many, once; a few hear on all in test_sockets.py
 async def test_five_hundred_hear_within_seconds(
     settings: Settings, org: Org, database: Database, session: aiohttp.ClientSession, psql: Psql
 ) -> None:

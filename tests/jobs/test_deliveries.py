@@ -12,6 +12,9 @@ from tools.deliveries import prove
 if TYPE_CHECKING:
     from sofinance.config import Settings
 
+# What its queries do on each PostgreSQL, test_courier.py shows; this is about kills.
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.empty_database
 async def test_every_event_arrives_in_order_whoever_is_killed(settings: Settings) -> None:

@@ -15,6 +15,9 @@ from tests.ops import promql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Of files that are shipped, and of no Python and no PostgreSQL.
+pytestmark = pytest.mark.once
+
 DASHBOARDS = promql.dashboards()
 GRID_WIDTH = 24
 ROUTE = re.compile(r'\broute="([^"]+)"')

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from sofinance.infra import metrics
@@ -19,10 +20,11 @@ from tests.ops import live
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from sofinance.config import Settings
     from tests.support import Api
+
+# Prometheus and files that workers share; what is counted is counted on all.
+pytestmark = pytest.mark.once
 
 OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 SIGHT_S = 30

@@ -11,10 +11,15 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.ops import promql
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Of files that are shipped, and of no Python and no PostgreSQL.
+pytestmark = pytest.mark.once
 
 LOGS = promql.ROOT / "ops" / "logs"
 DAY_S = 86_400

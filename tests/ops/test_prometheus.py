@@ -8,6 +8,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.ops import live, promql, symptoms
 from tests.ops.test_dashboards import expressions
 from tests.ops.test_runbooks import blocks
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sofinance.config import Settings
+
+# The alerts' symptoms are made on the embedded PostgreSQL, whatever the others run on.
+pytestmark = pytest.mark.once
 
 CLIENTS = 12
 SIGHT_S = 20  # till a scrape has seen what is so

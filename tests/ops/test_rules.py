@@ -10,6 +10,9 @@ import yaml
 
 from tests.ops import promql
 
+# Of files that are shipped, and of no Python and no PostgreSQL.
+pytestmark = pytest.mark.once
+
 SEVERITIES = {"page", "ticket"}
 RULE_TESTS = sorted((promql.PROMETHEUS / "tests").glob("*.yml"))
 

@@ -11,6 +11,9 @@ from sofinance.cli import TOOLS
 from sofinance.jobs.tasks import JOBS
 from tests.ops import promql
 
+# Of pages, which are the same everywhere.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "sql" / "README.md"})

@@ -18,6 +18,9 @@ from sofinance.config import encryption_key
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_CANNOT_RUN, SetupError
 
+# The embedded PostgreSQL, whatever the others run on; `sofinance dev` starts it on each Python.
+pytestmark = pytest.mark.once
+
 
 def refusal(data: Path) -> str:
     """Return the sentence with which a start is refused."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 import pytest
 
+# It starts the embedded PostgreSQL, whatever the others run on.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

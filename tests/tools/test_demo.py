@@ -160,6 +160,7 @@ def kill_server(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.once  # on the embedded PostgreSQL, whatever the others run on
 def test_make_demo_killed_half_way_and_run_again_ends_the_same(
     data: Path, start: Callable[[], subprocess.Popen[str]]
 ) -> None:
