@@ -2887,6 +2887,30 @@ class portal:
 
     void_links: ClassVar[_VoidLinks]
 
+    class _IsUsedLink(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, token_hash: bytes) -> bool: ...
+
+    is_used_link: ClassVar[_IsUsedLink]
+
+    class ListLinksRow(Row):
+        id: int | None
+        issued_at: datetime | None
+        issued_by: int | None
+        expires_at: datetime | None
+        used_at: datetime | None
+        session_expires_at: datetime | None
+        session_ended_at: datetime | None
+
+    class _ListLinks(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int, limit: int, offset: int) -> list[portal.ListLinksRow]: ...
+
+    list_links: ClassVar[_ListLinks]
+
+    class _CountLinks(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    count_links: ClassVar[_CountLinks]
+
     class _ForgetLinks(Statement):
         async def __call__(self, conn: Connection, /, *, org_id: int, limit: int) -> int: ...
 

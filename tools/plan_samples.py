@@ -184,6 +184,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "portal.forget_lapsed_links": {"customer_id": "1296"},
     "portal_receipts.list_open_sales": {"customer_id": "1296"},
     "portal_receipts.list_payments": {"customer_id": "1296"},
+    "portal.count_links": {"customer_id": "1296"},
+    "portal.is_used_link": {"customer_id": "1296", "token_hash": DIGEST},
+    "portal.list_links": {"customer_id": "1296"},
     "portal.lock_customer": {"customer_id": "1296"},
     "portal.open_link": {
         "customer_id": "1296", "token_hash": "\\x" + "01" * 32, "life_minutes": "30",

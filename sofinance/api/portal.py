@@ -16,7 +16,7 @@ from sofinance.infra.db import Mode
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Id, LowerEmail, Timestamp
 from sofinance.infra.guard import make_secret, read_opaque, write_opaque
-from sofinance.infra.http import Call, Routes
+from sofinance.infra.http import Call, Routes, paged
 from sofinance.infra.pace import Beat
 from sofinance.infra.visitors import SESSION, demand_portal, given_session, over
 
@@ -69,6 +69,21 @@ class PortalSession(Schema):
     token_type = fields.Str(required=True)
     expires_in = fields.Int(required=True, metadata={"description": "Seconds."})
     expires_at = Timestamp(required=True)
+
+
+class PortalLink(Schema):
+    """A link of the last month, and the session that began with it."""
+
+    id = Id(required=True)
+    issued_at = Timestamp(required=True)
+    issued_by = Id(
+        required=True, allow_none=True,
+        metadata={"description": "Who had it sent; null if the customer asked."},
+    )  # fmt: skip
+    expires_at = Timestamp(required=True)
+    used_at = Timestamp(required=True, allow_none=True)
+    session_expires_at = Timestamp(required=True, allow_none=True)
+    session_ended_at = Timestamp(required=True, allow_none=True)
 
 
 class LinkSent(Schema):
@@ -128,9 +143,13 @@ async def begin_session(call: Call) -> Any:
             conn, **key, token_hash=asked.digest, secret_hash=secret_hash,
             life_minutes=call.settings.portal_session_minutes,
         )  # fmt: skip
-        if session is None:
-            raise invalid_link()
-        await note(call, conn, org_id, "begin_session", asked.id, session_id=session.id)
+        if session is not None:
+            await note(call, conn, org_id, "begin_session", asked.id, session_id=session.id)
+        elif await q.portal.is_used_link(conn, **key, token_hash=asked.digest):
+            # Somebody else may read the customer's mail, or did.
+            await note(call, conn, org_id, "begin_session", asked.id, refused=True)
+    if session is None:
+        raise invalid_link()  # raised here, since what is raised inside undoes the note
     return {
         "token": write_opaque(SESSION, org_id, session.id, secret),
         "token_type": "bearer",
@@ -188,6 +207,18 @@ async def issue_link(call: Call) -> Any:
             status=409,
         )
     return {"expires_at": expires_at}
+
+
+@routes.endpoint(
+    "GET", "/customers/{id}/portal-links", permission="customers:portal",
+    returns=paged(PortalLink()),
+)  # fmt: skip
+async def list_links(call: Call) -> Any:
+    """List a customer's links of the last month and their sessions, the latest first."""
+    customer = await q.customers.get_customer(call.conn, org_id=call.org_id, id=call.path["id"])
+    key = {"org_id": call.org_id, "customer_id": customer.id}
+    rows = await q.portal.list_links(call.conn, **key, limit=call.limit, offset=call.offset)
+    return rows, await q.portal.count_links(call.conn, **key)
 
 
 @routes.endpoint("DELETE", "/customers/{id}/portal-sessions", permission="customers:portal")

@@ -146,6 +146,13 @@ class SubjectMail(Schema):
     sent_at = Timestamp(required=True, allow_none=True)
 
 
+class SubjectPortalLink(Schema):
+    id = Id(required=True)
+    issued_at = Timestamp(required=True)
+    used_at = Timestamp(required=True, allow_none=True)
+    session_ended_at = Timestamp(required=True, allow_none=True)
+
+
 class SubjectCustomer(Schema):
     id = Id(required=True)
     name = fields.Str(required=True)
@@ -169,6 +176,7 @@ class Bundle(Schema):
     payments = fields.List(fields.Nested(SubjectPayment), required=True)
     attachments = fields.List(fields.Nested(SubjectFile), required=True)
     mails = fields.List(fields.Nested(SubjectMail), required=True)
+    portal_links = fields.List(fields.Nested(SubjectPortalLink), required=True)
     is_complete = fields.Bool(required=True)
 
 
@@ -282,6 +290,9 @@ async def gather(conn: Connection, org_id: int, asked: dict[str, Any]) -> dict[s
         "mails": []
         if customer.email is None
         else [*await q.retention.list_subject_mails(conn, email=customer.email, **which)],
+        "portal_links": [
+            *await q.portal.list_links(conn, customer_id=customer.id, offset=0, **which)
+        ],
     }
     is_complete = all(len(found) < BUNDLE_COUNT_MAX for found in rows.values())
     return {"customer": customer, **rows, "is_complete": is_complete}

@@ -104,6 +104,42 @@ where
 delete from portal_link
 where org_id = :org_id and customer_id = :customer_id and used_at is null;
 
+-- name: is_used_link :value
+-- Say whether a link was a customer's and was used before.
+-- not null: is_used
+select exists (
+        select from portal_link
+        where
+            org_id = :org_id and customer_id = :customer_id and token_hash = :token_hash
+            and used_at is not null
+    ) as is_used;
+
+-- name: list_links :many
+-- List the links of a customer and the sessions that began with them, the latest first.
+select
+    link.id,
+    link.issued_at,
+    link.issued_by,
+    link.expires_at,
+    link.used_at,
+    session.expires_at as session_expires_at,
+    session.ended_at as session_ended_at
+from portal_link as link
+left join portal_session as session
+    on
+        link.org_id = session.org_id and link.customer_id = session.customer_id
+        and link.id = session.link_id
+where link.org_id = :org_id and link.customer_id = :customer_id
+order by link.id desc
+limit :limit offset :offset;
+
+-- name: count_links :value
+-- Count what list_links pages through.
+-- not null: total
+select count(*) as total
+from portal_link
+where org_id = :org_id and customer_id = :customer_id;
+
 -- name: forget_links :exec
 -- Forget links that were over a month ago, and their sessions, at most so many.
 delete from portal_link

@@ -187,6 +187,12 @@ async def test_a_link_is_good_once(portal: Portal, psql: Psql) -> None:
     assert (await portal.enter(token)).refused == NO_LINK
     assert (await portal.get("/me", session)).status == 200
     assert sessions(psql, portal.shop.org) == 1
+    told = [(row[0], row[2], row[3]) for row in audited(psql, portal.shop.org)]
+    assert told == [
+        ("portal.send_link", portal.customer_id, "INFO"),
+        ("portal.begin_session", portal.customer_id, "INFO"),
+        ("portal.begin_session", portal.customer_id, "WARNING"),
+    ]
 
 
 async def test_of_twenty_uses_of_a_link_at_once_one_begins_a_session(
@@ -382,7 +388,13 @@ async def test_the_staff_sends_a_link_and_ends_sessions(portal: Portal, psql: Ps
     assert mail["to"] == [address(org)]
     session = (await portal.enter(token_of(mail))).data["token"]
     unused = await portal.link()
+    listed = (await api.get(f"{path}/portal-links", org)).data["items"]
+    assert [(link["issued_by"], link["used_at"] is None) for link in listed] == [
+        (None, True), (org.admin.id, False),
+    ]  # fmt: skip
     assert (await api.delete(f"{path}/portal-sessions", org)).status == 204
+    (ended,) = (await api.get(f"{path}/portal-links", org)).data["items"]
+    assert ended["session_ended_at"] < ended["session_expires_at"]
     assert (await portal.get("/me", session)).refused == OVER
     assert (await portal.enter(unused)).refused == NO_LINK
     rows = [(row[0], row[1]) for row in audited(psql, org)]
@@ -437,6 +449,22 @@ async def test_another_address_and_an_inactive_customer_end_links_and_sessions(
         assert (await api.put(path, org, {"name": "Carla", **change})).status == 200
     assert (await portal.ask(address(org, "moved"))).status == 202
     assert psql("select count(*) from portal_link", org=org) == [(0,)]
+
+
+async def test_who_enters_while_the_address_changes_is_not_in_afterwards(
+    portal: Portal, psql: Psql
+) -> None:
+    """Whichever of the two comes first, and without one waiting for the other in a circle."""
+    org, path = portal.shop.org, f"/customers/{portal.customer_id}"
+    for turn in range(10):
+        email = psql("select email from customer where id = %s", [portal.customer_id], org=org)
+        token = await portal.link(email[0][0])
+        moved = {"name": "Carla", "email": address(org, f"moved{turn}")}
+        entered, changed = await asyncio.gather(
+            portal.enter(token), portal.api.put(path, org, moved)
+        )
+        assert (entered.status in {201, 401}, changed.status) == (True, 200), entered.text
+        assert psql("select count(*) from portal_session", org=org) == [(0,)]
 
 
 async def test_a_change_of_the_name_ends_nothing(portal: Portal) -> None:

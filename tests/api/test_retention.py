@@ -70,19 +70,23 @@ async def test_a_person_gets_all_that_is_kept_and_the_audit_only_counts(
     api: Api, shop: Shop, psql: Psql, by: str
 ) -> None:
     customer_id = await customer_of(shop, psql)
+    psql(
+        "insert into portal_link (org_id, customer_id, slot, token_hash, expires_at)"
+        " values (%s, %s, 1, sha256('link'), now() + '30 minutes')",
+        [shop.org.id, customer_id], org=shop.org,
+    )  # fmt: skip
     who = {"customer_id": customer_id} if by == "customer_id" else {"email": PERSON["email"]}
     bundle = (await api.post("/admin/data/export", shop.org, who)).data
     assert bundle["customer"]["name"] == "Petra Personal"
-    assert [len(bundle[kind]) for kind in ("sales", "payments", "attachments", "mails")] == [
-        2, 1, 1, 1,
-    ]  # fmt: skip
+    kinds = ("sales", "payments", "attachments", "mails", "portal_links")
+    assert [len(bundle[kind]) for kind in kinds] == [2, 1, 1, 1, 1]
     assert bundle["is_complete"] is True
     ((entity_id, after),) = psql(
         "select entity_id, after from audit_log where action = 'retention.export_subject'",
         org=shop.org,
     )
     assert entity_id == customer_id
-    assert after == {"sales": 2, "payments": 1, "attachments": 1, "mails": 1}
+    assert after == {"sales": 2, "payments": 1, "attachments": 1, "mails": 1, "portal_links": 1}
 
 
 async def test_who_is_not_there_is_not_exported(api: Api, org: Org, other_org: Org) -> None:

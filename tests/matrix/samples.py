@@ -223,6 +223,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /customers/{id}/portal-links": one(
         "blacklisted", body={}, refused=(409, "customer_not_reachable")
     ),
+    "GET /customers/{id}/portal-links": one("customer"),
     "DELETE /customers/{id}/portal-sessions": one("blacklisted"),
     # inventory
     "POST /inventory/receipts": Sample(
