@@ -107,12 +107,12 @@ where org_id = :org_id and customer_id = :customer_id and used_at is null;
 -- name: is_used_link :value
 -- Say whether a link was a customer's and was used before.
 -- not null: is_used
-select exists (
-        select from portal_link
-        where
-            org_id = :org_id and customer_id = :customer_id and token_hash = :token_hash
-            and used_at is not null
-    ) as is_used;
+select exists(
+    select from portal_link
+    where
+        org_id = :org_id and customer_id = :customer_id and token_hash = :token_hash
+        and used_at is not null
+) as is_used;
 
 -- name: list_links :many
 -- List the links of a customer and the sessions that began with them, the latest first.
