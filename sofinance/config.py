@@ -485,6 +485,60 @@ class Settings:
         example="shop.example",
     )  # fmt: skip
 
+    stripe_secret_key: str = setting(
+        "", "The key of your account at Stripe (sk_... or rk_...), for card payments.",
+        secret=True, max_age_days=365,
+        check=settings_checks.stripe_key,
+    )  # fmt: skip
+    stripe_webhook_secret: str = setting(
+        "", "What Stripe signs its webhooks with (whsec_...); without it none is taken.",
+        secret=True, max_age_days=365,
+        check=settings_checks.stripe_webhook_secret,
+    )  # fmt: skip
+    stripe_webhook_secret_previous: str = setting(
+        "", "While STRIPE_WEBHOOK_SECRET changes, the other one: what it signs is taken, too.",
+        secret=True, max_age_days=365,
+        check=settings_checks.stripe_webhook_secret,
+    )  # fmt: skip
+    stripe_org_ids: str = setting(
+        "", "The organisations whose money this account takes, with commas; without any, all.",
+        example="1", check=settings_checks.numbers,
+    )  # fmt: skip
+    stripe_success_url: str = setting(
+        "", "Your page to which a customer comes back who has paid at Stripe.",
+        example="https://shop.example.com/paid?session={CHECKOUT_SESSION_ID}",
+        check=settings_checks.page,
+    )  # fmt: skip
+    stripe_cancel_url: str = setting(
+        "", "Your page to which a customer comes back who has not paid.",
+        example="https://shop.example.com/not-paid", check=settings_checks.page,
+    )  # fmt: skip
+    stripe_portal_return_url: str = setting(
+        "", "Your page to which a customer comes back from Stripe's billing portal.",
+        example="https://shop.example.com/account", check=settings_checks.page,
+    )  # fmt: skip
+    stripe_api_url: str = setting(
+        "https://api.stripe.com", "Where Stripe is asked; https, or http on this machine.",
+        check=settings_checks.page,
+    )  # fmt: skip
+    stripe_timeout_s: int = setting(
+        10, "How long an answer of Stripe's may take.", unit="s", low=1, high=80
+    )
+    stripe_circuit_failures: int = setting(
+        5, "After so many failures in a row within the window, Stripe is not asked for a while; "
+        "the same counts for webhooks of Stripe's that fail here.",
+        unit="failures", low=1, high=1_000,
+    )  # fmt: skip
+    stripe_circuit_window_s: int = setting(
+        60, "Within what time those failures count.", unit="s", low=1, high=3_600
+    )
+    stripe_circuit_recovery_s: int = setting(
+        30, "How long it is left alone then.", unit="s", low=1, high=3_600
+    )
+    stripe_circuit_probes: int = setting(
+        2, "How many calls then try it, and must all succeed.", unit="calls", low=1, high=100
+    )
+
     enable_audit_logging: bool = setting(
         True, "Write an audit row for every change, in the change's own transaction."
     )

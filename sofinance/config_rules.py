@@ -61,6 +61,7 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
             "DATA_ENCRYPTION_KEY is missing: MFA_REQUIRED_ROLES demands second factors, and "
             "without it nobody can enrol one."
         )
+    yield from _stripe_at_odds(value)
     yield from _mail_at_odds(value)
     yield from lacking(value)
     yield from _storage_at_odds(value)
@@ -69,6 +70,20 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
             f"RETENTION_AUDIT_DAYS is less than {AUDIT_DAYS_MIN}, for which the audit log stays "
             "where it is; 0 keeps it there for good."
         )
+
+
+def _stripe_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    if value("stripe_secret_key") and not value("stripe_webhook_secret"):
+        yield "STRIPE_WEBHOOK_SECRET is missing: without it nobody would learn what was paid."
+    if bool(value("stripe_success_url")) != bool(value("stripe_cancel_url")):
+        yield "STRIPE_SUCCESS_URL and STRIPE_CANCEL_URL go together; one of them is missing."
+    if value("stripe_secret_key") and value("sign_up_enabled") and not value("stripe_org_ids"):
+        yield (
+            "STRIPE_ORG_IDS is missing: with SIGN_UP_ENABLED anybody would be paid into your "
+            "account."
+        )
+    if value("stripe_webhook_secret_previous") and not value("stripe_webhook_secret"):
+        yield "STRIPE_WEBHOOK_SECRET_PREVIOUS is set and STRIPE_WEBHOOK_SECRET is not."
 
 
 def _storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:

@@ -37,7 +37,9 @@ PUBLIC_ROUTES = {
     "POST /api/v1/auth/token": "signs in, for OAuth2 tools",
     "POST /api/v1/portal/links": "sends a mail; only with PORTAL_URL, with a captcha, if there is",
     "POST /api/v1/portal/sessions": "takes the token of a mail, once; only with PORTAL_URL",
+    "POST /api/v1/payments/stripe/webhook": "takes what Stripe signed",
     "POST /api/v1/sign-up": "sends a mail; only with SIGN_UP_ENABLED, with a captcha, if there is",
     "POST /api/v1/sign-up/confirm": "takes the token of a mail; only with SIGN_UP_ENABLED",
     "POST /api/v1/tills/pair": "takes the one-time code that somebody made for the till",
+    "POST /stripe/webhook": "takes what Stripe signed",
 }

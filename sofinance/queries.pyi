@@ -584,6 +584,111 @@ class auth:
 
     resolve_api_key: ClassVar[_ResolveApiKey]
 
+class billing:
+    class BeginCheckoutRow(Row):
+        id: int
+        sale_id: int
+        token: UUID
+        status: str
+        currency: str
+        amount: Decimal
+        session_id: str | None
+        url: str | None
+        expires_at: datetime
+        is_stale: bool
+        receipt: str
+
+    class _BeginCheckout(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, user_id: int, sale_id: int, life_minutes: int) -> billing.BeginCheckoutRow: ...
+
+    begin_checkout: ClassVar[_BeginCheckout]
+
+    class _OpenCheckout(Statement):
+        async def __call__(self, conn: Connection, /, *, session_id: str, url: str, org_id: int, id: int) -> int: ...
+
+    open_checkout: ClassVar[_OpenCheckout]
+
+    class _EndCheckout(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, id: int) -> int: ...
+
+    end_checkout: ClassVar[_EndCheckout]
+
+    class BeginEventRow(Row):
+        status: str
+        is_same: bool
+
+    class _BeginEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, token: UUID, event_id: str, type: str, payload_sha256: bytes, payment_ref: str | None, currency: str | None, amount: Decimal | None) -> billing.BeginEventRow | None: ...
+
+    begin_event: ClassVar[_BeginEvent]
+
+    class SettleEventRow(Row):
+        status: str
+        is_new: bool
+        sale_id: int | None
+        payment_no: int | None
+        last_error: str | None
+
+    class _SettleEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, event_id: str, outcome: str) -> billing.SettleEventRow: ...
+
+    settle_event: ClassVar[_SettleEvent]
+
+    class _NoteSettled(Statement):
+        async def __call__(self, conn: Connection, /, *, note: str, org_id: int, event_id: str) -> int: ...
+
+    note_settled: ClassVar[_NoteSettled]
+
+    class GetEventRow(Row):
+        id: str
+        type: str
+        status: str
+        checkout_id: int
+        sale_id: int
+        payment_ref: str | None
+        currency: str | None
+        amount: Decimal | None
+        last_error: str | None
+        note: str | None
+        attempt_count: int
+        received_at: datetime
+        processed_at: datetime | None
+
+    class _GetEvent(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, event_id: str) -> billing.GetEventRow: ...
+
+    get_event: ClassVar[_GetEvent]
+
+    class ListEventsRow(Row):
+        id: str
+        type: str
+        status: str
+        checkout_id: int
+        sale_id: int
+        payment_ref: str | None
+        currency: str | None
+        amount: Decimal | None
+        last_error: str | None
+        note: str | None
+        attempt_count: int
+        received_at: datetime
+        processed_at: datetime | None
+
+    class _ListEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, status: str | None, limit: int, offset: int) -> list[billing.ListEventsRow]: ...
+
+    list_events: ClassVar[_ListEvents]
+
+    class _CountEvents(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, status: str | None) -> int: ...
+
+    count_events: ClassVar[_CountEvents]
+
+    class _CountUnposted(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, now: datetime) -> int: ...
+
+    count_unposted: ClassVar[_CountUnposted]
+
 class branches:
     class CreateBranchRow(Row):
         id: int

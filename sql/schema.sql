@@ -994,6 +994,78 @@ ALTER FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint
 
 COMMENT ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) IS 'Writes down that a backup is being taken; returns its number.';
 
+-- function: begin_stripe_checkout(bigint, bigint, bigint, integer)
+
+CREATE FUNCTION public.begin_stripe_checkout(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_life_minutes integer) RETURNS TABLE(id bigint, sale_id bigint, token uuid, status text, currency text, amount numeric, session_id text, url text, expires_at timestamp with time zone, is_stale boolean, receipt text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    due record;
+begin
+    -- Checkouts of one sale, its payments and its void wait for each other here.
+    if not lock_sale(p_sale_id) then
+        return;
+    end if;
+    select
+        sale.currency, till.name || '-' || lpad(sale.receipt_no::text, 6, '0') as receipt,
+        sale.total - coalesce((
+            select max(paid_after) from payment
+            where org_id = p_org_id and sale_id = p_sale_id
+        ), 0) as amount,
+        exists (
+            select from sale_void where org_id = p_org_id and sale_id = p_sale_id
+        ) as is_void
+    into due
+    from sale
+    join till on till.org_id = sale.org_id and till.id = sale.till_id
+    where sale.org_id = p_org_id and sale.id = p_sale_id;
+    if not found then  -- a sale of a branch that the caller does not have
+        return;
+    end if;
+    if due.is_void then
+        raise exception using
+            errcode = 'check_violation', constraint = 'payment_sale_not_void', table = 'payment',
+            message = 'the sale is void',
+            detail = jsonb_build_object('sale_id', p_sale_id)::text;
+    end if;
+    -- Nobody can pay there any more: Stripe ended it, and begins none that would end so soon.
+    update stripe_checkout set status = 'expired', ended_at = now()
+    where
+        org_id = p_org_id and sale_id = p_sale_id and status in ('starting', 'open')
+        and expires_at <= now() + case status
+            when 'starting' then interval '35 minutes' else interval '0' end;
+    if due.amount > 0 then
+        insert into stripe_checkout (org_id, sale_id, currency, amount, created_by, expires_at)
+        values (
+            p_org_id, p_sale_id, due.currency, due.amount, p_user_id,
+            date_trunc('second', now()) + make_interval(mins => p_life_minutes)
+        )
+        on conflict (org_id, sale_id) where status in ('starting', 'open') do nothing;
+    end if;
+
+    return query select
+        checkout.id, checkout.sale_id, checkout.token, checkout.status, checkout.currency::text,
+        checkout.amount, checkout.session_id, checkout.url, checkout.expires_at,
+        checkout.amount <> due.amount, due.receipt
+    from stripe_checkout as checkout
+    where
+        checkout.org_id = p_org_id and checkout.sale_id = p_sale_id
+        and checkout.status in ('starting', 'open');
+    if not found then
+        raise exception using
+            errcode = 'check_violation', constraint = 'stripe_checkout_amount_above_zero',
+            table = 'stripe_checkout', message = 'nothing is open',
+            detail = jsonb_build_object('sale_id', p_sale_id)::text;
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.begin_stripe_checkout(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_life_minutes integer) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.begin_stripe_checkout(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_life_minutes integer) IS 'Gives the one checkout of a sale that is under way, or begins one for what is open of it. No row
+where no such sale; stale where another amount is open by now.';
+
 -- table: backup_task
 
 CREATE TABLE public.backup_task (
@@ -5095,6 +5167,85 @@ ALTER FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos big
 COMMENT ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) IS 'Writes down what came of deliveries that a worker claimed: delivered, failed (again in so many
 seconds) or dead. Returns how many were still the worker''s.';
 
+-- function: settle_stripe_event(bigint, text, text)
+
+CREATE FUNCTION public.settle_stripe_event(p_org_id bigint, p_event_id text, p_outcome text) RETURNS TABLE(status text, is_new boolean, sale_id bigint, payment_no integer, last_error text)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare
+    told record;
+    asked record;
+    new_payment_no integer;
+    refusal text;
+begin
+    select status, checkout_id, payment_ref, currency, amount, last_error into told
+    from stripe_event where org_id = p_org_id and event_id = p_event_id
+    for no key update;
+    if not found then
+        return;
+    end if;
+    select id, sale_id, status, created_by, payment_ref into asked
+    from stripe_checkout where org_id = p_org_id and id = told.checkout_id
+    for no key update;
+    -- Another delivery was faster, or somebody tries what is not refused.
+    if told.status not in ('processing', 'error') or (told.status = 'error' and p_outcome <> 'retry')
+    then
+        return query select told.status, false, asked.sale_id, null::integer, told.last_error;
+        return;
+    end if;
+
+    if p_outcome = 'expired' and asked.status in ('starting', 'open') then
+        update stripe_checkout set status = 'expired', ended_at = now()
+        where org_id = p_org_id and id = asked.id;
+        told.status := 'succeeded';
+    elsif p_outcome not in ('paid', 'retry') or told.payment_ref is null
+        or (asked.status = 'paid' and asked.payment_ref = told.payment_ref)
+    then
+        told.status := 'ignored';
+    else
+        -- What the sale refuses was paid all the same: it is kept, with the rule that refused it.
+        begin
+            select payment_no into new_payment_no from post_payment(
+                p_org_id, asked.created_by, asked.sale_id, 'CARD', null, told.amount,
+                told.currency::text, told.payment_ref
+            );
+            if not found then
+                raise exception using
+                    errcode = 'foreign_key_violation', constraint = 'stripe_checkout_sale_known';
+            end if;
+            update stripe_checkout set
+                status = 'paid',
+                payment_no = new_payment_no,
+                payment_ref = told.payment_ref,
+                ended_at = now()
+            where org_id = p_org_id and id = asked.id;
+            set constraints all immediate;
+            told.status := 'succeeded';
+        exception
+            when check_violation or unique_violation or foreign_key_violation
+            or exclusion_violation then
+                get stacked diagnostics refusal = constraint_name;
+                told.status := 'error';
+        end;
+    end if;
+
+    update stripe_event set
+        status = told.status,
+        last_error = left(refusal, 100),
+        processed_at = now()
+    where org_id = p_org_id and event_id = p_event_id;
+    return query select
+        told.status, true, asked.sale_id,
+        case told.status when 'succeeded' then new_payment_no end, refusal;
+end
+$$;
+
+ALTER FUNCTION public.settle_stripe_event(p_org_id bigint, p_event_id text, p_outcome text) OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.settle_stripe_event(p_org_id bigint, p_event_id text, p_outcome text) IS 'Posts what Stripe says was paid, once; what the sale refuses becomes an error with the rule''s name,
+and is tried again by the outcome retry. Nothing is new where it was done before.';
+
 -- function: stays_over()
 
 CREATE FUNCTION public.stays_over() RETURNS trigger
@@ -5337,6 +5488,66 @@ ALTER FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates 
 
 COMMENT ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) IS 'Stores events of the transaction''s organisation, and a delivery to every endpoint that wants one
 that has a body; returns how many deliveries.';
+
+-- function: stripe_checkout_ends_for_good()
+
+CREATE FUNCTION public.stripe_checkout_ends_for_good() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'stripe_checkout_ends_for_good',
+        table = 'stripe_checkout', message = format('checkout %s was %s', old.id, old.status);
+end
+$$;
+
+ALTER FUNCTION public.stripe_checkout_ends_for_good() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.stripe_checkout_ends_for_good() IS 'Refuses to open what has ended.';
+
+-- function: stripe_checkout_payment_matches()
+
+CREATE FUNCTION public.stripe_checkout_payment_matches() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if exists (
+        select from public.payment
+        where
+            org_id = new.org_id and sale_id = new.sale_id and payment_no = new.payment_no
+            and (method, amount, currency, reference)
+            is distinct from ('CARD', new.amount, new.currency, new.payment_ref)
+    ) then
+        raise exception using
+            errcode = 'check_violation', constraint = 'stripe_checkout_payment_matches',
+            table = 'stripe_checkout', message = format('checkout %s: another payment', new.id);
+    end if;
+    return new;
+end
+$$;
+
+ALTER FUNCTION public.stripe_checkout_payment_matches() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.stripe_checkout_payment_matches() IS 'Refuses a payment of another amount, of another method or with another reference.';
+
+-- function: stripe_event_done_stays()
+
+CREATE FUNCTION public.stripe_event_done_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'stripe_event_done_stays',
+        table = 'stripe_event', message = format('event %s is %s', old.event_id, old.status);
+end
+$$;
+
+ALTER FUNCTION public.stripe_event_done_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.stripe_event_done_stays() IS 'Refuses to do again what was done.';
 
 -- function: take_events(integer)
 
@@ -8403,6 +8614,199 @@ ALTER TABLE public.storage_tombstone ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+-- table: stripe_checkout
+
+CREATE TABLE public.stripe_checkout (
+    org_id bigint NOT NULL,
+    id bigint NOT NULL,
+    token uuid DEFAULT gen_random_uuid() NOT NULL,
+    sale_id bigint NOT NULL,
+    currency character(3) NOT NULL,
+    amount numeric(20,4) NOT NULL,
+    status text DEFAULT 'starting'::text NOT NULL,
+    session_id text,
+    url text,
+    created_by bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    payment_no smallint,
+    payment_ref text,
+    ended_at timestamp with time zone,
+    CONSTRAINT stripe_checkout_amount_above_zero CHECK ((amount > (0)::numeric)),
+    CONSTRAINT stripe_checkout_amounts_are_numbers CHECK ((amount < 'NaN'::numeric)),
+    CONSTRAINT stripe_checkout_ended_at_a_time CHECK (((status = ANY (ARRAY['paid'::text, 'expired'::text])) = (ended_at IS NOT NULL))),
+    CONSTRAINT stripe_checkout_in_minor_units CHECK ((min_scale(amount) <= public.minor_units(currency))),
+    CONSTRAINT stripe_checkout_open_at_stripe CHECK (((status <> 'open'::text) OR ((session_id IS NOT NULL) AND (url IS NOT NULL)))),
+    CONSTRAINT stripe_checkout_paid_by_payment CHECK ((((status = 'paid'::text) = (payment_no IS NOT NULL)) AND ((status = 'paid'::text) = (payment_ref IS NOT NULL)))),
+    CONSTRAINT stripe_checkout_payment_ref_form CHECK ((payment_ref ~ '^[a-z]{2,5}_[A-Za-z0-9_]{1,90}$'::text)),
+    CONSTRAINT stripe_checkout_session_form CHECK ((session_id ~ '^cs_[A-Za-z0-9_]{1,250}$'::text)),
+    CONSTRAINT stripe_checkout_status_known CHECK ((status = ANY (ARRAY['starting'::text, 'open'::text, 'paid'::text, 'expired'::text]))),
+    CONSTRAINT stripe_checkout_times_are_finite CHECK ((isfinite(created_at) AND isfinite(expires_at))),
+    CONSTRAINT stripe_checkout_url_form CHECK (((url ~ '^https?://'::text) AND (length(url) <= 2048)))
+);
+
+ALTER TABLE ONLY public.stripe_checkout FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.stripe_checkout OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.stripe_checkout IS 'A page at Stripe on which a customer pays what is open of a sale by card.';
+
+COMMENT ON COLUMN public.stripe_checkout.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.stripe_checkout.id IS 'The checkout.';
+
+COMMENT ON COLUMN public.stripe_checkout.token IS 'What Stripe tells us it by, and its Idempotency-Key: no other deployment makes the same.';
+
+COMMENT ON COLUMN public.stripe_checkout.sale_id IS 'The sale that is paid.';
+
+COMMENT ON COLUMN public.stripe_checkout.currency IS 'The sale''s currency.';
+
+COMMENT ON COLUMN public.stripe_checkout.amount IS 'What was open of the sale.';
+
+COMMENT ON COLUMN public.stripe_checkout.status IS 'starting: Stripe is being asked; open: the customer may pay; paid; expired: ended without a payment.';
+
+COMMENT ON COLUMN public.stripe_checkout.session_id IS 'Stripe''s id of the page (cs_...).';
+
+COMMENT ON COLUMN public.stripe_checkout.url IS 'Where the customer pays.';
+
+COMMENT ON COLUMN public.stripe_checkout.created_by IS 'Who asked for it; its payment is posted by them.';
+
+COMMENT ON COLUMN public.stripe_checkout.created_at IS 'When (server time).';
+
+COMMENT ON COLUMN public.stripe_checkout.expires_at IS 'Until when the customer may pay.';
+
+COMMENT ON COLUMN public.stripe_checkout.payment_no IS 'The number of the sale''s payment.';
+
+COMMENT ON COLUMN public.stripe_checkout.payment_ref IS 'Stripe''s id of the payment (pi_...).';
+
+COMMENT ON COLUMN public.stripe_checkout.ended_at IS 'When it was paid or ended (server time).';
+
+COMMENT ON CONSTRAINT stripe_checkout_amount_above_zero ON public.stripe_checkout IS 'A checkout is about an amount above zero.';
+
+COMMENT ON CONSTRAINT stripe_checkout_amounts_are_numbers ON public.stripe_checkout IS 'An amount is a number: NaN would be above all limits.';
+
+COMMENT ON CONSTRAINT stripe_checkout_ended_at_a_time ON public.stripe_checkout IS 'A checkout that has ended, and no other, has the time.';
+
+COMMENT ON CONSTRAINT stripe_checkout_in_minor_units ON public.stripe_checkout IS 'An amount has no more decimals than its currency.';
+
+COMMENT ON CONSTRAINT stripe_checkout_open_at_stripe ON public.stripe_checkout IS 'A checkout that is open has its page at Stripe.';
+
+COMMENT ON CONSTRAINT stripe_checkout_paid_by_payment ON public.stripe_checkout IS 'A checkout that is paid, and no other, names its payment here and at Stripe.';
+
+COMMENT ON CONSTRAINT stripe_checkout_payment_ref_form ON public.stripe_checkout IS 'A payment at Stripe has an id such as pi_123.';
+
+COMMENT ON CONSTRAINT stripe_checkout_session_form ON public.stripe_checkout IS 'A page at Stripe has an id that begins with cs_.';
+
+COMMENT ON CONSTRAINT stripe_checkout_status_known ON public.stripe_checkout IS 'A checkout is starting, open, paid or expired.';
+
+COMMENT ON CONSTRAINT stripe_checkout_times_are_finite ON public.stripe_checkout IS 'A time is one of the calendar.';
+
+COMMENT ON CONSTRAINT stripe_checkout_url_form ON public.stripe_checkout IS 'A customer pays at a URL of at most 2048 characters.';
+
+-- sequence: stripe_checkout_id_seq
+
+ALTER TABLE public.stripe_checkout ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.stripe_checkout_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- table: stripe_event
+
+CREATE TABLE public.stripe_event (
+    org_id bigint NOT NULL,
+    event_id text NOT NULL,
+    type text NOT NULL,
+    payload_sha256 bytea NOT NULL,
+    checkout_id bigint NOT NULL,
+    status text DEFAULT 'processing'::text NOT NULL,
+    attempt_count integer DEFAULT 1 NOT NULL,
+    payment_ref text,
+    currency character(3),
+    amount numeric(20,4),
+    last_error text,
+    note text,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    processed_at timestamp with time zone,
+    CONSTRAINT stripe_event_amount_above_zero CHECK ((amount > (0)::numeric)),
+    CONSTRAINT stripe_event_amounts_are_numbers CHECK ((amount < 'NaN'::numeric)),
+    CONSTRAINT stripe_event_attempts_from_one CHECK ((attempt_count >= 1)),
+    CONSTRAINT stripe_event_error_has_reason CHECK (((status = ANY (ARRAY['error'::text, 'settled'::text])) = (last_error IS NOT NULL))),
+    CONSTRAINT stripe_event_error_not_long CHECK ((length(last_error) <= 100)),
+    CONSTRAINT stripe_event_id_form CHECK ((event_id ~ '^evt_[A-Za-z0-9_]{1,250}$'::text)),
+    CONSTRAINT stripe_event_payload_is_hashed CHECK ((length(payload_sha256) = 32)),
+    CONSTRAINT stripe_event_payment_ref_form CHECK ((payment_ref ~ '^[a-z]{2,5}_[A-Za-z0-9_]{1,90}$'::text)),
+    CONSTRAINT stripe_event_payment_whole CHECK ((num_nonnulls(payment_ref, currency, amount) = ANY (ARRAY[0, 3]))),
+    CONSTRAINT stripe_event_processed_at_a_time CHECK (((status = 'processing'::text) = (processed_at IS NULL))),
+    CONSTRAINT stripe_event_settled_with_note CHECK ((((status = 'settled'::text) = (note IS NOT NULL)) AND ((length(note) >= 1) AND (length(note) <= 500)))),
+    CONSTRAINT stripe_event_status_known CHECK ((status = ANY (ARRAY['processing'::text, 'succeeded'::text, 'ignored'::text, 'error'::text, 'settled'::text]))),
+    CONSTRAINT stripe_event_type_form CHECK ((type ~ '^[a-z0-9_.]{1,100}$'::text))
+);
+
+ALTER TABLE ONLY public.stripe_event FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.stripe_event OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.stripe_event IS 'What Stripe told us about a checkout, and what came of it.';
+
+COMMENT ON COLUMN public.stripe_event.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.stripe_event.event_id IS 'Stripe''s id of the event (evt_...).';
+
+COMMENT ON COLUMN public.stripe_event.type IS 'Stripe''s type of the event.';
+
+COMMENT ON COLUMN public.stripe_event.payload_sha256 IS 'The hash of what was signed.';
+
+COMMENT ON COLUMN public.stripe_event.checkout_id IS 'The checkout that it is about.';
+
+COMMENT ON COLUMN public.stripe_event.status IS 'processing: delivered, not yet done; succeeded; ignored: says nothing to us; error: a payment that
+its sale refuses; settled: such a one that somebody has dealt with.';
+
+COMMENT ON COLUMN public.stripe_event.attempt_count IS 'How often it was begun.';
+
+COMMENT ON COLUMN public.stripe_event.payment_ref IS 'Stripe''s id of the payment (pi_...).';
+
+COMMENT ON COLUMN public.stripe_event.currency IS 'The currency that was paid.';
+
+COMMENT ON COLUMN public.stripe_event.amount IS 'The amount that was paid.';
+
+COMMENT ON COLUMN public.stripe_event.last_error IS 'The rule that refuses the payment.';
+
+COMMENT ON COLUMN public.stripe_event.note IS 'How somebody dealt with it.';
+
+COMMENT ON COLUMN public.stripe_event.received_at IS 'When it came first (server time).';
+
+COMMENT ON COLUMN public.stripe_event.processed_at IS 'When it was done, or refused (server time).';
+
+COMMENT ON CONSTRAINT stripe_event_amount_above_zero ON public.stripe_event IS 'What was paid is above zero.';
+
+COMMENT ON CONSTRAINT stripe_event_amounts_are_numbers ON public.stripe_event IS 'An amount is a number: NaN would be above all limits.';
+
+COMMENT ON CONSTRAINT stripe_event_attempts_from_one ON public.stripe_event IS 'An event was begun once or more.';
+
+COMMENT ON CONSTRAINT stripe_event_error_has_reason ON public.stripe_event IS 'An event that could not be posted, and no other, says why.';
+
+COMMENT ON CONSTRAINT stripe_event_error_not_long ON public.stripe_event IS 'The rule that refuses has a name of at most 100 characters.';
+
+COMMENT ON CONSTRAINT stripe_event_id_form ON public.stripe_event IS 'An event of Stripe''s has an id that begins with evt_.';
+
+COMMENT ON CONSTRAINT stripe_event_payload_is_hashed ON public.stripe_event IS 'What was signed is kept as its SHA-256 hash.';
+
+COMMENT ON CONSTRAINT stripe_event_payment_ref_form ON public.stripe_event IS 'A payment at Stripe has an id such as pi_123.';
+
+COMMENT ON CONSTRAINT stripe_event_payment_whole ON public.stripe_event IS 'A payment has its id, its currency and its amount.';
+
+COMMENT ON CONSTRAINT stripe_event_processed_at_a_time ON public.stripe_event IS 'An event that is done, and no other, has the time.';
+
+COMMENT ON CONSTRAINT stripe_event_settled_with_note ON public.stripe_event IS 'An event that is settled, and no other, says how in 1 to 500 characters.';
+
+COMMENT ON CONSTRAINT stripe_event_status_known ON public.stripe_event IS 'An event is processing, succeeded, ignored, error or settled.';
+
+COMMENT ON CONSTRAINT stripe_event_type_form ON public.stripe_event IS 'A type of event is written in lower case, with dots.';
+
 -- table: tax_code
 
 CREATE TABLE public.tax_code (
@@ -9628,6 +10032,48 @@ ALTER TABLE ONLY public.storage_tombstone
 
 COMMENT ON CONSTRAINT storage_tombstone_pk ON public.storage_tombstone IS 'This tombstone exists already.';
 
+-- constraint: stripe_checkout stripe_checkout_payment_ref_taken
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_payment_ref_taken UNIQUE (org_id, payment_ref);
+
+COMMENT ON CONSTRAINT stripe_checkout_payment_ref_taken ON public.stripe_checkout IS 'This payment at Stripe has been posted already.';
+
+-- constraint: stripe_checkout stripe_checkout_payment_taken
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_payment_taken UNIQUE (org_id, sale_id, payment_no);
+
+COMMENT ON CONSTRAINT stripe_checkout_payment_taken ON public.stripe_checkout IS 'Another checkout led to this payment.';
+
+-- constraint: stripe_checkout stripe_checkout_pk
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_pk PRIMARY KEY (org_id, id);
+
+COMMENT ON CONSTRAINT stripe_checkout_pk ON public.stripe_checkout IS 'This checkout exists already.';
+
+-- constraint: stripe_checkout stripe_checkout_session_taken
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_session_taken UNIQUE (org_id, session_id);
+
+COMMENT ON CONSTRAINT stripe_checkout_session_taken ON public.stripe_checkout IS 'Another checkout has this page at Stripe.';
+
+-- constraint: stripe_checkout stripe_checkout_token_taken
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_token_taken UNIQUE (org_id, token);
+
+COMMENT ON CONSTRAINT stripe_checkout_token_taken ON public.stripe_checkout IS 'Another checkout has this token.';
+
+-- constraint: stripe_event stripe_event_pk
+
+ALTER TABLE ONLY public.stripe_event
+    ADD CONSTRAINT stripe_event_pk PRIMARY KEY (org_id, event_id);
+
+COMMENT ON CONSTRAINT stripe_event_pk ON public.stripe_event IS 'This event has been told already.';
+
 -- constraint: tax_code tax_code_pk
 
 ALTER TABLE ONLY public.tax_code
@@ -10096,6 +10542,24 @@ COMMENT ON INDEX public.stock_movement_void_once IS 'A void moves the stock of a
 CREATE INDEX storage_tombstone_open ON public.storage_tombstone USING btree (org_id, due_at) WHERE (given_up_at IS NULL);
 
 COMMENT ON INDEX public.storage_tombstone_open IS 'What is to be removed next.';
+
+-- index: stripe_checkout_open_once
+
+CREATE UNIQUE INDEX stripe_checkout_open_once ON public.stripe_checkout USING btree (org_id, sale_id) WHERE (status = ANY (ARRAY['starting'::text, 'open'::text]));
+
+COMMENT ON INDEX public.stripe_checkout_open_once IS 'A sale has one checkout at a time.';
+
+-- index: stripe_event_by_time
+
+CREATE INDEX stripe_event_by_time ON public.stripe_event USING btree (org_id, received_at, event_id);
+
+COMMENT ON INDEX public.stripe_event_by_time IS 'What Stripe told, latest first.';
+
+-- index: stripe_event_open
+
+CREATE INDEX stripe_event_open ON public.stripe_event USING btree (org_id, received_at, event_id) WHERE (status = ANY (ARRAY['processing'::text, 'error'::text]));
+
+COMMENT ON INDEX public.stripe_event_open IS 'What Stripe told and is not in the books.';
 
 -- index: till_credential_live_once
 
@@ -10724,6 +11188,24 @@ COMMENT ON TRIGGER stock_movement_is_its_documents ON public.stock_movement IS '
 CREATE TRIGGER storage_tombstone_spares_archives AFTER INSERT ON public.storage_tombstone FOR EACH ROW EXECUTE FUNCTION public.storage_tombstone_spares_archives();
 
 COMMENT ON TRIGGER storage_tombstone_spares_archives ON public.storage_tombstone IS 'An archive of the audit log is not removed.';
+
+-- trigger: stripe_checkout stripe_checkout_ends_for_good
+
+CREATE TRIGGER stripe_checkout_ends_for_good BEFORE UPDATE ON public.stripe_checkout FOR EACH ROW WHEN (((old.status = 'paid'::text) OR ((old.status = 'expired'::text) AND (new.status <> ALL (ARRAY['expired'::text, 'paid'::text]))))) EXECUTE FUNCTION public.stripe_checkout_ends_for_good();
+
+COMMENT ON TRIGGER stripe_checkout_ends_for_good ON public.stripe_checkout IS 'A checkout that was paid stays as it is, and one that expired does not open again.';
+
+-- trigger: stripe_checkout stripe_checkout_payment_matches
+
+CREATE TRIGGER stripe_checkout_payment_matches BEFORE UPDATE ON public.stripe_checkout FOR EACH ROW WHEN ((new.status = 'paid'::text)) EXECUTE FUNCTION public.stripe_checkout_payment_matches();
+
+COMMENT ON TRIGGER stripe_checkout_payment_matches ON public.stripe_checkout IS 'What was paid at Stripe is a card payment of the same amount, by Stripe''s reference.';
+
+-- trigger: stripe_event stripe_event_done_stays
+
+CREATE TRIGGER stripe_event_done_stays BEFORE UPDATE ON public.stripe_event FOR EACH ROW WHEN ((((((new.status IS DISTINCT FROM old.status) OR (new.last_error IS DISTINCT FROM old.last_error)) OR (new.note IS DISTINCT FROM old.note)) OR (new.processed_at IS DISTINCT FROM old.processed_at)) AND ((old.status = ANY (ARRAY['succeeded'::text, 'ignored'::text, 'settled'::text])) OR ((old.status <> 'error'::text) AND (new.status = 'settled'::text)) OR ((old.status = 'error'::text) AND (new.status = ANY (ARRAY['processing'::text, 'ignored'::text])))))) EXECUTE FUNCTION public.stripe_event_done_stays();
+
+COMMENT ON TRIGGER stripe_event_done_stays ON public.stripe_event IS 'An event is done once; only one that was refused is settled or tried again.';
 
 -- trigger: tax_code tax_code_version_counted
 
@@ -11518,6 +12000,34 @@ ALTER TABLE ONLY public.storage_tombstone
 
 COMMENT ON CONSTRAINT storage_tombstone_organisation_known ON public.storage_tombstone IS 'There is no such organisation.';
 
+-- fk constraint: stripe_checkout stripe_checkout_payment_known
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_payment_known FOREIGN KEY (org_id, sale_id, payment_no) REFERENCES public.payment(org_id, sale_id, payment_no);
+
+COMMENT ON CONSTRAINT stripe_checkout_payment_known ON public.stripe_checkout IS 'The sale has no such payment.';
+
+-- fk constraint: stripe_checkout stripe_checkout_sale_known
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_sale_known FOREIGN KEY (org_id, sale_id) REFERENCES public.sale(org_id, id);
+
+COMMENT ON CONSTRAINT stripe_checkout_sale_known ON public.stripe_checkout IS 'There is no such sale.';
+
+-- fk constraint: stripe_checkout stripe_checkout_user_known
+
+ALTER TABLE ONLY public.stripe_checkout
+    ADD CONSTRAINT stripe_checkout_user_known FOREIGN KEY (org_id, created_by) REFERENCES public.app_user(org_id, id);
+
+COMMENT ON CONSTRAINT stripe_checkout_user_known ON public.stripe_checkout IS 'There is no such user.';
+
+-- fk constraint: stripe_event stripe_event_checkout_known
+
+ALTER TABLE ONLY public.stripe_event
+    ADD CONSTRAINT stripe_event_checkout_known FOREIGN KEY (org_id, checkout_id) REFERENCES public.stripe_checkout(org_id, id);
+
+COMMENT ON CONSTRAINT stripe_event_checkout_known ON public.stripe_event IS 'There is no such checkout.';
+
 -- fk constraint: tax_code tax_code_organisation_known
 
 ALTER TABLE ONLY public.tax_code
@@ -11985,6 +12495,14 @@ CREATE POLICY org ON public.stock_movement USING ((org_id = (current_setting('ap
 
 CREATE POLICY org ON public.storage_tombstone USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: stripe_checkout org
+
+CREATE POLICY org ON public.stripe_checkout USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
+-- policy: stripe_event org
+
+CREATE POLICY org ON public.stripe_event USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: tax_code org
 
 CREATE POLICY org ON public.tax_code USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -12104,6 +12622,14 @@ ALTER TABLE public.stock_movement ENABLE ROW LEVEL SECURITY;
 -- row security: storage_tombstone
 
 ALTER TABLE public.storage_tombstone ENABLE ROW LEVEL SECURITY;
+
+-- row security: stripe_checkout
+
+ALTER TABLE public.stripe_checkout ENABLE ROW LEVEL SECURITY;
+
+-- row security: stripe_event
+
+ALTER TABLE public.stripe_event ENABLE ROW LEVEL SECURITY;
 
 -- row security: tax_code
 
@@ -12262,6 +12788,9 @@ GRANT SELECT ON TABLE public.backup TO sofinance_app;
 REVOKE ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) TO sofinance_app;
 GRANT ALL ON FUNCTION public.begin_backup(p_kind text, p_location text, p_org_id bigint, p_user_id bigint) TO sofinance_backup;
+
+REVOKE ALL ON FUNCTION public.begin_stripe_checkout(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_life_minutes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_stripe_checkout(p_org_id bigint, p_user_id bigint, p_sale_id bigint, p_life_minutes integer) TO sofinance_app;
 
 GRANT SELECT ON TABLE public.backup_task TO sofinance_readonly;
 GRANT SELECT ON TABLE public.backup_task TO sofinance_backup;
@@ -12638,6 +13167,9 @@ GRANT ALL ON FUNCTION public.set_flag(p_name text, p_percent integer, p_is_kille
 REVOKE ALL ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.settle_deliveries(p_delivery_ids bigint[], p_claim_nos bigint[], p_outcomes text[], p_statuses integer[], p_errors text[], p_retries_s integer[], p_are_down boolean[], p_failures_max integer, p_open_s integer) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.settle_stripe_event(p_org_id bigint, p_event_id text, p_outcome text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.settle_stripe_event(p_org_id bigint, p_event_id text, p_outcome text) TO sofinance_app;
+
 REVOKE ALL ON FUNCTION public.stays_over() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.steer_job(p_name text, p_action text) FROM PUBLIC;
@@ -12651,6 +13183,12 @@ REVOKE ALL ON FUNCTION public.storage_tombstone_spares_archives() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggregates text[], p_aggregate_ids bigint[], p_subject_ids bigint[], p_occurred_at timestamp with time zone[], p_bodies text[]) TO sofinance_app;
+
+REVOKE ALL ON FUNCTION public.stripe_checkout_ends_for_good() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.stripe_checkout_payment_matches() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.stripe_event_done_stays() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.take_events(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.take_events(p_limit integer) TO sofinance_app;
@@ -13494,6 +14032,66 @@ GRANT UPDATE(last_error) ON TABLE public.storage_tombstone TO sofinance_app;
 GRANT UPDATE(given_up_at) ON TABLE public.storage_tombstone TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.storage_tombstone_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.stripe_checkout TO sofinance_readonly;
+GRANT SELECT ON TABLE public.stripe_checkout TO sofinance_backup;
+GRANT SELECT ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(sale_id) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(currency) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(amount) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(status) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(session_id) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(url) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(created_by) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT INSERT(expires_at) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(payment_no) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(payment_ref) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT UPDATE(ended_at) ON TABLE public.stripe_checkout TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.stripe_checkout_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.stripe_event TO sofinance_readonly;
+GRANT SELECT ON TABLE public.stripe_event TO sofinance_backup;
+GRANT SELECT ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(event_id) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(type) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(payload_sha256) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(checkout_id) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT UPDATE(status) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT UPDATE(attempt_count) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(payment_ref) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(currency) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT INSERT(amount) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT UPDATE(last_error) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT UPDATE(note) ON TABLE public.stripe_event TO sofinance_app;
+
+GRANT UPDATE(processed_at) ON TABLE public.stripe_event TO sofinance_app;
 
 GRANT SELECT ON TABLE public.tax_code TO sofinance_readonly;
 GRANT SELECT ON TABLE public.tax_code TO sofinance_backup;

@@ -23,7 +23,7 @@ LONG = {
 NETWORK = {"aiohttp", "asyncio", "http", "httpx", "requests", "smtplib", "socket", "ssl", "urllib"}
 MAY_SPEAK_HTTP = {"ops.py": "the metrics are text, not JSON in an envelope"}
 PURE = {"__future__", "collections", "dataclasses", "decimal", "enum", "fractions", "functools",
-        "hashlib", "itertools", "math", "typing"}  # fmt: skip
+        "hashlib", "itertools", "math", "re", "typing", "uuid"}  # fmt: skip
 KNOWS_THE_APPLICATION = {
     "infra/serve.py": "puts it on a socket",
     "infra/gunicorn_worker.py": "the same, in several processes",

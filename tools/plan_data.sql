@@ -436,6 +436,27 @@ from portal_link;
 insert into portal_link (org_id, id, customer_id, slot, token_hash, expires_at)
 overriding system value
 values (1, 1, 1296, 1, decode(repeat('00', 32), 'hex'), now() + interval '30 minutes');
+-- A checkout of every tenth sale, most of them ended, and what Stripe told of each.
+insert into stripe_checkout (
+    org_id, id, token, sale_id, currency, amount, status, session_id, url, created_by, created_at,
+    expires_at, ended_at
+)
+overriding system value
+select
+    org, i, md5(i::text)::uuid, i, 'USD', 20,
+    case when i % 100 = 0 then 'open' else 'expired' end, 'cs_' || i, 'https://example.com/' || i,
+    org * 10 + 1, sold_on, sold_on + interval '23 hours', case when i % 100 > 0 then sold_on end
+from made where i % 10 = 0 order by i;
+insert into stripe_event (
+    org_id, event_id, type, payload_sha256, checkout_id, status, payment_ref, currency, amount,
+    last_error, received_at, processed_at
+)
+select
+    org, 'evt_' || i, 'checkout.session.completed', sha256('e'), i,
+    case when i % 100 = 0 then 'processing' when i % 100 = 10 then 'error' else 'ignored' end,
+    'pi_' || i, 'USD', 20, case when i % 100 = 10 then 'payment_within_total' end,
+    sold_on, case when i % 100 > 0 then sold_on end
+from made where i % 10 = 0 order by i;
 
 -- What is posted from here on gets numbers of its own; organisations are numbered without holes.
 do $$

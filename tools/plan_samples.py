@@ -7,6 +7,8 @@ null unless a query's own sample gives a value.
 from __future__ import annotations
 
 CREDIT_SALE = "5185"  # 20.00 of it are open
+REFUSED_CHECKOUT = "5110"
+OPEN_CHECKOUT, OPEN_CHECKOUT_TOKEN = "5700", "84f5ddd7-3517-6bec-c72c-3b1ff424149e"
 CASH_SALE = "5012"
 MANUAL_ENTRY = "5789"
 FIRST_DAY, LAST_DAY, NEW_DAY = "2025-12-02", "2025-12-31", "2025-12-15"
@@ -64,6 +66,18 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "request.demand_replayed": {"position": "0"},
     "request.admit": {"session_id": "11100", "access_version": "1"},
     "auth.find_sign_in": {"email": "user1@org1.example"},
+    "billing.begin_checkout": {"sale_id": CREDIT_SALE, "life_minutes": "1380"},
+    "billing.begin_event": {
+        "event_id": "evt_new", "type": "checkout.session.completed", "payload_sha256": DIGEST,
+        "token": OPEN_CHECKOUT_TOKEN,
+    },
+    "billing.end_checkout": {"id": OPEN_CHECKOUT},
+    "billing.count_events": {"status": "error"},
+    "billing.get_event": {"event_id": f"evt_{OPEN_CHECKOUT}"},
+    "billing.list_events": {"status": "error"},
+    "billing.note_settled": {"event_id": f"evt_{REFUSED_CHECKOUT}", "note": "paid back"},
+    "billing.open_checkout": {"id": OPEN_CHECKOUT, "session_id": "cs_1", "url": "https://x.example"},
+    "billing.settle_event": {"event_id": f"evt_{OPEN_CHECKOUT}", "outcome": "ignored"},
     "branches.change_branch": {"id": "101"},
     "branches.get_branch": {"id": "101"},
     "branches.get_business_date": {"branch_id": "101"},

@@ -1,16 +1,18 @@
 """A circuit breaker: whoever failed so often lately is left alone for a while, then tried by one.
 
 Closed, everybody may call. After so many failures within a window it opens, and nobody waits for
-what does not answer. After the recovery time it is half open: one call goes through and decides.
+what does not answer. After the recovery time it is half open: one call goes through and decides,
+or so many, all of which must succeed.
 Each process counts for itself, so that nothing else has to be there for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sofinance.infra import metrics
@@ -34,7 +36,7 @@ class Circuit:
     `async with circuit:` around a call raises CircuitOpenError instead of calling.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a circuit is
         self,
         name: str,
         *,
@@ -42,6 +44,7 @@ class Circuit:
         window_s: float,
         recovery_s: float,
         counts: tuple[type[BaseException], ...],
+        probe_count: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -49,7 +52,9 @@ class Circuit:
         self._recovery_s, self._counts, self._clock = recovery_s, counts, clock
         self._failed_at_s: deque[float] = deque(maxlen=failure_count_max)
         self._open_until_s: float | None = None
-        self._is_probing = False
+        # Half open: how many calls may go through, whose are under way, how many succeeded.
+        self._probe_count, self._passed_count = probe_count, 0
+        self._probing: set[asyncio.Task[Any] | None] = set()
         CIRCUITS.add(self)
         self._show()
 
@@ -69,9 +74,11 @@ class Circuit:
 
     async def __aenter__(self) -> None:
         state = self.state
-        if state == OPEN or (state == HALF_OPEN and self._is_probing):
+        is_taken = len(self._probing) + self._passed_count >= self._probe_count
+        if state == OPEN or (state == HALF_OPEN and is_taken):
             raise CircuitOpenError(f"the circuit {self.name} is open")
-        self._is_probing = state == HALF_OPEN
+        if state == HALF_OPEN:
+            self._probing.add(asyncio.current_task())
         self._show()
 
     async def __aexit__(
@@ -80,15 +87,19 @@ class Circuit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        was_probing, self._is_probing = self._is_probing, False
+        task = asyncio.current_task()
+        was_probing = task in self._probing
+        self._probing.discard(task)
         if isinstance(error, self._counts):
             self._fail(error, was_probing=was_probing)
         elif error is None or isinstance(error, Exception):
             # An answer, if only a refusal: it is there. A cancelled call has told nothing.
-            self._failed_at_s.clear()
-            if self._open_until_s is not None:
-                log.info("circuit closed", extra={"metadata": {"circuit": self.name}})
-            self._open_until_s = None
+            self._passed_count += was_probing
+            if not was_probing or self._passed_count >= self._probe_count:
+                self._failed_at_s.clear()
+                if self._open_until_s is not None:
+                    log.info("circuit closed", extra={"metadata": {"circuit": self.name}})
+                self._open_until_s, self._passed_count = None, 0
         self._show()
 
     def _fail(self, error: BaseException, *, was_probing: bool) -> None:
@@ -99,7 +110,7 @@ class Circuit:
             if self._open_until_s is None:  # once, till it closes again
                 told = {"circuit": self.name, "why": type(error).__name__}
                 log.warning("circuit opened", extra={"metadata": told})
-            self._open_until_s = now_s + self._recovery_s
+            self._open_until_s, self._passed_count = now_s + self._recovery_s, 0
 
     def _show(self) -> None:
         metrics.CIRCUIT_STATE.labels(self.name).set(self.state)

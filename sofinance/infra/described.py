@@ -15,7 +15,7 @@ from marshmallow import Schema, fields, validate
 
 from sofinance.infra.db import Mode
 from sofinance.infra.fields import ID_MAX, Pagination, Timestamp
-from sofinance.infra.http import PREFIX, Endpoint, Paged
+from sofinance.infra.http import Endpoint, Paged
 from sofinance.infra.parse import BRANCH_HEADER
 
 if TYPE_CHECKING:
@@ -274,11 +274,6 @@ def has_tag(endpoint: Endpoint) -> bool:
     return endpoint.method == "GET" and not endpoint.public and endpoint.returns is not None
 
 
-def is_limited(endpoint: Endpoint) -> bool:
-    """Say whether requests are counted: all but those of probes and scrapers."""
-    return endpoint.limit is not None or endpoint.path.startswith(PREFIX)
-
-
 def header_names(endpoint: Endpoint) -> list[str]:
     """Return the headers that an endpoint reads."""
     possible = {
@@ -297,7 +292,8 @@ def header_names(endpoint: Endpoint) -> list[str]:
 def refusals(endpoint: Endpoint) -> list[int]:
     """Return the statuses with which an endpoint can refuse."""
     known = not endpoint.public
-    reads_body, writes = endpoint.body is not None or endpoint.upload, endpoint.mode is Mode.WRITE
+    reads_body = endpoint.body is not None or endpoint.upload or endpoint.receives
+    writes = endpoint.mode is Mode.WRITE
     possible = {
         400: True,
         401: known,
@@ -311,7 +307,7 @@ def refusals(endpoint: Endpoint) -> list[int]:
         417: True,
         422: True,
         428: endpoint.if_match == "required",
-        429: is_limited(endpoint),
+        429: endpoint.is_limited,
         431: True,
         500: True,
         503: True,

@@ -37,6 +37,7 @@ CODE_STATUS = {
     "api_key_ends_for_good": 409,
     "app_user_keeps_an_admin": 409,
     "org_role_built_in_stays": 409,
+    "stripe_event_done_stays": 409,
     "stock_not_negative": 409,
     "customer_credit_limit": 409,
     "attachment_usage_within_quota": 409,

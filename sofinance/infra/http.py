@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from sofinance.infra.flags import Flags
     from sofinance.infra.guard import Guard, Principal
     from sofinance.infra.mail import Mailer
+    from sofinance.infra.parse import Received
     from sofinance.infra.rate_limit import Kind, Limiter
     from sofinance.infra.secretbox import SecretBox
     from sofinance.infra.sql import Connection
     from sofinance.infra.storage import Storage
+    from sofinance.infra.stripe import Stripe
     from sofinance.infra.upload import Upload
 
 PREFIX = "/api/v1"
@@ -72,10 +74,12 @@ class Call:
     secret_box: SecretBox
     flags: Flags
     storage: Storage
+    stripe: Stripe
     settings: Settings
     draining: bool
     notes: dict[str, Any]
     _upload: Upload | None
+    _received: Received | None
     _conn: Connection | None
 
     @property
@@ -91,6 +95,13 @@ class Call:
         if self._upload is None:
             raise RuntimeError("this endpoint takes no file: upload=True")
         return self._upload
+
+    @property
+    def received(self) -> Received:
+        """What is sent to an endpoint with receives=True, byte for byte."""
+        if self._received is None:
+            raise RuntimeError("this endpoint takes no signed body: receives=True")
+        return self._received
 
     @property
     def role(self) -> str:
@@ -191,6 +202,7 @@ class Endpoint:
     own_transactions: bool
     oauth: bool
     upload: bool
+    receives: bool
     body: Schema | None
     query: Schema | None
     returns: Schema | Paged | None
@@ -206,6 +218,15 @@ class Endpoint:
     limit: Kind | None
     refuses: tuple[int, ...]
     media_type: str | None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether requests are counted: all but those of probes, and of who signs what they send.
+
+        Who signs comes from few addresses; the handler limits whoever cannot.
+        """
+        is_counted = self.path.startswith(PREFIX) and not self.receives
+        return self.limit is not None or is_counted
 
     @property
     def body_type(self) -> str:
@@ -241,6 +262,7 @@ class Routes(list[Endpoint]):
         own_transactions: bool = False,
         oauth: bool = False,
         upload: bool = False,
+        receives: bool = False,
         body: Schema | None = None,
         query: Schema | None = None,
         returns: Schema | Paged | None = None,
@@ -268,7 +290,8 @@ class Routes(list[Endpoint]):
         what waits for something else than the database, a hash say: its handler opens transactions
         itself, so that none is held meanwhile, and writes its own audit rows (audit.py). `oauth`
         takes a form and answers as RFC 6749 wants it, without the envelope. `upload` takes one file
-        instead of a body (upload.py). `limit` is the
+        instead of a body (upload.py). `receives` takes a body as it is, whatever it says that it
+        is, from whom its signature names; so its handler limits whoever cannot sign. `limit` is the
         stricter rate limit beside the usual ones. `body`,
         `query`: what goes in, schemas whose unknown fields are errors. `returns`: what comes out;
         None answers 204. `status` is 200, or 204. `location` is a template over the answer's and
@@ -291,6 +314,8 @@ class Routes(list[Endpoint]):
             raise TypeError(f"{where}: a public endpoint asks nothing of its caller")
         if upload and (not own_transactions or body is not None):
             raise TypeError(f"{where}: a file is received while no transaction is open")
+        if receives and (not public or body is not None):
+            raise TypeError(f"{where}: a signature says who sends it, and what it is")
         if own_transactions and (public or idempotent):
             raise TypeError(f"{where}: whoever opens their own transactions keeps no answers")
         if isinstance(returns, Paged):
@@ -323,6 +348,7 @@ class Routes(list[Endpoint]):
                     own_transactions=own_transactions,
                     oauth=oauth,
                     upload=upload,
+                    receives=receives,
                     body=body,
                     query=query,
                     returns=returns,

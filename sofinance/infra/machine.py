@@ -18,6 +18,7 @@ from sofinance.infra.proxies import Proxies, plain
 from sofinance.infra.rate_limit import Limiter
 from sofinance.infra.secretbox import SecretBox
 from sofinance.infra.storage import open_storage
+from sofinance.infra.stripe import Stripe
 
 if TYPE_CHECKING:
     from sofinance.config import Settings
@@ -35,6 +36,7 @@ class Machine:
         self.mailer = Mailer.configured(settings)
         self.captcha = Captcha.configured(settings)
         self.secret_box = SecretBox.configured(settings)
+        self.stripe = Stripe(settings)
         self.storage = open_storage(settings)
         self.flags = Flags(self.db)
         self.hub = Hub(settings, self.db, self.guard)

@@ -125,6 +125,13 @@ BUILD = Gauge(
     "build_info", "1, with what exactly runs here.", ["version", "commit", "migration"],
     multiprocess_mode="livemax",
 )  # fmt: skip
+STRIPE_EVENTS = Counter(
+    "stripe_webhook_events_total", "Webhooks of Stripe's, by what came of them.", ["outcome"]
+)
+STRIPE_CIRCUIT_OPEN = Counter(
+    "stripe_webhook_circuit_open_total",
+    "Webhooks of Stripe's that were not taken, since too many had failed here.",
+)
 CAPTCHAS = Counter("captchas_total", "Captchas that were asked for.", ["outcome"])
 MAILS = Counter("mails_total", "Messages handed over, or not.", ["outcome"])
 MAILS_WAITING = Gauge("mails_waiting", "Messages to be sent.", multiprocess_mode="livesum")
@@ -159,6 +166,11 @@ ERRORS_REPORTED = Counter("errors_reported_total", "Errors handed over to be rep
 # Alerts wake somebody at the first of these: a series must be 0 before it is 1, or Prometheus sees
 # no increase.
 SIGN_INS.labels("refresh_token_reused")
+for _outcome in (
+    "succeeded", "duplicate", "ignored", "error", "failed", "bad_signature", "malformed",
+    "payload_differs", "not_set_up", "circuit_open",
+):  # fmt: skip
+    STRIPE_EVENTS.labels(_outcome)
 for _outcome in ("failed", "dropped"):
     MAILS.labels(_outcome)
 

@@ -29,7 +29,6 @@ from sofinance.infra.described import (
     component_name,
     has_tag,
     header_names,
-    is_limited,
     keeps_answers,
     operation_ids,
     path_parameters,
@@ -37,7 +36,7 @@ from sofinance.infra.described import (
     tags,
     texts,
 )
-from sofinance.infra.http import Paged
+from sofinance.infra.http import JSON, Paged
 from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.openapi_webhooks import webhooks
 from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
@@ -232,6 +231,9 @@ FILE = {
     "additionalProperties": False,
 }
 
+# What one with receives=True takes: what its sender documents.
+SIGNED = {"type": "object", "description": "As its sender documents it, signed in a header."}
+
 
 def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
     """Describe one endpoint as OpenAPI 3.1."""
@@ -266,6 +268,8 @@ def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
         described["requestBody"] = {"required": is_needed, "content": content}
     if endpoint.upload:
         described["requestBody"] = {"required": True, "content": {FORM_DATA: {"schema": FILE}}}
+    if endpoint.receives:
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": SIGNED}}}
     if not endpoint.public:
         described["security"] = [{"bearer": []}]
     return described
@@ -329,7 +333,7 @@ def headers(names: Iterable[str], always: Iterable[str]) -> dict[str, Any]:
 
 def limits(endpoint: Endpoint) -> tuple[str, ...]:
     """Return the headers of rate limits, where there are any."""
-    return QUOTA if is_limited(endpoint) else ()
+    return QUOTA if endpoint.is_limited else ()
 
 
 def notes(endpoint: Endpoint) -> set[str]:

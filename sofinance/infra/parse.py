@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.message import Message
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -54,6 +55,19 @@ async def read_json(request: web.Request, *, timeout_s: float, depth_max: int) -
     if content_type != JSON and not _is_json(content_type):
         raise _unsupported("Send JSON in UTF-8: Content-Type: application/json.", JSON)
     return loads(raw, depth_max)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body as it came, for whoever verifies what it is signed with."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+async def read_signed(request: web.Request, timeout_s: float) -> Received:
+    """Read a body as it is, whatever it says that it is; raises what read_json raises of those."""
+    return Received(await _read_whole(request, timeout_s), request.headers)
 
 
 async def read_form(request: web.Request, *, timeout_s: float) -> dict[str, str]:

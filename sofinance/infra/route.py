@@ -25,7 +25,7 @@ from sofinance.infra.db import COMMIT, Mode, Scope, begin, commit, opening
 from sofinance.infra.errors import ApiError
 from sofinance.infra.etag import Precondition
 from sofinance.infra.guard import GATES, NOBODY, Opaque, Principal, forbidden, is_looked_up
-from sofinance.infra.http import PREFIX, Call, Endpoint, Upgrade
+from sofinance.infra.http import Call, Endpoint, Upgrade
 from sofinance.infra.idempotency import Key, Stored
 from sofinance.infra.logs import TRACE, Trace
 from sofinance.infra.parse import (
@@ -36,6 +36,7 @@ from sofinance.infra.parse import (
     read_form,
     read_json,
     read_path,
+    read_signed,
     refuse_repeated,
 )
 from sofinance.infra.pool import StaleConnectionError
@@ -65,7 +66,7 @@ class Route:
         self._machine = machine
         self._handler = endpoint.handler
         # Probes and scrapers ask at the root, and are never told to come back later.
-        self._is_limited = endpoint.limit is not None or endpoint.path.startswith(PREFIX)
+        self._is_limited = endpoint.is_limited
         self._fit = None if endpoint.body is None else compile_load(endpoint.body)
         self._writer = Writer(endpoint, machine.envelope)
         self._precondition = Precondition(endpoint.if_match, endpoint.method)
@@ -121,6 +122,8 @@ class Route:
             sent = await self._read_body(request)
             body = load(self._fit, sent)
         machine = self._machine
+        timeout_s = machine.settings.request_body_timeout_s
+        received = await read_signed(request, timeout_s) if self.endpoint.receives else None
         upload = Upload(request, machine.settings) if self.endpoint.upload else None
 
         def make_call(conn: Connection | None) -> Call:
@@ -130,8 +133,8 @@ class Route:
                 trace.request_id, datetime.now(UTC), trace.ip,
                 user_agent(request), authorization, request.headers.get("Accept", ""),
                 machine.db, machine.guard, machine.limiter, machine.mailer, machine.captcha,
-                machine.secret_box, machine.flags, machine.storage, machine.settings,
-                machine.draining, {}, upload, conn,
+                machine.secret_box, machine.flags, machine.storage, machine.stripe,
+                machine.settings, machine.draining, {}, upload, received, conn,
             )  # fmt: skip
 
         if self.endpoint.public:

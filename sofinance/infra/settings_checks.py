@@ -18,6 +18,8 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 HOST = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]+|[0-9a-f:]+")
 SENTRY_DSN = re.compile(r"https?://[^:@/\s]+@[^@/\s]+(/[^\s?#]*)?/[0-9]+")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+STRIPE_KEY = re.compile(r"[sr]k_[A-Za-z0-9_]{8,250}")
+STRIPE_WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,250}")
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
 
 
@@ -58,6 +60,20 @@ def encryption_key(text: str) -> bytes:
     if len(bits) != KEY_BYTES or not any(bits):
         raise ValueError(f"must be {KEY_BYTES} random bytes in hex or base64")
     return bits
+
+
+def stripe_key(variable: str, text: str) -> str:
+    """Return a secret key of Stripe's, and no publishable one."""
+    if not STRIPE_KEY.fullmatch(text):
+        raise ValueError(f"{variable} must be a secret key of Stripe's: sk_... or rk_...")
+    return text
+
+
+def stripe_webhook_secret(variable: str, text: str) -> str:
+    """Return what Stripe signs the webhooks of one endpoint with."""
+    if not STRIPE_WEBHOOK_SECRET.fullmatch(text):
+        raise ValueError(f"{variable} must be an endpoint's signing secret: whsec_...")
+    return text
 
 
 def redis(variable: str, text: str) -> str:

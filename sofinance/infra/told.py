@@ -43,6 +43,7 @@ BUSINESS_GAUGES = {
     "active_sessions": "Sessions that could be renewed.",
     "sign_ups": "Organisations that were founded in the period.",
     "organisations": "Organisations.",
+    "card_payments_unposted": "Payments at Stripe that are not in the books.",
     "mails_dead": "Reminders and digests that were given up.",
     "objects_given_up": "Files that the store would not remove.",
 }

@@ -47,6 +47,9 @@ async def add_organisation(
         sales = await q.business.count_sales(conn, org_id=org_id, now=now)
         people = await q.business.count_people_and_stock(conn, org_id=org_id, now=now)
         figures["mails_dead", NOW, ""] += await q.mail.count_dead(conn, org_id=org_id)
+        figures["card_payments_unposted", NOW, ""] += await q.billing.count_unposted(
+            conn, org_id=org_id, now=now
+        )
         figures["objects_given_up", NOW, ""] += await q.attachments.count_given_up(
             conn, org_id=org_id
         )

@@ -10,7 +10,6 @@ from aiohttp import web
 
 from sofinance.infra import openapi
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD
-from sofinance.infra.described import is_limited
 from sofinance.public_routes import PUBLIC_ROUTES
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def routes(endpoints: Sequence[Endpoint]) -> list[Row]:
             who=PUBLIC if endpoint.public else endpoint.permission or ANY_USER,
             org_wide=endpoint.org_wide,
             admin=endpoint.admin,
-            limit=endpoint.limit or ("default" if is_limited(endpoint) else None),
+            limit=endpoint.limit or ("default" if endpoint.is_limited else None),
         )
         for endpoint in endpoints
     ]

@@ -64,6 +64,8 @@ TENANT_TABLES = {
     "user_pin": Rights(KEEP),
     "password_reset": Rights(KEEP),
     "flag_override": Rights((*KEEP, "DELETE")),
+    "stripe_checkout": Rights(KEEP),
+    "stripe_event": Rights(KEEP),
     "data_deletion_request": Rights(KEEP),
     "portal_link": Rights((*KEEP, "DELETE")),
     "portal_session": Rights(KEEP),

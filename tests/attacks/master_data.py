@@ -59,6 +59,19 @@ ROWS: dict[str, Columns] = {
         "subject": "'Low'",
         "body": "'Low.'",
     },
+    "stripe_checkout": {
+        "sale_id": ":credit_sale",
+        "currency": "'USD'",
+        "amount": "10",
+        "created_by": ":user",
+        "expires_at": "now() + '1 day'",
+    },
+    "stripe_event": {
+        "event_id": "'evt_new'",
+        "type": "'checkout.session.completed'",
+        "payload_sha256": "sha256('new')",
+        "checkout_id": ":checkout",
+    },
     "mail_block": {"address": "'n@example.com'", "reason": "'invalid'"},
     "attachment": {
         "customer_id": ":customer",
@@ -1220,6 +1233,8 @@ KEYS = {
     "app_user": ("app_user_pk",),
     "attachment": ("attachment_pk",),
     "data_deletion_request": ("data_deletion_request_pk",),
+    "stripe_checkout": ("stripe_checkout_pk",),
+    "stripe_event": ("stripe_event_pk",),
     "mail": ("mail_pk",),
     "mail_block": ("mail_block_pk",),
     "attachment_usage": ("attachment_usage_pk",),

@@ -10,6 +10,7 @@ from tests.attacks.access import VALID as VALID_ACCESS
 from tests.attacks.archives import ARCHIVES
 from tests.attacks.archives import VALID as VALID_ARCHIVES
 from tests.attacks.attachments import ATTACHMENTS
+from tests.attacks.billing import BILLING
 from tests.attacks.deliveries import DELIVERIES
 from tests.attacks.forgery import (
     ENTRY,
@@ -1578,6 +1579,7 @@ BY_SLICE = {
     "Access": ACCESS,
     "Files": ATTACHMENTS,
     "Archives of the audit log": ARCHIVES,
+    "Card payments": BILLING,
     "Mail": MAIL,
     "The portal": PORTAL,
     "Single rows": MASTER_DATA,

@@ -13,6 +13,7 @@ from tests.attacks.forgery import SEALED
 from tests.support import role_url
 
 if TYPE_CHECKING:
+    from tests.api.conftest import Shop
     from tests.support import Api, Org, Psql
 
 NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
@@ -76,6 +77,21 @@ PORTAL = (
     "insert into portal_session (org_id, customer_id, link_id, secret_hash, expires_at)"
     " select org_id, customer_id, id, sha256('in'), now() + '1 hour' from portal_link"
     " where slot = 2"
+)
+CARDS = (
+    "insert into stripe_checkout (org_id, sale_id, currency, amount, created_by, expires_at)"
+    " values ({org}, {open_sale}, 'USD', 10, {user}, now() + '1 day'),"
+    " ({org}, {paid_sale}, 'USD', 11, {user}, now() + '1 day');"
+    "update stripe_checkout set status = 'open', session_id = 'cs_open',"
+    " url = 'https://checkout.stripe.com/c/pay/cs_open' where sale_id = {open_sale};"
+    "select post_payment({org}, {user}, {paid_sale}, 'CARD', null, 11, 'USD', 'pi_scene');"
+    "update stripe_checkout set status = 'paid', session_id = 'cs_paid', payment_no = 1,"
+    " payment_ref = 'pi_scene', ended_at = now() where sale_id = {paid_sale};"
+    "insert into stripe_event (org_id, event_id, type, payload_sha256, checkout_id, payment_ref,"
+    " currency, amount) select {org}, 'evt_{org}', 'checkout.session.completed', sha256('e'), id,"
+    " 'pi_other', 'USD', 11 from stripe_checkout where status = 'paid';"
+    "update stripe_event set status = 'error', last_error = 'payment_within_total',"
+    " processed_at = now()"
 )
 ACCOUNT_ROLES = (
     "cash", "bank", "receivable", "inventory", "payables", "tax_payable", "opening_equity",
@@ -289,8 +305,23 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     )
     closed = await api.post(f"/periods/{ids['closed_period']}/close", org)
     assert closed.status == 200, closed.text
-    files = await furnish_files(api, org, psql, ids["customer"])
-    return {**ids, **files, **furnish_endpoint(psql, org)}
+    return {
+        **ids,
+        **await furnish_files(api, org, psql, ids["customer"]),
+        **await furnish_cards(shop, psql, ids["customer"], ids["credit_sale"]),
+        **furnish_endpoint(psql, org),
+    }
+
+
+async def furnish_cards(
+    shop: Shop, psql: Psql, customer_id: int | str, open_sale: int | str
+) -> dict[str, int | str]:
+    """Let a page at Stripe be open, another one paid, and one payment be refused."""
+    org, paid_sale = shop.org, (await shop.sell(customer_id=customer_id)).data["id"]
+    sql = CARDS.format(org=org.id, user=org.admin.id, open_sale=open_sale, paid_sale=paid_sale)
+    psql(sql, org=org)
+    checkout = psql("select id from stripe_checkout where status = 'open'", org=org)[0][0]
+    return {"checkout": checkout, "card_sale": paid_sale, "stripe_event": f"evt_{org.id}"}
 
 
 async def furnish_files(

@@ -135,3 +135,34 @@ async def test_one_that_nobody_calls_any_more_is_not_told_as_open_for_ever(clock
     assert told() == OPEN
     publish()
     assert told() == HALF_OPEN
+
+
+async def test_two_calls_try_when_two_must_succeed(clock):
+    circuit = Circuit(
+        "test", failure_count_max=1, window_s=60, recovery_s=20, counts=(OSError,), clock=clock,
+        probe_count=2,
+    )  # fmt: skip
+    await fail(circuit, OSError())
+    clock.now_s += 20
+    running, go = asyncio.Event(), asyncio.Event()
+
+    async def probe() -> None:
+        async with circuit:
+            running.set()
+            await go.wait()
+
+    other = asyncio.create_task(probe())
+    await running.wait()
+    async with circuit:
+        with pytest.raises(CircuitOpenError):
+            await asyncio.create_task(probe())
+    assert circuit.state == HALF_OPEN
+    go.set()
+    await other
+    assert circuit.state == CLOSED
+    await fail(circuit, OSError())
+    clock.now_s += 20
+    async with circuit:
+        pass
+    await fail(circuit, OSError())
+    assert circuit.state == OPEN

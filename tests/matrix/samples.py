@@ -255,6 +255,13 @@ SAMPLES: dict[str, Sample] = {
     # organisation
     "GET /organisation": Sample(),
     "PATCH /organisation": Sample(body={"default_credit_limit": "1000.00"}),
+    # billing
+    "GET /payments/stripe/events": Sample(query={"status": "error"}),
+    "POST /payments/stripe/events/{event}/retry": one("stripe_event"),
+    "POST /payments/stripe/events/{event}/settle": one(
+        "done_event", body={"note": NEW}, refused=(409, "stripe_event_done_stays")
+    ),
+    "POST /sales/{id}/checkout": one("credit_sale", refused=(409, "card_payments_off")),
     # payments, receivables
     "POST /sales/{id}/payments": one("credit_sale", body={"amount": "0.01"}),
     "GET /sales/{id}/payments": one("credit_sale"),

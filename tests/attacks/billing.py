@@ -1,0 +1,106 @@
+"""The attacks on card payments: paid twice, paid by nobody, told otherwise, made to disappear."""
+
+from __future__ import annotations
+
+from tests.attacks.master_data import OWNER, change, row
+
+PAID = " where status = 'paid'"
+OPEN = " where status = 'open'"
+PAY = "update stripe_checkout set status = 'paid', ended_at = now()"
+REF = ", payment_ref = 'pi_2'"
+POST = "select post_payment(:org, :user, :credit_sale, 'CARD', null, 10, 'USD', '{}'); "
+
+BILLING = (
+    row("A second checkout of a sale", "stripe_checkout_open_once", "stripe_checkout"),
+    row("A checkout of no sale", "stripe_checkout_sale_known", "stripe_checkout", sale_id="0"),
+    row("A checkout of another organisation's sale", "stripe_checkout_sale_known",
+        "stripe_checkout", sale_id=":other_sale"),
+    row("A checkout by nobody", "stripe_checkout_user_known", "stripe_checkout",
+        sale_id=":sale", created_by="0"),
+    row("A checkout of nothing", "stripe_checkout_amount_above_zero", "stripe_checkout",
+        sale_id=":sale", amount="0"),
+    row("A checkout of NaN", "stripe_checkout_amounts_are_numbers", "stripe_checkout",
+        sale_id=":sale", amount="'NaN'"),
+    row("A checkout of a tenth of a cent", "stripe_checkout_in_minor_units", "stripe_checkout",
+        sale_id=":sale", amount="0.001"),
+    row("A checkout that never ends", "stripe_checkout_times_are_finite", "stripe_checkout",
+        sale_id=":sale", expires_at="'infinity'"),
+    row("A checkout that begins as paid", "privilege", "stripe_checkout", sale_id=":sale",
+        status="'paid'"),
+    row("A token of one's own", "privilege", "stripe_checkout", sale_id=":sale",
+        token="gen_random_uuid()"),
+    row("A token twice", "stripe_checkout_token_taken", "stripe_checkout", OWNER, sale_id=":sale",
+        token="(select token from stripe_checkout limit 1)"),
+    change("A checkout of another state", "stripe_checkout_status_known",
+           "update stripe_checkout set status = 'refunded'" + OPEN),
+    change("A page that is none of Stripe's", "stripe_checkout_session_form",
+           "update stripe_checkout set session_id = '../x'" + OPEN),
+    change("A page twice", "stripe_checkout_session_taken",
+           "update stripe_checkout set session_id = 'cs_paid'" + OPEN),
+    change("A page that is a script", "stripe_checkout_url_form",
+           "update stripe_checkout set url = 'javascript:alert(1)'" + OPEN),
+    change("An open checkout without a page", "stripe_checkout_open_at_stripe",
+           "update stripe_checkout set url = null" + OPEN),
+    change("Paid by no payment", "stripe_checkout_paid_by_payment", PAY + OPEN),
+    change("Paid by a payment that there is not", "stripe_checkout_payment_known",
+           PAY + REF + ", payment_no = 7" + OPEN),
+    change("Paid by what was paid in cash", "stripe_checkout_payment_matches",
+           PAY + REF + ", payment_no = 1" + OPEN),
+    change("A payment of a checkout that is open", "stripe_checkout_paid_by_payment",
+           "update stripe_checkout set payment_no = 1, payment_ref = 'pi_9'" + OPEN),
+    change("A reference that is a story", "stripe_checkout_payment_ref_form",
+           POST.format("cash") + PAY + ", payment_no = 2, payment_ref = 'cash'" + OPEN),
+    change("A payment that two checkouts led to", "stripe_checkout_payment_taken",
+           "insert into stripe_checkout (org_id, sale_id, currency, amount, created_by, expires_at)"
+           " values (:org, :card_sale, 'USD', 11, :user, now() + '1 day'); " + PAY
+           + ", payment_no = 1, payment_ref = 'pi_scene' where status = 'starting'"),
+    change("A payment at Stripe twice", "stripe_checkout_payment_ref_taken",
+           POST.format("pi_scene") + PAY + ", payment_no = 2, payment_ref = 'pi_scene'" + OPEN),
+    change("Ended at no time", "stripe_checkout_ended_at_a_time",
+           "update stripe_checkout set status = 'expired'" + OPEN),
+    change("What was paid, unpaid", "stripe_checkout_ends_for_good",
+           "update stripe_checkout set status = 'open', payment_no = null, payment_ref = null,"
+           " ended_at = null" + PAID),
+    change("What has expired, opened again", "stripe_checkout_ends_for_good",
+           "update stripe_checkout set status = 'expired', ended_at = now()" + OPEN
+           + "; update stripe_checkout set status = 'open', ended_at = null"
+           " where status = 'expired'"),
+    change("Another amount", "privilege", "update stripe_checkout set amount = 1"),
+    change("A checkout hushed up", "privilege", "delete from stripe_checkout"),
+    row("An event of no checkout", "stripe_event_checkout_known", "stripe_event",
+        checkout_id="0"),
+    row("An event of another organisation's checkout", "stripe_event_checkout_known",
+        "stripe_event", checkout_id=":other_checkout"),
+    row("An event without Stripe's id", "stripe_event_id_form", "stripe_event", event_id="'1'"),
+    row("An event of no type", "stripe_event_type_form", "stripe_event", type="'A b'"),
+    row("A payload in clear", "stripe_event_payload_is_hashed", "stripe_event",
+        payload_sha256="'x'"),
+    row("A payment without an amount", "stripe_event_payment_whole", "stripe_event",
+        payment_ref="'pi_1'"),
+    row("A payment with a story for a reference", "stripe_event_payment_ref_form", "stripe_event",
+        payment_ref="'cash'", currency="'USD'", amount="1"),
+    row("A payment of nothing", "stripe_event_amount_above_zero", "stripe_event",
+        payment_ref="'pi_1'", currency="'USD'", amount="0"),
+    row("A payment of NaN", "stripe_event_amounts_are_numbers", "stripe_event",
+        payment_ref="'pi_1'", currency="'USD'", amount="'NaN'"),
+    row("An event that begins as done", "privilege", "stripe_event", status="'succeeded'"),
+    change("An event of another state", "stripe_event_status_known",
+           "update stripe_event set status = 'lost', last_error = null"),
+    change("Refused without a reason", "stripe_event_error_has_reason",
+           "update stripe_event set last_error = null"),
+    change("A reason that is a story", "stripe_event_error_not_long",
+           "update stripe_event set last_error = repeat('x', 101)"),
+    change("Refused at no time", "stripe_event_processed_at_a_time",
+           "update stripe_event set processed_at = null"),
+    change("Settled without a note", "stripe_event_settled_with_note",
+           "update stripe_event set status = 'settled'"),
+    change("Begun less than once", "stripe_event_attempts_from_one",
+           "update stripe_event set attempt_count = 0"),
+    change("A refused payment made to look ignored", "stripe_event_done_stays",
+           "update stripe_event set status = 'ignored', last_error = null"),
+    change("A settled payment settled otherwise", "stripe_event_done_stays",
+           "update stripe_event set status = 'settled', note = 'paid back';"
+           " update stripe_event set note = 'kept'"),
+    change("Another amount told", "privilege", "update stripe_event set amount = 1"),
+    change("An event hushed up", "privilege", "delete from stripe_event"),
+)  # fmt: skip
