@@ -18,7 +18,7 @@ from sofinance.infra.fields import Id, LowerEmail, Timestamp
 from sofinance.infra.guard import make_secret, read_opaque, write_opaque
 from sofinance.infra.http import Call, Routes, paged
 from sofinance.infra.pace import Beat
-from sofinance.infra.visitors import SESSION, demand_portal, given_session, over
+from sofinance.infra.visitors import SESSION, VISITOR, demand_portal, given_session, over
 
 if TYPE_CHECKING:
     from sofinance.infra.sql import Connection
@@ -160,7 +160,7 @@ async def begin_session(call: Call) -> Any:
 
 @routes.endpoint(
     "DELETE", "/portal/sessions/current", public=True, status=204, idempotent=False,
-    refuses=(401, 404),
+    refuses=(401, 404), credential=VISITOR,
 )  # fmt: skip
 async def end_session(call: Call) -> Any:
     """Leave the portal: the session ends."""

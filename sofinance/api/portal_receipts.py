@@ -13,7 +13,7 @@ from sofinance import queries as q
 from sofinance.infra.errors import not_found
 from sofinance.infra.fields import Exact, Id, Money, Quantity, Timestamp
 from sofinance.infra.http import Call, Routes, paged
-from sofinance.infra.visitors import visiting
+from sofinance.infra.visitors import VISITOR, visiting
 
 routes = Routes()
 # Rows of each kind in a statement; `is_complete` says whether that was all.
@@ -125,7 +125,9 @@ class CustomerReceipt(ListedReceipt):
     payments = fields.List(fields.Nested(ReceiptPayment), required=True)
 
 
-@routes.endpoint("GET", "/portal/me", public=True, returns=Visitor(), refuses=(401, 404))
+@routes.endpoint(
+    "GET", "/portal/me", public=True, returns=Visitor(), refuses=(401, 404), credential=VISITOR
+)
 async def get_visitor(call: Call) -> Any:
     """Get who one is in the portal, and until when."""
     async with visiting(call) as (conn, org_id, visitor):
@@ -133,7 +135,10 @@ async def get_visitor(call: Call) -> Any:
         return {**dict(visitor.items()), "organisation": org.name}
 
 
-@routes.endpoint("GET", "/portal/statement", public=True, returns=Statement(), refuses=(401, 404))
+@routes.endpoint(
+    "GET", "/portal/statement", public=True, returns=Statement(), refuses=(401, 404),
+    credential=VISITOR,
+)  # fmt: skip
 async def get_statement(call: Call) -> Any:
     """Get what one owes, for which purchases, and one's latest payments."""
     async with visiting(call) as (conn, org_id, visitor):
@@ -150,7 +155,8 @@ async def get_statement(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/portal/receipts", public=True, returns=paged(ListedReceipt()), refuses=(401, 404)
+    "GET", "/portal/receipts", public=True, returns=paged(ListedReceipt()), refuses=(401, 404),
+    credential=VISITOR,
 )  # fmt: skip
 async def list_receipts(call: Call) -> Any:
     """List one's own purchases, latest first; voided ones, too."""
@@ -164,7 +170,8 @@ async def list_receipts(call: Call) -> Any:
 
 
 @routes.endpoint(
-    "GET", "/portal/receipts/{id}", public=True, returns=CustomerReceipt(), refuses=(401, 404)
+    "GET", "/portal/receipts/{id}", public=True, returns=CustomerReceipt(), refuses=(401, 404),
+    credential=VISITOR,
 )  # fmt: skip
 async def get_receipt(call: Call) -> Any:
     """Get a purchase of one's own as it is on its receipt; 404 for anybody else's."""

@@ -29,6 +29,8 @@ DESCRIPTION = (
     "Money is a string with exactly its currency's decimals. What is read with GET can be asked "
     "for with HEAD; another method than those listed is 405 with `Allow`. docs/api.md has examples."
 )
+# What the documents call a token of a user, or an API key.
+USER = "bearer"
 ID = {"type": "integer", "format": "int64", "minimum": 1, "maximum": ID_MAX}
 REFUSALS = {
     400: "The request is malformed: no HTTP, no JSON, no Idempotency-Key where one is needed.",
@@ -287,6 +289,11 @@ def header_names(endpoint: Endpoint) -> list[str]:
         "If-None-Match": has_tag(endpoint),
     }
     return [name for name, is_possible in possible.items() if is_possible]
+
+
+def security_of(endpoint: Endpoint) -> str | None:
+    """Return the name of the credential that an endpoint takes; None if it takes none."""
+    return endpoint.credential if endpoint.public else USER
 
 
 def refusals(endpoint: Endpoint) -> list[int]:

@@ -218,6 +218,7 @@ class Endpoint:
     limit: Kind | None
     refuses: tuple[int, ...]
     media_type: str | None
+    credential: str | None
 
     @property
     def is_limited(self) -> bool:
@@ -279,6 +280,7 @@ class Routes(list[Endpoint]):
         limit: Kind | None = None,
         refuses: tuple[int, ...] = (),
         media_type: str | None = None,
+        credential: str | None = None,
         prefix: bool = True,
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
@@ -304,14 +306,17 @@ class Routes(list[Endpoint]):
         well. `deprecated` is said on every answer, and its use is counted. `entity` names the kind
         of thing in the audit row (else the slice). `refuses` are statuses that the handler refuses
         with and that do not follow from the rest, for the documents; `media_type` is that of an
-        answer that it makes itself. `prefix=False` mounts at the root, where nothing is limited
-        that does not say so.
+        answer that it makes itself. `credential` is what a public endpoint asks for itself, where
+        others take a user's, as the documents name it. `prefix=False` mounts at the root, where
+        nothing is limited that does not say so.
         """
         where = f"{method} {path}"
         if [permission is not None, public, any_user].count(True) != 1:
             raise TypeError(f"{where}: give one of permission='...', any_user=True, public=True")
         if public and (org_wide or admin or gate_free):
             raise TypeError(f"{where}: a public endpoint asks nothing of its caller")
+        if credential is not None and not public:
+            raise TypeError(f"{where}: what is not public takes a user's credential")
         if upload and (not own_transactions or body is not None):
             raise TypeError(f"{where}: a file is received while no transaction is open")
         if receives and (not public or body is not None):
@@ -364,6 +369,7 @@ class Routes(list[Endpoint]):
                     limit=limit,
                     refuses=refuses,
                     media_type=media_type,
+                    credential=credential,
                 )
             )
             return handler

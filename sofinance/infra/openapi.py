@@ -23,6 +23,7 @@ from sofinance.infra.described import (
     HEADERS,
     REFUSALS,
     TITLE,
+    USER,
     Failure,
     Problem,
     answer_schema,
@@ -33,6 +34,7 @@ from sofinance.infra.described import (
     operation_ids,
     path_parameters,
     refusals,
+    security_of,
     tags,
     texts,
 )
@@ -41,6 +43,7 @@ from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.openapi_webhooks import webhooks
 from sofinance.infra.swagger import SWAGGER_PATH, UI_PATH, show_ui, show_ui_file, swagger
 from sofinance.infra.upload import FIELD, FORM_DATA
+from sofinance.infra.visitors import VISITOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,11 +126,19 @@ def openapi(endpoints: list[Endpoint], *, mirrors: bool = False) -> dict[str, An
         tags=tags(endpoints),
     )
     spec.components.security_scheme(
-        "bearer",
+        USER,
         {
             "type": "http",
             "scheme": "bearer",
             "description": "An access token (JWT) or an API key (`sfk_...`).",
+        },
+    )
+    spec.components.security_scheme(
+        VISITOR,
+        {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A customer's session in the portal (`sfc_...`).",
         },
     )
     for name, (why, schema) in HEADERS.items():
@@ -270,8 +281,9 @@ def operation(endpoint: Endpoint, operation_id: str) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": {FORM_DATA: {"schema": FILE}}}
     if endpoint.receives:
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": SIGNED}}}
-    if not endpoint.public:
-        described["security"] = [{"bearer": []}]
+    scheme = security_of(endpoint)
+    if scheme is not None:
+        described["security"] = [{scheme: []}]
     return described
 
 

@@ -19,6 +19,7 @@ from sofinance.infra.described import (
     HEADERS,
     REFUSALS,
     TITLE,
+    USER,
     Failure,
     answer_schema,
     component_name,
@@ -26,12 +27,14 @@ from sofinance.infra.described import (
     operation_ids,
     path_parameters,
     refusals,
+    security_of,
     tags,
     texts,
 )
 from sofinance.infra.oauth import OAuthRefusal
 from sofinance.infra.security import SECURITY_HEADERS, page_policy
 from sofinance.infra.upload import FIELD
+from sofinance.infra.visitors import VISITOR
 
 if TYPE_CHECKING:
     from sofinance.infra.http import Endpoint
@@ -66,7 +69,10 @@ def swagger(endpoints: list[Endpoint]) -> dict[str, Any]:
         schema_name_resolver=component_name,
         info={"description": DESCRIPTION},
         tags=tags(endpoints),
-        securityDefinitions={"bearer": {"type": "apiKey", "in": "header", "name": "Authorization"}},
+        securityDefinitions={
+            scheme: {"type": "apiKey", "in": "header", "name": "Authorization"}
+            for scheme in (USER, VISITOR)
+        },
     )
     # It reads the routes of an application and keeps its own notes there: not in ours.
     described = web.Application()
@@ -107,7 +113,8 @@ def view(endpoint: Endpoint, operation_id: str) -> Any:
     files = [{"in": "formData", "name": FIELD, "type": "file", "required": True}]
     if not endpoint.upload:
         files = []
-    security: dict[str, Any] = {} if endpoint.public else {"security": [{"bearer": []}]}
+    scheme = security_of(endpoint)
+    security: dict[str, Any] = {} if scheme is None else {"security": [{scheme: []}]}
     marks = [
         aiohttp_apispec.docs(
             **texts(endpoint, operation_id),

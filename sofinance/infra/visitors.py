@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What the token of such a session begins with.
 SESSION = "sfc"
 BEARER = "bearer "
+# What the documents call the credential.
+VISITOR = "portal"
 
 
 @asynccontextmanager

@@ -40,6 +40,7 @@ def declare(method: str, path: str, **options: Any) -> Endpoint:
     [
         ({}, "give one of"),
         ({"public": True, "permission": "toys:read"}, "give one of"),
+        ({"any_user": True, "credential": "portal"}, "a user's credential"),
         ({"permission": "toys:read", "returns": paged(Toy()), "query": ToyQuery()}, "PageQuery"),
         ({"permission": "toys:read", "status": 200}, "answers 204"),
     ],
