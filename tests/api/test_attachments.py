@@ -298,7 +298,7 @@ async def test_an_upload_that_drips_is_over_in_time(api_with, org):
 
     async def dripping() -> AsyncIterator[bytes]:
         yield form(PNG).partition(b"\r\n--")[0]
-        for _ in range(50):
+        for _ in range(300):
             yield b"x"
             await asyncio.sleep(0.1)
 
@@ -310,7 +310,7 @@ async def test_an_upload_that_drips_is_over_in_time(api_with, org):
     began_s = time.monotonic()
     async with api.session.post(url, data=dripping(), headers=headers) as answer:
         assert answer.status == 408
-    assert time.monotonic() - began_s < 4
+    assert time.monotonic() - began_s < 20
 
 
 async def test_there_is_a_quota_for_each_organisation(api, org, other_org, psql):

@@ -348,22 +348,24 @@ async def test_a_flag_of_an_earlier_release_is_stale_until_it_is_retired(
 
 
 def test_what_is_past_its_sunset_or_unused_is_stale():
+    now = datetime.now(UTC)
+    today = now.date()  # of the same moment: a run may go on past midnight
+
     class Row:
         def __init__(self, declared_days: int, used_days: int | None) -> None:
-            now = datetime.now(UTC)
             self.declared_at = now - timedelta(days=declared_days)
             self.last_evaluated_at = None if used_days is None else now - timedelta(days=used_days)
 
     def flag(name: str, sunset: date) -> flags.Flag:
         return flags.Flag(name=name, description="D.", owner="me", sunset=sunset)
 
-    later = TODAY + timedelta(days=9)
+    later = today + timedelta(days=9)
     declared = [
-        flag("past", TODAY - timedelta(days=1)), flag("last_day", TODAY), flag("used", later),
+        flag("past", today - timedelta(days=1)), flag("last_day", today), flag("used", later),
         flag("unused", later), flag("forgotten", later), flag("new", later),
     ]  # fmt: skip
     known = {
         "used": Row(90, 1), "unused": Row(31, None), "forgotten": Row(90, 31), "new": Row(1, None),
     }  # fmt: skip
-    found = command.stale(declared, known, now=datetime.now(UTC))
+    found = command.stale(declared, known, now=now)
     assert {one.name for one in found} == {"past", "unused", "forgotten"}

@@ -140,8 +140,9 @@ async def test_a_wrong_password_of_somebody_known_is_audited(
 async def test_a_refusal_comes_on_a_beat_whoever_it_is(api: Api, org: Org) -> None:
     """Known or not: the answer comes at the next quarter of a second."""
     for email in (org.admin.email, "nobody@example.com"):
-        late_s = []
-        for _ in range(3):  # a machine that is busy may be late once
+        late_s = [pace.BEAT_S]
+        # A machine that is busy may be late some times.
+        while min(late_s) >= pace.BEAT_S / 4 and len(late_s) < 12:
             began_s = time.monotonic()
             wrong = {"email": email, "password": "wrong"}
             assert (await api.post("/auth/login", json=wrong)).status == 401

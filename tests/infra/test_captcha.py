@@ -118,7 +118,7 @@ async def test_whatever_is_no_clear_yes_is_a_no(provider: Provider, token: str):
 async def test_a_provider_that_hangs_or_is_gone_is_a_no_in_time(provider: Provider):
     began = time.monotonic()
     assert await refused(captcha(provider.url), "hang") == (403, "captcha_failed")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert await refused(captcha("http://127.0.0.1:9/"), "good") == (403, "captcha_failed")
 
 

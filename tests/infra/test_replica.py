@@ -145,7 +145,7 @@ async def test_a_standby_that_lags_is_not_asked_until_it_has_caught_up(
         started_s = asyncio.get_running_loop().time()
         for _ in range(10):
             assert (await shop.api.get("/sales", shop.org)).data["pagination"]["total"] == 1
-        assert asyncio.get_running_loop().time() - started_s < 5 * LAG_MAX_S, "they waited"
+        assert asyncio.get_running_loop().time() - started_s < 9 * LAG_MAX_S, "they waited"
         assert (answered(), fell_back("lag")) == (before, lagged + 11)
         await asyncio.sleep(2 * LAG_MAX_S)
         assert replica.lag_s > LAG_MAX_S

@@ -187,7 +187,7 @@ async def test_a_server_that_is_down_opens_the_circuit_and_comes_back(s3: S3Serv
             began_s = time.monotonic()
             with pytest.raises(StorageError, match="circuit"):
                 await storage.put("org/1/a", stream(b"a"))
-            assert time.monotonic() - began_s < 0.5
+            assert time.monotonic() - began_s < 5
         finally:
             s3.start()
         await storage.probe()  # past the circuit
@@ -207,7 +207,7 @@ async def test_a_server_that_hangs_costs_a_bounded_time(s3: S3Server):
     async with contextlib.aclosing(S3Storage(target)) as storage:
         with pytest.raises(StorageError, match="failed"):
             await storage.put("org/1/a", stream(b"a"))
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20
     server.close()
 
 
