@@ -14,7 +14,7 @@ import functools
 import socket
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
@@ -26,9 +26,11 @@ from sofinance.infra.replica import Replica
 from sofinance.infra.sql import Connection, Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from sofinance.config import Settings
+
+Found = TypeVar("Found")
 
 SERVER_VERSION_MIN = 15
 # How long a statement waits for a row or a key that another transaction holds; less than the
@@ -150,6 +152,7 @@ class Database:
         self.statement_timeout_ms = settings.database_statement_timeout_ms
         self.size_max = settings.database_pool_size
         self.pool = self._pool(settings.database_url)
+        self._glances: dict[str, asyncio.Task[Any]] = {}
         self.replica: Replica | None = None
         if settings.database_replica_url:
             connect = functools.partial(self._connect, settings.database_replica_url)
@@ -214,9 +217,24 @@ class Database:
 
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises TimeoutError after PING_TIMEOUT_S."""
-        async with asyncio.timeout(PING_TIMEOUT_S):
-            async with self.pool.lend() as conn:
-                await q.request.ping(conn)
+        await self.glance("ping", q.request.ping)
+
+    async def glance(self, name: str, question: Callable[[Connection], Awaitable[Found]]) -> Found:
+        """Return the answer to a small question, before all who wait for a connection.
+
+        So a crowd is not mistaken for a database that is gone. Who asks the same meanwhile shares
+        the answer: however many ask, they are one. Raises TimeoutError after PING_TIMEOUT_S.
+        """
+        asking: asyncio.Task[Found] | None = self._glances.get(name)
+        if asking is None or asking.done():
+            asking = self._glances[name] = asyncio.create_task(self._ask(question))
+            # Nobody may be left to hear of a failure.
+            asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(asking)
+
+    async def _ask(self, question: Callable[[Connection], Awaitable[Found]]) -> Found:
+        async with asyncio.timeout(PING_TIMEOUT_S), self.pool.lend(urgent=True) as conn:
+            return await question(conn)
 
     @contextlib.asynccontextmanager
     async def tenant(

@@ -70,15 +70,17 @@ async def check_migrations(call: Call) -> None:
     So a release is not sent requests before its migrations, and an older one still is after them.
     """
     known = known_migrations()
-    async with call.db.pool.lend() as conn:
-        if await q.request.count_migrations(conn, ids=known) != len(known):
-            raise NotReadyError
+    there = await call.db.glance(
+        "migrations", lambda conn: q.request.count_migrations(conn, ids=known)
+    )
+    if there != len(known):
+        raise NotReadyError
 
 
 async def check_jobs(call: Call) -> None:
     """Raise unless a worker showed a sign of life lately."""
-    async with call.db.untenanted() as conn:
-        heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=call.settings.job_heartbeat_ttl_seconds)
+    ttl_s = call.settings.job_heartbeat_ttl_seconds
+    heartbeat = await call.db.glance("jobs", lambda conn: q.jobs.get_heartbeat(conn, ttl_s=ttl_s))
     if not heartbeat.runner_count:
         raise NotReadyError
 

@@ -58,7 +58,7 @@ async def test_without_its_database_it_lives_but_is_not_ready(
 ) -> None:
     api = await api_with()
 
-    async def take() -> Any:
+    async def take(**_options: bool) -> Any:
         raise error
 
     monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)
@@ -81,7 +81,7 @@ async def test_a_database_that_hangs_is_waited_for_two_seconds_at_most(
     api = await api_with()
     monkeypatch.setattr("sofinance.infra.health.CHECK_TIMEOUT_S", 0.01)
 
-    async def take() -> Any:
+    async def take(**_options: bool) -> Any:
         await asyncio.sleep(60)
 
     monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)

@@ -550,7 +550,7 @@ async def test_a_database_that_is_away_is_a_503(
     api = await api_with()
     pool = api.app[MACHINE].db.pool
 
-    async def take() -> Any:
+    async def take(**_options: bool) -> Any:
         raise ConnectionRefusedError
 
     monkeypatch.setattr(pool, "take", take)

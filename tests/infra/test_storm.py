@@ -54,3 +54,26 @@ async def test_who_is_crowded_out_is_sent_away_before_anything_is_done(
         assert (await api.get("/livez", prefix="")).status == 200
     assert (await api.get("/products")).status == 401
     assert (await api.get("/products", org)).status == 200
+
+
+async def test_a_crowd_is_not_mistaken_for_a_database_that_is_gone(
+    api_with: MakeApi, org: Org
+) -> None:
+    api = await api_with(
+        database_pool_size=2, database_pool_waiting_max=0, log_level="critical",
+        job_heartbeat_required=True,
+    )  # fmt: skip
+    pool = api.app[MACHINE].db.pool
+    while pool.in_use_count:  # noqa: ASYNC110 - what looks whether the database is there
+        await asyncio.sleep(0.01)
+    async with pool.lend(), pool.lend():
+        probes = [asyncio.create_task(api.get("/readyz", prefix="")) for _ in range(20)]
+        await asyncio.sleep(0.5)
+        # One for each question, whoever asks it; nobody else is let in.
+        assert pool.waiting_count == 3
+        assert (await api.get("/branches", org)).refused == (503, "try_again")
+    for probe in probes:
+        # No worker lives here: that is all that is amiss.
+        assert (await probe).details["checks"] == {
+            "database": "healthy", "migrations": "healthy", "jobs": "unhealthy",
+        }  # fmt: skip
