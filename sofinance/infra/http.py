@@ -226,7 +226,7 @@ class Endpoint:
 
         Who signs comes from few addresses; the handler limits whoever cannot.
         """
-        is_counted = self.path.startswith(PREFIX) and not self.receives
+        is_counted = (self.path.startswith(PREFIX) or not self.public) and not self.receives
         return self.limit is not None or is_counted
 
     @property
