@@ -1422,6 +1422,7 @@ class integrity:
         plan_cache_mode: str | None
         work_mem: str | None
         jit: str | None
+        enable_nestloop: str | None
         search_path: str | None
         statement_timeout: str | None
 

@@ -57,7 +57,7 @@ set local app.branch_ids = 'all'; set local app.user_id = {ADMIN_ID};
 set local app.session_id = {SESSION_ID}
 """
 # What a file sets for its own queries, as integrity.set_audit does.
-OWN_SETTINGS = {"integrity": "set local work_mem = '128MB'"}
+OWN_SETTINGS = {"integrity": "set local work_mem = '128MB'; set local enable_nestloop = off"}
 CATALOGUE = "reads PostgreSQL's catalogue, which every migration changes"
 UNPLANNED = {
     "audit.archive_rows": "has the digest of rows, which no sample knows",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from sofinance import cli
+from sofinance import queries as q
 from sofinance.infra.command import SetupError
+from sofinance.infra.sql import Row
 from sofinance.tools import verify
 from sofinance.tools.guard_text import canonical
 from sofinance.tools.verify import Finding, Progress, Release, differences, document, table
 from tests.api.conftest import open_shop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support import Api, Org
@@ -57,6 +61,32 @@ async def test_a_busy_shop_verifies_clean_as_json(
     assert rows["sales_are_the_sum_of_their_lines"] == 3
     assert rows["receivables_follow_sales"] == 3
     assert {check["broken"] for check in said["checks"]} == {0}
+
+
+async def test_no_check_compares_each_row_with_each_other(org: Org, dsn: str) -> None:
+    # As far as the statistics know, this organisation has no rows.
+    conn: Any = await asyncpg.connect(dsn, record_class=Row)
+    checks: tuple[Any, ...] = verify.CHECKS
+    async with conn.transaction():
+        await q.integrity.set_audit(conn, org_id=org.id)
+        plans = [
+            await conn.fetchval(f"explain (format json) {check.literal(org_id=org.id)}")
+            for check in checks
+        ] + [
+            await conn.fetchval(f"explain (format json) {link.sql}", org.id)
+            for link in Release.load().links
+        ]
+    await conn.close()
+    assert len(plans) > 80
+    for plan in plans:
+        nodes = [*nodes_of(json.loads(plan)[0]["Plan"])]
+        assert not [n for n in nodes if n["Node Type"] == "Nested Loop" and "Join Filter" in n]
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", []):
+        yield from nodes_of(inner)
 
 
 def test_a_missing_and_a_changed_guard_are_told() -> None:
