@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FAULT_TIMEOUT_S = 240
 SEED_MAX = 10**6
+EXIT_STOPPED = 130
 ORDER = [f"{fault.number} {fault.name}" for fault in FAULTS]
 
 
@@ -135,7 +136,9 @@ def forget(_outcome: Outcome) -> None:
 
 def stop(number: int, _frame: object) -> None:
     """End the run, once: what cleans up is not to be ended, too."""
-    signal.signal(number, signal.SIG_IGN)
+    del number
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -159,8 +162,10 @@ def main() -> int:
         for fault in FAULTS
         if not args.only or {fault.name, str(fault.number)} & set(args.only)
     ]
-    # Told to end, by a time limit say, it cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, stop)
+    # Told to end, by a person or a time limit, it cleans up; what runs in the background of a
+    # shell would not hear of Ctrl-C otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     seed = random.randrange(SEED_MAX) if args.seed is None else args.seed
     say(f"seed {seed}")
     isolate()
@@ -168,7 +173,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of clients
     began_s = time.monotonic()
     began_on, where = datetime.now(UTC), machine()
-    outcomes = run(chosen, seed, keep_row if args.write else forget, keep=args.keep)
+    try:
+        outcomes = run(chosen, seed, keep_row if args.write else forget, keep=args.keep)
+    except KeyboardInterrupt:
+        say("stopped; what was started is ended")
+        return EXIT_STOPPED
     took_s = time.monotonic() - began_s
     if args.write and chosen == FAULTS:
         write(

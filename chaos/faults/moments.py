@@ -65,16 +65,16 @@ async def go_back(stage: Stage, *, pause_s: tuple[float, float] = PAUSE_S) -> st
     told, moment = stage.journal.read(), datetime.now(UTC)
     await stage.pause(*pause_s)
     await asyncio.to_thread(_archive, stage)
+    await stage.heal()
+    await stage.crowd.stop()  # all that is done from here on is what an operator does
+    later = len(stage.journal.read()) - len(told)
     data = stage.folder.parent / "then"
     back = await asyncio.to_thread(
         _sofinance, stage, "restore", "--at", moment.isoformat(), "--into", str(data)
     )
     replayed_to = datetime.fromisoformat(back["replayed_to"])
     stage.demand(f"asked for {moment}, got {replayed_to}", holds=replayed_to <= moment)
-    await stage.heal()
     found = await _look_back(stage, told, data)
-    await stage.crowd.stop()
-    later = len(stage.journal.read()) - len(told)
     stage.figures |= {"base bytes": base["bytes"], "rto s": back["rto_s"]}
     stage.demand(f"tills noticed: {stage.crowd.codes}", holds=set(stage.crowd.codes) == {""})
     stage.demand("nothing was done since", holds=later > 0)

@@ -34,6 +34,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "answers": {"seconds": 4.0},
     "steps": {"kinds": ("sale",)},
     "hot": {"tills": 60},
+    "moment": {"pause_s": (0.3, 0.6)},
 }
 
 
