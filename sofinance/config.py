@@ -424,6 +424,11 @@ class Settings:
     mail_low_stock: bool = setting(
         False, "Tell the managers of a branch once a day what is low in it."
     )
+    mail_unsubscribe_url: str = setting(
+        "", "Where the world reaches /api/v1/mail/unsubscribe of this service, https://...; "
+        "reminders and digests then say how to get no more. Needs DATA_ENCRYPTION_KEY.",
+        check=settings_checks.page,
+    )  # fmt: skip
     retention_mail_days: int = setting(
         90, "How long mail is kept that was sent or given up.", unit="days", low=1, high=3_650
     )

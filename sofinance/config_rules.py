@@ -98,6 +98,8 @@ def _mail_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
     name = needed.get(value("email_mode"), "")
     if name and not value(name):
         yield f"{name.upper()} is missing: EMAIL_MODE={value('email_mode')} needs it."
+    if value("mail_unsubscribe_url") and not value("data_encryption_key"):
+        yield "DATA_ENCRYPTION_KEY is missing: links to MAIL_UNSUBSCRIBE_URL are sealed with it."
     if value("email_mode") == "sendgrid" and not value("mail_from"):
         yield "MAIL_FROM is missing: SendGrid takes no mail without a sender."
     if value("smtp_host") and not value("mail_from"):

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from marshmallow import Schema, fields, validate
 
 from sofinance import queries as q
+from sofinance.infra import audit, sealed_links
+from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Id, LowerEmail, PageQuery, Timestamp
 from sofinance.infra.http import Call, Routes, paged
 from sofinance.infra.mail import delivery
+from sofinance.infra.pages import page
 from sofinance.rules import reminders
 
 if TYPE_CHECKING:
+    from sofinance.infra.secretbox import SecretBox
     from sofinance.infra.sql import Connection
 
 routes = Routes()
@@ -22,6 +26,18 @@ routes = Routes()
 REMINDER_COUNT_MAX = 500
 LOW_COUNT_MAX = 5_000
 MANAGER_COUNT_MAX = 100
+UNSUBSCRIBE = "unsubscribe"
+# A link is good for as long as somebody may look through old mail: a year.
+UNSUBSCRIBE_MINUTES = 525_600
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>No more mails</title>
+<form method="post"><button>Send me no more mails like this one</button></form>
+</html>
+"""
 
 
 class Mail(Schema):
@@ -48,6 +64,20 @@ class Scanned(Schema):
 
     sent = fields.Int(required=True)
     skipped = fields.Int(required=True)
+
+
+class UnsubscribeQuery(Schema):
+    """What a link has behind its address."""
+
+    token = fields.Str(
+        required=True, validate=validate.Length(1, sealed_links.TOKEN_LENGTH_MAX), load_only=True
+    )
+
+
+class Unsubscribed(Schema):
+    """That it is done; again is as well."""
+
+    is_unsubscribed = fields.Bool(required=True)
 
 
 @routes.endpoint(
@@ -108,6 +138,56 @@ async def unblock(call: Call) -> Any:
     """Send an address mail again; 404 when it is not blocked."""
     await q.mail.unblock_address(call.conn, org_id=call.org_id, address=call.body["email"])
     return call.body
+
+
+@routes.endpoint(
+    "POST", "/mail/unsubscribe", public=True, query=UnsubscribeQuery(), returns=Unsubscribed(),
+    idempotent=False, refuses=(400,),
+)  # fmt: skip
+async def unsubscribe(call: Call) -> Any:
+    """Get no more reminders and digests, by the link of one: one click, no questions (RFC 8058).
+
+    Whatever the body is. Mails that somebody asks for, such as links for a new password, still
+    come. 400 `invalid_unsubscribe_token` for a link that is none.
+    """
+    org_id, address = proven(call)
+    async with call.tenant(org_id) as conn:
+        await q.mail.block_address(conn, org_id=org_id, address=address, reason="unsubscribed")
+        await audit.write(call, conn, org_id=org_id, action="mail.unsubscribe", entity="mail_block")
+    return {"is_unsubscribed": True}
+
+
+@routes.endpoint(
+    "GET", "/mail/unsubscribe", public=True, query=UnsubscribeQuery(), media_type="text/html",
+    status=200, idempotent=False, refuses=(400,),
+)  # fmt: skip
+async def ask_to_unsubscribe(call: Call) -> Any:
+    """Show a button that unsubscribes: following a link changes nothing, as mail is scanned."""
+    proven(call)
+    return page(PAGE)
+
+
+def proven(call: Call) -> tuple[int, str]:
+    """Return whose mail, and to which address, a link is about; raises if it is none of ours."""
+    text = sealed_links.read(call.secret_box, call.query["token"], purpose=UNSUBSCRIBE)
+    if text is None:
+        raise ApiError(
+            "invalid_unsubscribe_token",
+            "This link is not good, or too old. The one in a newer mail is.",
+            status=400,
+        )
+    org_id, _, address = text.partition(" ")
+    return int(org_id), address
+
+
+def unsubscribe_url(settings: Any, box: SecretBox, org_id: int, address: str) -> str:
+    """Return the link that keeps further mails from an address; "" where none is wanted."""
+    if not settings.mail_unsubscribe_url:
+        return ""
+    token = sealed_links.write(
+        box, f"{org_id} {address}", purpose=UNSUBSCRIBE, minutes=UNSUBSCRIBE_MINUTES
+    )
+    return f"{settings.mail_unsubscribe_url}?token={token}"
 
 
 async def reserve(conn: Connection, settings: Any, org_id: int) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from sofinance.infra.http import Call, Routes
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from sofinance.config import Settings
     from sofinance.infra.sql import Connection
 
 routes = Routes()
@@ -256,7 +255,7 @@ async def request_deletion(call: Call) -> Any:
 
 
 async def forget_some(
-    conn: Connection, settings: Settings, org_id: int, kinds: Mapping[str, Kept]
+    conn: Connection, settings: Any, org_id: int, kinds: Mapping[str, Kept]
 ) -> dict[str, int]:
     """Forget at most BATCH rows of each kind of an organisation; returns how many by kind."""
     gone = {}

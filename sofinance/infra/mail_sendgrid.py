@@ -11,6 +11,8 @@ from sofinance.infra import outgoing
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
+# Of a message's own headers, those that it does not write itself.
+KEPT_HEADERS = ("Auto-Submitted", "List-Unsubscribe", "List-Unsubscribe-Post")
 # What it says when another attempt may help.
 AGAIN = frozenset({401, 403, 408, 429})
 
@@ -35,7 +37,7 @@ class SendGrid:
             "from": {"email": sender.addr_spec, "name": sender.display_name or sender.addr_spec},
             "subject": str(message["Subject"]),
             "content": [{"type": "text/plain", "value": message.get_content()}],
-            "headers": {"Auto-Submitted": "auto-generated"},
+            "headers": {name: str(message[name]) for name in KEPT_HEADERS if name in message},
         }
         headers = {"Authorization": f"Bearer {self._key}"}
         try:

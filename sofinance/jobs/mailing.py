@@ -15,9 +15,10 @@ import aiosmtplib
 import asyncpg
 
 from sofinance import queries as q
-from sofinance.api.mail import reserve
+from sofinance.api.mail import reserve, unsubscribe_url
 from sofinance.infra import mail
 from sofinance.infra.circuit import CLOSED, OPEN, Circuit, CircuitOpenError
+from sofinance.infra.secretbox import SecretBox
 from sofinance.jobs import JobFailedError
 from sofinance.jobs.organisations import whose
 
@@ -45,6 +46,7 @@ class Postman:
         self._db, self._circuit = database, circuit or CIRCUIT
         self._deliver = mail.delivery(settings)
         self._sender = settings.mail_from or mail.FALLBACK_SENDER
+        self._box = SecretBox.configured(settings)
         self._lease_s = BATCH * settings.smtp_timeout_s + LEASE_SLACK_S
         self.sent_count = self.failed_count = 0
 
@@ -81,6 +83,9 @@ class Postman:
             message = mail.compose(
                 sender=self._sender, to=claimed.recipient, subject=claimed.subject,
                 text=claimed.body,
+                unsubscribe=unsubscribe_url(
+                    self._db.settings, self._box, org_id, claimed.recipient
+                ),
             )  # fmt: skip
             async with self._circuit:
                 await self._send(message)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from email import message_from_bytes, policy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from sofinance.api.mail import UNSUBSCRIBE, unsubscribe_url
+from sofinance.infra import sealed_links
 from sofinance.infra.circuit import CLOSED, OPEN, Circuit
 from sofinance.infra.db import Database
+from sofinance.infra.secretbox import SecretBox
 from sofinance.jobs import JobFailedError, mailing
 from sofinance.jobs.mailing import AWAY, Postman
 from tests.infra.test_mail import smtp, taken
@@ -293,6 +299,7 @@ async def test_sendgrid_takes_refuses_and_asks_for_patience(
         options = replace(
             settings, email_mode="sendgrid", sendgrid_api_key="SG.of-the-test",
             sendgrid_url=str(server.make_url("/v3/mail/send")), mail_from="Shop <b@shop.example>",
+            mail_unsubscribe_url=UNSUBSCRIBE_URL,
         )  # fmt: skip
         reserve(psql, org)
         async with postman(options) as sender:
@@ -308,7 +315,11 @@ async def test_sendgrid_takes_refuses_and_asks_for_patience(
     assert authorization == "Bearer SG.of-the-test"
     assert body["personalizations"] == [{"to": [{"email": "c@example.com"}]}]
     assert body["from"] == {"email": "b@shop.example", "name": "Shop"}
-    assert body["content"][0]["value"].strip() == "Please pay."
+    assert body["content"][0]["value"].startswith("Please pay.")
+    assert body["headers"].keys() == {
+        "Auto-Submitted", "List-Unsubscribe", "List-Unsubscribe-Post",
+    }  # fmt: skip
+    assert body["headers"]["List-Unsubscribe"].startswith(f"<{UNSUBSCRIBE_URL}?token=")
 
 
 @pytest.mark.empty_database
@@ -351,3 +362,126 @@ async def test_an_organisation_whose_mails_are_refused_keeps_no_others_back(
     with pytest.raises(JobFailedError, match="reserved 1 mails, none in 1 organisations"):
         await mailing.scan_mails(database)
     await database.close()
+
+
+# -- no more of it ---------------------------------------------------------------------------------
+
+UNSUBSCRIBE_URL = "https://office.example.com/api/v1/mail/unsubscribe"
+ONE_CLICK = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def mails_in(settings: Settings) -> list[bytes]:
+    """Return the mails in the folder."""
+    return [path.read_bytes() for path in sorted(Path(settings.mail_folder).glob("*.eml"))]
+
+
+def links_of(settings: Settings) -> list[str]:
+    """Return the links to unsubscribe of the mails in the folder, after what a client demands."""
+    links = []
+    for raw in mails_in(settings):
+        message = message_from_bytes(raw, policy=policy.default)
+        # As it is, not as encoded words, which Python would fold a long URL into.
+        assert b"\r\nList-Unsubscribe: <https://" in raw
+        link = str(message["List-Unsubscribe"])
+        assert re.fullmatch(rf"<{UNSUBSCRIBE_URL}\?token=[\w-]+>", link), link
+        # RFC 8058, 3.1: one https URI, and this very value.
+        assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        assert link.strip("<>") in message.get_content()
+        links.append(link.strip("<>").removeprefix("https://office.example.com"))
+    return links
+
+
+async def test_one_click_in_a_mail_is_the_last_of_them(
+    api: Api, settings: Settings, psql: Psql, org: Org, other_org: Org
+) -> None:
+    told = replace(settings, mail_unsubscribe_url=UNSUBSCRIBE_URL)
+    reserve(psql, org)
+    reserve(psql, other_org)
+    async with postman(told) as works:
+        await works.deliver(org.id)
+        assert works.sent_count == 1
+    (link,) = links_of(told)
+    assert "example.com" not in link
+    seen = await api.get(link, prefix="")
+    assert (seen.status, seen.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert '<form method="post">' in seen.text
+    assert "form-action 'self'" in seen.headers["Content-Security-Policy"]
+    assert psql("select count(*) from mail_block", org=org) == [(0,)]
+    psql(
+        "insert into mail (org_id, dedupe_key, kind, recipient, subject, body) values"
+        f" ({org.id}, 'low-stock:9', 'low_stock', 'c@example.com', 'Low', 'Low.')", org=org,
+    )  # fmt: skip
+    for _ in range(2):
+        done = await api.post(
+            link, prefix="", content=b"List-Unsubscribe=One-Click", headers=ONE_CLICK
+        )
+        assert done.data == {"is_unsubscribed": True}
+    assert psql("select address, reason from mail_block", org=org) == [
+        ("c@example.com", "unsubscribed")
+    ]
+    assert psql("select status from mail where kind = 'low_stock'", org=org) == [("skipped",)]
+    assert psql("select count(*) from mail_block", org=other_org) == [(0,)]
+    audited = psql(
+        "select user_id, after from audit_log where action = 'mail.unsubscribe'", org=org
+    )
+    assert audited == [(None, None)] * 2
+
+
+async def test_the_scan_leaves_out_who_unsubscribed_and_passwords_are_still_mailed(
+    api_with: MakeApi, settings: Settings, shop: Shop, psql: Psql
+) -> None:
+    api = await api_with(mail_reminder_days=30)
+    box = SecretBox.configured(settings)
+    told = replace(settings, mail_unsubscribe_url=UNSUBSCRIBE_URL)
+    email = shop.org.admin.email
+    await owe(shop, psql, email=email)
+    link = unsubscribe_url(told, box, shop.org.id, email)
+    done = await api.post(link.removeprefix("https://office.example.com"), prefix="")
+    assert done.status == 200
+    assert (await api.post("/admin/email-scan", shop.org)).data == {"sent": 0, "skipped": 1}
+    asked = await api.post("/auth/password-reset-request", None, {"email": email})
+    assert asked.status == 202
+    async with asyncio.timeout(10):
+        while not mails_in(settings):  # noqa: ASYNC110 - another task writes it
+            await asyncio.sleep(0.01)
+    assert b"List-Unsubscribe" not in mails_in(settings)[0]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_only_our_own_links_unsubscribe(
+    api: Api, settings: Settings, org: Org, psql: Psql, method: str
+) -> None:
+    box = SecretBox.configured(settings)
+    text = f"{org.id} c@example.com"
+    for token in (
+        "x",
+        sealed_links.write(box, text, purpose="sign_up", minutes=5),
+        sealed_links.write(box, text, purpose=UNSUBSCRIBE, minutes=-1),
+        sealed_links.write(SecretBox(b"k" * 32), text, purpose=UNSUBSCRIBE, minutes=5),
+    ):
+        refused = await api.call(method, f"/mail/unsubscribe?token={token}")
+        assert refused.refused == (400, "invalid_unsubscribe_token")
+    assert (await api.call(method, "/mail/unsubscribe")).status == 422
+    assert psql("select count(*) from mail_block", org=org) == [(0,)]
+
+
+async def test_mail_has_no_such_link_unless_it_is_known_where_it_leads(
+    settings: Settings, psql: Psql, org: Org
+) -> None:
+    reserve(psql, org)
+    async with postman(settings) as works:
+        await works.deliver(org.id)
+    (raw,) = mails_in(settings)
+    assert b"nsubscribe" not in raw
+
+
+async def test_a_mail_server_gets_the_link_on_one_line(
+    settings: Settings, psql: Psql, org: Org
+) -> None:
+    reserve(psql, org)
+    with smtp("plain") as (port, server):
+        told = replace(by_smtp(settings, port), mail_unsubscribe_url=UNSUBSCRIBE_URL)
+        async with postman(told) as works:
+            await works.deliver(org.id)
+        content = taken(server)["content"]
+    assert re.search(rf"(?m)^List-Unsubscribe: <{UNSUBSCRIBE_URL}\?token=[\w-]+>\r?$", content)
