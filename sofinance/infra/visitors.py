@@ -44,14 +44,17 @@ async def visiting(call: Call) -> AsyncIterator[tuple[Connection, int, Any]]:
 
 
 def given_session(call: Call) -> Opaque:
-    """Return the credential of a session in the portal, as it was sent; else 401."""
-    demand_portal(call)
+    """Return the credential of a session in the portal, as it was sent; else 401.
+
+    Raises portal_disabled (404) for whoever has one while there is no portal.
+    """
     header = call.authorization or ""
     asked = None
     if header.lower().startswith(BEARER):
         asked = read_opaque(SESSION, header[len(BEARER) :].strip())
     if asked is None:
         raise unauthorized("This needs a session in the portal: Authorization: Bearer sfc_...")
+    demand_portal(call)
     return asked
 
 
