@@ -3241,6 +3241,19 @@ class request:
 
     get_database_stats: ClassVar[_GetDatabaseStats]
 
+    class _MayReadMigrations(Statement):
+        async def __call__(self, conn: Connection, /) -> bool: ...
+
+    may_read_migrations: ClassVar[_MayReadMigrations]
+
+    class ListNewerMigrationsRow(Row):
+        migration_id: str
+
+    class _ListNewerMigrations(Statement):
+        async def __call__(self, conn: Connection, /, *, last_known_id: str) -> list[request.ListNewerMigrationsRow]: ...
+
+    list_newer_migrations: ClassVar[_ListNewerMigrations]
+
     class _CountMigrations(Statement):
         async def __call__(self, conn: Connection, /, *, ids: Sequence[str]) -> int: ...
 

@@ -24,6 +24,7 @@ BOUNDED = {
     "integrity_events.record_integrity": "what a verification found",
     "jobs.list_jobs": "the jobs of this release and of those before",
     "integrity.list_guards": "the schema",
+    "request.list_newer_migrations": "migrations of releases after this one",
     "flags.list_organisations": "the organisations, for jobs that a flag pauses for some",
     "orgs.list_organisation_ids": "the organisations, for jobs that visit each",
     "receivables.age_receivables": "one row for each bucket",

@@ -70,6 +70,7 @@ UNPLANNED = {
     "request.count_migrations": "reads yoyo's table, which every migration adds a row to",
     "request.demand_replayed": "raises on a server that is no standby",
     "request.get_database_stats": "reads PostgreSQL's catalogue, which lists other databases",
+    "request.list_newer_migrations": "reads yoyo's table, as request.count_migrations does",
     "system.get_archiver": "reads PostgreSQL's statistics",
     "system.get_server": "reads PostgreSQL's catalogue",
     "request.list_vocabulary": "reads PostgreSQL's catalogue, once at start",

@@ -19,14 +19,16 @@ import asyncpg
 
 from sofinance import queries as q
 from sofinance.infra.command import (
+    EXIT_CANNOT_RUN,
     EXIT_FAILED,
     EXIT_GOOD,
     SetupError,
     database_options,
     settings_from,
 )
+from sofinance.infra.health import known_migrations
 from sofinance.infra.sql import SQL_DIR, Row
-from sofinance.tools.guard_text import canonical
+from sofinance.tools.guard_text import differences, may_be_newer
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +82,10 @@ GUARDS_STAND = "guards_stand"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check says: rows looked at, rows broken, and the first broken one."""
+    """What a check says: rows looked at, rows broken, and the first broken one.
+
+    Unknown is what only a newer release, which migrated this database, can judge.
+    """
 
     check: str
     organisation_id: int | None
@@ -88,13 +93,16 @@ class Finding:
     broken: int
     first: dict[str, Any] | None
     seconds: float
+    unknown: int = 0
+    first_unknown: dict[str, Any] | None = None
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "verify",
-        help="recompute everything from the rows; exit 1 if anything is broken",
+        help="recompute everything from the rows; exit 1 if anything is broken, 3 if nothing is "
+        "but a newer release migrated the database and has to judge what it added",
         description="Recompute entries, sales, payments, receivables, stock, numbers, snapshots "
         "and links from the rows, and compare what guards them with this release's. Names the "
         "first broken record of each kind. Runs as any of the roles, beside the service.",
@@ -119,7 +127,9 @@ async def run(args: argparse.Namespace) -> int:
         print(json.dumps(document(findings, seconds), indent=2))
     else:
         print("\n".join(table(findings, seconds)))
-    return EXIT_FAILED if any(finding.broken for finding in findings) else EXIT_GOOD
+    if any(finding.broken for finding in findings):
+        return EXIT_FAILED
+    return EXIT_CANNOT_RUN if any(finding.unknown for finding in findings) else EXIT_GOOD
 
 
 async def verify(conn: Any, *, org_id: int | None = None, progress: bool = False) -> list[Finding]:
@@ -192,6 +202,18 @@ class Release:
             raise SetupError(f"{GUARDS} is missing: the installation is broken.") from None
         return cls(guards, [*_links(guards)])
 
+    def columns(self, table: str) -> set[str]:
+        """Return the columns of a table that guards speak of."""
+        found = {
+            name.partition(".")[2]
+            for name in self.guards["not null"]
+            if name.startswith(f"{table}.")
+        }
+        for name, rights in self.guards["right"].items():
+            if name.startswith(f"{table} (columns) "):
+                found |= {right.partition(" ")[0] for right in rights.split(", ")}
+        return found
+
 
 async def verify_guards(conn: Any, release: Release) -> Finding:
     """Compare what guards the books with the release, within the transaction that is open."""
@@ -200,7 +222,14 @@ async def verify_guards(conn: Any, release: Release) -> Finding:
     found: dict[str, dict[str, str]] = {}
     for row in await q.integrity.list_guards(conn):
         found.setdefault(row.kind, {})[row.name] = row.definition
-    broken = [*differences(release.guards, found)]
+    newer = await newer_migrations(conn)
+    unknown = []
+    broken = []
+    for each in differences(release.guards, found):
+        if newer and may_be_newer(each, release.columns):
+            unknown.append({**each, "should_be": f"known to the release with {newer[-1]}"})
+        else:
+            broken.append(each)
     return Finding(
         GUARDS_STAND,
         None,
@@ -208,35 +237,18 @@ async def verify_guards(conn: Any, release: Release) -> Finding:
         len(broken),
         broken[0] if broken else None,
         time.monotonic() - began,
+        len(unknown),
+        unknown[0] if unknown else None,
     )
 
 
-def differences(
-    expected: dict[str, dict[str, str]], found: dict[str, dict[str, str]]
-) -> Iterator[dict[str, Any]]:
-    """Yield each guard that is missing or changed, and each door that was added to our tables.
-
-    A constraint or an index more does no harm; a policy, a right, a trigger or a function more
-    may undo what the others do.
-    """
-    tables = set(expected["row security"])
-    for kind, guards in expected.items():
-        there = found.get(kind, {})
-        for name, definition in guards.items():
-            # Parentheses may differ after pg_dump and back, which is no change.
-            found_one = there.get(name)
-            if found_one != definition and (
-                found_one is None or canonical(found_one) != canonical(definition)
-            ):
-                yield {
-                    "guard": kind, "name": name, "is": found_one or "missing",
-                    "should_be": definition,
-                }  # fmt: skip
-    for kind in ("trigger", "policy", "right", "function"):
-        for name, definition in found.get(kind, {}).items():
-            of_ours = kind == "function" or re.split(r"[. ]", name)[0] in tables
-            if of_ours and name not in expected[kind]:
-                yield {"guard": kind, "name": name, "is": definition, "should_be": "absent"}
+async def newer_migrations(conn: Any) -> list[str]:
+    """Return the migrations that a newer release made; none for a role that may not ask."""
+    if not await q.request.may_read_migrations(conn):
+        return []
+    last_known_id = known_migrations()[-1]
+    rows = await q.request.list_newer_migrations(conn, last_known_id=last_known_id)
+    return [row.migration_id for row in rows]
 
 
 # -- links -------------------------------------------------------------------------------------
@@ -320,7 +332,7 @@ class Progress:
 def document(findings: list[Finding], seconds: float) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
-        "ok": not any(finding.broken for finding in findings),
+        "ok": not any(finding.broken or finding.unknown for finding in findings),
         "organisations": len({f.organisation_id for f in findings} - {None}),
         "seconds": round(seconds, 3),
         "checks": [asdict(f) | {"seconds": round(f.seconds, 4)} for f in findings],
@@ -336,8 +348,9 @@ def table(findings: list[Finding], seconds: float) -> Iterator[str]:
     yield f"  {'check':<{width}}  {'rows':>12}  {'broken':>8}  {'time':>8}"
     for check, of_check in by_check.items():
         broken = sum(f.broken for f in of_check)
+        mark = "✗" if broken else "?" if any(f.unknown for f in of_check) else "✓"
         yield (
-            f"{'✗' if broken else '✓'} {check:<{width}}  {sum(f.checked for f in of_check):>12,}"
+            f"{mark} {check:<{width}}  {sum(f.checked for f in of_check):>12,}"
             f"  {broken:>8,}  {sum(f.seconds for f in of_check):>6.2f} s"
         )
         bad = [f for f in of_check if f.broken]
@@ -350,7 +363,15 @@ def table(findings: list[Finding], seconds: float) -> Iterator[str]:
             yield f"    {where}first broken: {json.dumps(finding.first)}"
         if len(bad) > TOLD_COUNT_MAX:
             yield f"    and {len(bad) - TOLD_COUNT_MAX} more organisations: see --json"
+        for finding in of_check:
+            if finding.unknown:
+                yield f"    {finding.unknown:,} unknown, first: {json.dumps(finding.first_unknown)}"
     org_count = len({f.organisation_id for f in findings} - {None})
     failed = sum(any(f.broken for f in of_check) for of_check in by_check.values())
     verdict = f"{failed} of {len(by_check)} checks failed" if failed else "all is well"
+    if any(finding.unknown for finding in findings):
+        verdict += (
+            "; a newer release migrated this database, and what it added is unknown to this one: "
+            "verify with the newer"
+        )
     yield f"{org_count} organisation{'' if org_count == 1 else 's'}, {seconds:.1f} s: {verdict}"

@@ -184,6 +184,19 @@ select
 from pg_stat_database
 where datname = current_database();
 
+-- name: may_read_migrations :value
+-- Say whether the caller may read which migrations the database has: reports may not.
+-- not null: is_allowed
+select has_table_privilege('_yoyo_migration', 'select') as is_allowed;
+
+-- name: list_newer_migrations :many
+-- List the migrations of this database that come after a release's last one.
+-- not null: migration_id
+select migration_id
+from _yoyo_migration
+where migration_id > :last_known_id and migration_id ~ '^[0-9]{4}_'
+order by migration_id;
+
 -- name: count_migrations :value
 -- Count which of these migrations the database has.
 -- not null: count

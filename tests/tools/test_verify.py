@@ -11,17 +11,21 @@ import pytest
 from sofinance import cli
 from sofinance import queries as q
 from sofinance.infra.command import SetupError
+from sofinance.infra.db import Database
 from sofinance.infra.sql import Row
+from sofinance.jobs.integrity import verify_books
 from sofinance.tools import verify
-from sofinance.tools.guard_text import canonical
-from sofinance.tools.verify import Finding, Progress, Release, differences, document, table
+from sofinance.tools.guard_text import canonical, differences
+from sofinance.tools.verify import Finding, Progress, Release, document, table
 from tests.api.conftest import open_shop
+from tests.support import role_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support import Api, Org
+    from sofinance.config import Settings
+    from tests.support import Api, Org, Psql
 
 CLEAN = Finding("entries_balance", 1, 1200, 0, None, 0.5)
 BROKEN = Finding("entries_balance", 2, 300, 7, {"entry_id": 41}, 0.25)
@@ -187,3 +191,97 @@ def test_a_rule_that_went_through_pg_dump_is_the_same_rule() -> None:
 )
 def test_parentheses_that_mean_something_count(rule: str, other: str) -> None:
     assert canonical(rule) != canonical(other)
+
+
+# -- a database that a newer release migrated ----------------------------------------------------
+
+LATER = "create function later() returns trigger language plpgsql as $$ begin return new; end $$"
+OPEN = LATER.replace("later()", "is_final()").replace("create ", "create or replace ")
+LISTEN = (
+    "create trigger sale_told_later before insert on sale for each row execute function later()"
+)
+MIGRATED = (
+    "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc)"
+    " values (md5('{0}'), '{0}', now())"
+)
+OWNER = "sofinance_owner"
+
+
+async def verdict(dsn: str, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Run the command; return its exit code and what it said."""
+    words = ("verify", "--database-url", dsn, *words)
+    return await verify.run(cli.parser(["verify"]).parse_args(words)), capsys.readouterr().out
+
+
+@pytest.mark.empty_database
+async def test_what_a_newer_release_added_is_unknown_and_not_broken(
+    psql: Psql, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    psql(LATER, role=OWNER)
+    psql(LISTEN, role=OWNER)
+    psql("alter table sale add column told_later boolean", role=OWNER)
+    psql("grant insert (told_later) on sale to sofinance_app", role=OWNER)
+    assert (await verdict(dsn, capsys))[0] == 1  # nobody said that a release made it
+    psql(MIGRATED.format("0001_not_after_ours"), role=OWNER)
+    assert (await verdict(dsn, capsys))[0] == 1
+    psql(MIGRATED.format("9999_told_later"), role=OWNER)
+    code, said = await verdict(dsn, capsys)
+    assert code == 3
+    assert "? guards_stand" in said
+    assert "3 unknown, first: " in said
+    assert '"guard": "right", "name": "sale (columns) sofinance_app"' in said
+    assert said.endswith(
+        "all is well; a newer release migrated this database, and what it added is unknown to this"
+        " one: verify with the newer\n"
+    )
+    _, said = await verdict(dsn, capsys, "--json")
+    told = json.loads(said)
+    (guards,) = [check for check in told["checks"] if check["check"] == "guards_stand"]
+    assert (told["ok"], guards["broken"], guards["unknown"]) == (False, 0, 3)
+    assert guards["first_unknown"]["should_be"] == "known to the release with 9999_told_later"
+
+
+@pytest.mark.empty_database
+@pytest.mark.parametrize(
+    ("forgery", "name"),
+    [
+        ("alter table journal_line disable trigger journal_line_is_final", "is_final"),
+        ("alter table sale no force row level security", "sale"),
+        ("alter table sale drop constraint sale_tax_not_negative", "sale_tax_not_negative"),
+        ("grant update on journal_line to public", "journal_line public"),
+        ("grant update (debit) on journal_line to sofinance_app", "journal_line (columns)"),
+        (OPEN, "is_final()"),
+    ],
+)  # fmt: skip
+async def test_what_this_release_knows_is_not_excused_by_a_newer_one(
+    psql: Psql, dsn: str, capsys: pytest.CaptureFixture[str], forgery: str, name: str
+) -> None:
+    psql(MIGRATED.format("9999_told_later"), role=OWNER)
+    psql(forgery, role=OWNER)
+    code, said = await verdict(dsn, capsys)
+    assert code == 1
+    assert name in next(line for line in said.splitlines() if "first broken" in line)
+
+
+@pytest.mark.empty_database
+async def test_whoever_may_not_ask_for_migrations_takes_additions_for_broken(
+    psql: Psql, superuser_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    psql(LATER, role=OWNER)
+    psql(MIGRATED.format("9999_told_later"), role=OWNER)
+    dsn = role_url(superuser_dsn, "sofinance_readonly")
+    assert (await verdict(dsn, capsys))[0] == 1
+
+
+@pytest.mark.empty_database
+async def test_the_nightly_run_suspects_what_it_does_not_know(
+    psql: Psql, settings: Settings
+) -> None:
+    psql(LATER, role=OWNER)
+    psql(MIGRATED.format("9999_told_later"), role=OWNER)
+    database = Database(settings)
+    await database.open()
+    await verify_books(database)
+    await database.close()
+    told = psql("select check_name, severity, broken_count from integrity_event", role=OWNER)
+    assert told == [("guards_are_known", "WARNING", 1)]
