@@ -30,6 +30,16 @@ OF_PROMETHEUS = {
     "up": {"job", "instance"},
     "ALERTS": {"alertname", "alertstate", "severity", "job", "instance"},
 }
+# Of node_exporter and the blackbox exporter, as their own pages say: what rules/machines.yml reads.
+OF_OTHERS = {
+    "node_cpu_seconds_total": {"cpu", "mode"},
+    "node_memory_MemAvailable_bytes": set[str](),
+    "node_memory_MemTotal_bytes": set[str](),
+    "node_filesystem_avail_bytes": {"device", "fstype", "mountpoint"},
+    "node_filesystem_size_bytes": {"device", "fstype", "mountpoint"},
+    "probe_ssl_earliest_cert_expiry": set[str](),
+}
+MACHINES = "machines.yml"
 TARGET_LABELS = {"job", "instance"}
 ARCHIVER = SimpleNamespace(is_archiving=True, last_archived_at=None, failed_count=0)
 WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
@@ -109,6 +119,13 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
+def of_the_service() -> set[str]:
+    """Return the alerts that the service itself can cause; the others are machines'."""
+    path = PROMETHEUS / "rules" / MACHINES
+    groups = yaml.safe_load(path.read_text("utf-8"))["groups"]
+    return alerts().keys() - {rule["alert"] for group in groups for rule in group["rules"]}
+
+
 def recorded() -> dict[str, set[str]]:
     """Return the names that rules record, with the labels they are grouped by."""
     return {
@@ -143,7 +160,7 @@ def complaints(expression: str) -> list[str]:
     """Return what is wrong with an expression: names, labels, or rates of what does not grow."""
     known = exported()
     labels_of = {name: series.labels for name, series in known.items()}
-    labels_of |= OF_PROMETHEUS | recorded()
+    labels_of |= OF_PROMETHEUS | OF_OTHERS | recorded()
     names = names_in(expression)
     said = [f"nothing exports {name}" for name in names - labels_of.keys()]
     if not names:

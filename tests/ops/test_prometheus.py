@@ -114,4 +114,4 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
             symptoms.send_mail_again(scene)
             scene.rests()
             symptoms.stand_still(scene, worker)
-    assert promql.alerts().keys() == scene.caused
+    assert promql.of_the_service() == scene.caused
