@@ -3712,6 +3712,26 @@ class second_factor:
 
     end_other_sessions: ClassVar[_EndOtherSessions]
 
+    class ListStaleSecretsRow(Row):
+        id: int
+        owner_id: int
+        sealed: bytes
+
+    class _ListStaleSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, after_id: int, key_id: bytes, limit: int) -> list[second_factor.ListStaleSecretsRow]: ...
+
+    list_stale_secrets: ClassVar[_ListStaleSecrets]
+
+    class _CountStaleSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, key_id: bytes) -> int: ...
+
+    count_stale_secrets: ClassVar[_CountStaleSecrets]
+
+    class _ResealSecret(Statement):
+        async def __call__(self, conn: Connection, /, *, sealed: bytes, org_id: int, id: int) -> int: ...
+
+    reseal_secret: ClassVar[_ResealSecret]
+
 class sessions:
     class _EndSession(Statement):
         async def __call__(self, conn: Connection, /, *, revoked_why: str, org_id: int, id: int, user_id: int) -> int: ...
@@ -4389,3 +4409,23 @@ class webhooks:
         async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int) -> list[webhooks.ListPublicKeysRow]: ...
 
     list_public_keys: ClassVar[_ListPublicKeys]
+
+    class ListStaleSecretsRow(Row):
+        id: int
+        owner_id: int
+        sealed: bytes
+
+    class _ListStaleSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, after_id: int, key_id: bytes, limit: int) -> list[webhooks.ListStaleSecretsRow]: ...
+
+    list_stale_secrets: ClassVar[_ListStaleSecrets]
+
+    class _CountStaleSecrets(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, key_id: bytes) -> int: ...
+
+    count_stale_secrets: ClassVar[_CountStaleSecrets]
+
+    class _ResealSecret(Statement):
+        async def __call__(self, conn: Connection, /, *, sealed: bytes, org_id: int, id: int) -> int: ...
+
+    reseal_secret: ClassVar[_ResealSecret]

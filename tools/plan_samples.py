@@ -321,6 +321,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "second_factor.create_recovery_codes": {
         "code_hashes": "{" + f'"\\{DIGEST}"' + "}"},
     "second_factor.end_other_sessions": {"session_id": "11100"},
+    "second_factor.count_stale_secrets": {"key_id": "\\x01020304"},
+    "second_factor.list_stale_secrets": {"key_id": "\\x01020304", "after_id": "0"},
+    "second_factor.reseal_secret": {"id": "12", "sealed": SEALED},
     "second_factor.mark_session": {"session_id": "11100", "has_second_factor": "true"},
     "second_factor.use_recovery_code": {"user_id": "12", "code_hash": DIGEST},
     "second_factor.use_step": {"user_id": "12", "last_step": "58817280", "secret": SEALED},
@@ -378,6 +381,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     },
     "webhooks.list_public_keys": {"endpoint_id": "11"},
     "deliveries.replay_deliveries": {"ids": "{52211,52811}", "attempts": "0"},
+    "webhooks.count_stale_secrets": {"key_id": "\\x01020304"},
+    "webhooks.list_stale_secrets": {"key_id": "\\x01020304", "after_id": "0"},
+    "webhooks.reseal_secret": {"id": "11", "sealed": SEALED},
     "webhooks.retire_secrets": {"endpoint_id": "11", "minutes": "60"},
     "deliveries.send_test_event": {"endpoint_id": "11", "body": "{}"},
 }  # fmt: skip

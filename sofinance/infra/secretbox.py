@@ -87,6 +87,11 @@ class SecretBox:
                 status=503,
             )
 
+    @property
+    def key_id(self) -> bytes:
+        """What names the key that seals, in what it sealed; empty without one."""
+        return self._current
+
     def is_stale(self, sealed: bytes) -> bool:
         """Say whether the previous key sealed it, so that it ought to be sealed anew."""
         return sealed[1 : 1 + KEY_ID_BYTES] != self._current

@@ -45,6 +45,7 @@ BUSINESS_GAUGES = {
     "organisations": "Organisations.",
     "card_payments_unposted": "Payments at Stripe that are not in the books.",
     "mails_dead": "Reminders and digests that were given up.",
+    "secrets_stale": "Secrets that another key than DATA_ENCRYPTION_KEY sealed.",
     "objects_given_up": "Files that the store would not remove.",
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sofinance import queries as q
 from sofinance.infra.db import Mode
+from sofinance.infra.secretbox import SecretBox
 from sofinance.jobs.organisations import whose
 
 if TYPE_CHECKING:
@@ -43,9 +44,14 @@ async def add_organisation(
     database: Database, figures: Figures, org_id: int, now: datetime
 ) -> None:
     """Add an organisation's figures to the sums."""
+    key_id = SecretBox.configured(database.settings).key_id
     async with database.tenant(org_id, mode=Mode.READ) as conn:
         sales = await q.business.count_sales(conn, org_id=org_id, now=now)
         people = await q.business.count_people_and_stock(conn, org_id=org_id, now=now)
+        if key_id:
+            figures["secrets_stale", NOW, ""] += await q.second_factor.count_stale_secrets(
+                conn, org_id=org_id, key_id=key_id
+            ) + await q.webhooks.count_stale_secrets(conn, org_id=org_id, key_id=key_id)
         figures["mails_dead", NOW, ""] += await q.mail.count_dead(conn, org_id=org_id)
         figures["card_payments_unposted", NOW, ""] += await q.billing.count_unposted(
             conn, org_id=org_id, now=now

@@ -1,4 +1,4 @@
-"""`sofinance keys`: make a new key to sign access tokens with, list those there are."""
+"""`sofinance keys`: make a new key to sign access tokens with, list those there are; reseal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sofinance.infra.command import EXIT_CANNOT_RUN, EXIT_GOOD, EXIT_USAGE, Setu
 from sofinance.infra.key_files import ALGORITHMS, listing, make_key
 from sofinance.infra.keys import KeyRing
 from sofinance.infra.times import iso
+from sofinance.tools import reseal
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare the command."""
     keys = subparsers.add_parser(
         "keys",
-        help="rotate or list the keys that sign access tokens",
+        help="rotate or list the keys that sign access tokens; seal secrets anew",
         description="Keys are files in JWT_KEYS_DIR. Running services find a new one by "
         "themselves; docs/keys.md tells the steps.",
     )
@@ -41,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     rotate.set_defaults(run=run_rotate)
     show = actions.add_parser("list", help="list the keys and what they do now")
     show.set_defaults(run=run_list)
+    reseal.add_parser(actions)
     for parser in (rotate, show):
         parser.add_argument("--dir", metavar="DIR", help="the directory of keys (JWT_KEYS_DIR)")
         parser.add_argument("--json", action="store_true", help="print JSON, for scripts")

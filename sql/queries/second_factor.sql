@@ -84,3 +84,29 @@ set revoked_at = now(), revoked_why = 'second_factor'
 where
     org_id = :org_id and user_id = :user_id and revoked_at is null
     and id is distinct from :session_id::bigint;
+
+-- name: list_stale_secrets :many
+-- Lock authenticators whose secrets another key than this one sealed, from behind a user on.
+select
+    user_id as id,
+    user_id as owner_id,
+    secret as sealed
+from user_totp
+where
+    org_id = :org_id and user_id > :after_id and substr(secret, 2, 4) <> :key_id::bytea
+order by user_id
+limit :limit
+for update;
+
+-- name: count_stale_secrets :value
+-- Count authenticators whose secrets another key than this one sealed.
+-- not null: count
+select count(*) as count
+from user_totp
+where org_id = :org_id and substr(secret, 2, 4) <> :key_id::bytea;
+
+-- name: reseal_secret :exec
+-- Keep the same secret, sealed anew.
+update user_totp
+set secret = :sealed
+where org_id = :org_id and user_id = :id;

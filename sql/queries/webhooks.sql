@@ -113,3 +113,29 @@ where
     and (expires_at is null or expires_at > now())
 order by id desc
 limit 10;
+
+-- name: list_stale_secrets :many
+-- Lock secrets that another key than this one sealed, from behind one on.
+select
+    id,
+    endpoint_id as owner_id,
+    sealed
+from webhook_secret
+where
+    org_id = :org_id and id > :after_id and substr(sealed, 2, 4) <> :key_id::bytea
+order by id
+limit :limit
+for update;
+
+-- name: count_stale_secrets :value
+-- Count secrets that another key than this one sealed.
+-- not null: count
+select count(*) as count
+from webhook_secret
+where org_id = :org_id and substr(sealed, 2, 4) <> :key_id::bytea;
+
+-- name: reseal_secret :exec
+-- Keep the same secret, sealed anew.
+update webhook_secret
+set sealed = :sealed
+where org_id = :org_id and id = :id;
