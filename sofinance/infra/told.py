@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,14 +9,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sofinance import queries as q
 from sofinance.infra import outbox_metrics
 from sofinance.infra.db import NO_DATABASE
-from sofinance.infra.health import CHECK_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from prometheus_client.metrics_core import Metric
 
     from sofinance.infra.http import Call
+    from sofinance.infra.sql import Connection
 
 # Endpoints whose state is told, those that are down first.
 CIRCUIT_COUNT_MAX = 200
@@ -51,28 +51,35 @@ BUSINESS_GAUGES = {
 
 
 async def read(call: Call) -> list[Metric]:
-    """Return all of it, by queries of a handful of rows each; nothing without the database."""
-    ttl_s = call.settings.job_heartbeat_ttl_seconds
+    """Return all of it, by queries of a handful of rows each; nothing without the database.
+
+    Before all who wait for a connection: a crowd is when they are looked at.
+    """
+    ttl_s, now = call.settings.job_heartbeat_ttl_seconds, call.now
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S), call.db.untenanted() as conn:
-            heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
-            return [
-                *of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count),
-                *outbox_metrics.families(
-                    await q.outbox.read_outbox(conn),
-                    await q.outbox.list_circuits(conn, limit=CIRCUIT_COUNT_MAX),
-                    now=call.now,
-                ),
-                *of_backups(
-                    await q.system.list_latest_backups(conn),
-                    await q.system.list_latest_drills(conn),
-                ),
-                *of_archiver(await q.system.get_archiver(conn)),
-                *of_business(await q.business.list_figures(conn)),
-                *of_integrity(await q.integrity_events.count_integrity_events(conn)),
-            ]
+        return await call.db.glance("figures", lambda conn: figures(conn, ttl_s=ttl_s, now=now))
     except NO_DATABASE:
         return []
+
+
+async def figures(conn: Connection, *, ttl_s: int, now: datetime) -> list[Metric]:
+    """Ask for all of it."""
+    heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
+    return [
+        *of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count),
+        *outbox_metrics.families(
+            await q.outbox.read_outbox(conn),
+            await q.outbox.list_circuits(conn, limit=CIRCUIT_COUNT_MAX),
+            now=now,
+        ),
+        *of_backups(
+            await q.system.list_latest_backups(conn),
+            await q.system.list_latest_drills(conn),
+        ),
+        *of_archiver(await q.system.get_archiver(conn)),
+        *of_business(await q.business.list_figures(conn)),
+        *of_integrity(await q.integrity_events.count_integrity_events(conn)),
+    ]
 
 
 def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
