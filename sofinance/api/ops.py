@@ -11,7 +11,7 @@ from marshmallow import Schema, fields
 
 from sofinance import __version__
 from sofinance import queries as q
-from sofinance.infra import errors, health, metrics, told
+from sofinance.infra import errors, health, metrics, settings_shown, told
 from sofinance.infra.administration import demand_operator
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import Timestamp
@@ -73,6 +73,20 @@ class Build(Schema):
     commit = fields.String(required=True, allow_none=True)
     python = fields.String(required=True)
     migration = fields.String(required=True, metadata={"description": "The newest it knows."})
+
+
+class ShownSetting(Schema):
+    """A setting, as text; `[secret]` stands for a secret that is set."""
+
+    name = fields.String(required=True)
+    value = fields.String(required=True)
+    is_default = fields.Boolean(required=True)
+
+
+class Configuration(Schema):
+    """What this service runs with."""
+
+    settings = fields.List(fields.Nested(ShownSetting), required=True)
 
 
 class Info(Schema):
@@ -199,6 +213,19 @@ async def get_build(call: Call) -> Any:
         "python": platform.python_version(),
         "migration": health.known_migrations()[-1],
     }
+
+
+@routes.endpoint(
+    "GET", "/admin/config", permission="system:manage", admin=True, returns=Configuration()
+)
+async def get_config(call: Call) -> Any:
+    """Get the settings that this service runs with, by the names of their variables.
+
+    Secrets are not shown, only that they are set. `sofinance config show --origin` says on the
+    machine itself where each comes from.
+    """
+    demand_operator(call)
+    return {"settings": settings_shown.rows(call.settings)}
 
 
 @routes.endpoint("GET", "/info", public=True, returns=Info())

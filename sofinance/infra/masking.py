@@ -41,6 +41,8 @@ PERSONAL_KEYS = frozenset({
 })  # fmt: skip
 # What anybody may write anything into: addresses and numbers in it are blanked out.
 FREE_TEXT_KEYS = frozenset({"notes", "memo", "reason"})
+# Where to something is sent: whoever gave the address may have put a secret into it.
+URL_KEYS = frozenset({"url"})
 # Things that are people: of them, these are personal too.
 PEOPLE = frozenset({"customer", "customers", "user", "users", "cashier", "supplier", "suppliers"})
 PERSONAL_OF_PEOPLE = frozenset({"name", "notes"})
@@ -48,9 +50,10 @@ PERSONAL_OF_PEOPLE = frozenset({"name", "notes"})
 PLAIN_CODES_OF = frozenset({"accounts", "account", "tax", "tax_code", "denial"})
 
 SECRET, PERSONAL, PERSONAL_CHANGED = "[secret]", "[personal]", "[personal, changed]"
-FREE_TEXT = "free text"
+FREE_TEXT, URL = "free text", "url"
 MISSING: Any = object()
 
+USER_OF_URL = re.compile(r"//[^/@]*@")
 EMAIL = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
 # An international number, or whatever somebody calls a phone.
 PHONE = r"(?<![\w.])\+[1-9](?:[ ().-]{0,2}\d){6,14}(?!\d)"
@@ -63,6 +66,16 @@ def mask_text(text: str) -> str:
     if "@" not in text and "+" not in text and "phone" not in text and "mobile" not in text:
         return text
     return PEOPLE_IN_TEXT.sub(lambda found: (found["phone"] or "") + PERSONAL, text)
+
+
+def mask_url(url: str) -> str:
+    """Blank out who signs in by a URL, and the values of its query; their names stay."""
+    there, mark, query = url.partition("?")
+    there = USER_OF_URL.sub(f"//{SECRET}@", there)
+    if not mark:
+        return there
+    named = (part.partition("=") for part in query.split("&"))
+    return f"{there}?" + "&".join(f"{name}={SECRET}" if is_ else SECRET for name, is_, _ in named)
 
 
 def mask(value: Any, before: Any = MISSING, *, kind: str = "") -> Any:
@@ -90,19 +103,21 @@ def _mask_field(name: str, value: Any, before: Any, kind: str) -> Any:
         return SECRET
     if found == PERSONAL:
         return PERSONAL if before is MISSING or before == value else PERSONAL_CHANGED
-    if isinstance(value, str) and found == FREE_TEXT:
-        return mask_text(value)
+    if isinstance(value, str) and found is not None:
+        return mask_url(value) if found == URL else mask_text(value)
     if isinstance(value, str | int | float | bool):
         return value
     return mask(value, before, kind=name)
 
 
 def kind_of_field(name: str, kind: str) -> str | None:
-    """Return SECRET, PERSONAL, FREE_TEXT or None for a field of a thing."""
+    """Return SECRET, PERSONAL, FREE_TEXT, URL or None for a field of a thing."""
     if name in SECRET_KEYS:
         return None if name == "code" and kind in PLAIN_CODES_OF else SECRET
     if name in PERSONAL_KEYS or (name in PERSONAL_OF_PEOPLE and kind in PEOPLE):
         return PERSONAL
+    if name in URL_KEYS:
+        return URL
     return FREE_TEXT if name in FREE_TEXT_KEYS else None
 
 

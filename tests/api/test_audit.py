@@ -51,6 +51,13 @@ async def test_a_deed_is_told_with_who_what_and_from_where(api: Api, org: Org) -
     assert (second["before"], second["after"]) == (made, changed)
 
 
+async def test_a_webhook_s_url_is_told_without_the_values_of_its_query(api: Api, org: Org) -> None:
+    url = "https://hooks.example.com/x?key="
+    assert (await api.post("/webhooks", org, {"url": f"{url}hidden"})).status == 201
+    (deed,) = await logs(api, org)
+    assert deed["after"]["url"] == f"{url}[secret]"
+
+
 async def test_filters_find_what_they_name(api: Api, org: Org) -> None:
     cashier = org.member("CASHIER")
     headers = {"X-Request-ID": "needle-1", "User-Agent": "odd/100%"}

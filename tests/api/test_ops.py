@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tests.redis_server import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sofinance.config import Settings
     from tests.support import Answer, Api, Org
 
     MakeApi = Callable[..., Awaitable[Api]]
@@ -152,8 +154,42 @@ async def test_an_administrator_sees_what_runs_and_on_what(api_with: MakeApi, or
         assert manager.refused == (403, "forbidden")
 
 
+async def test_an_administrator_sees_the_settings_and_no_secret(
+    api_with: MakeApi, org: Org, settings: Settings
+) -> None:
+    api = await api_with(
+        web_timeout_s=61,
+        password_reset_url="https://ada:pass@office.example.com/reset?key=hidden",
+    )  # fmt: skip
+    answer = await api.get("/admin/config", org)
+    assert answer.status == 200
+    shown = {one["name"]: (one["value"], one["is_default"]) for one in answer.data["settings"]}
+    assert shown.keys() == {field.name.upper() for field in dataclasses.fields(settings)}
+    assert shown["WEB_TIMEOUT_S"] == ("61", False)
+    assert shown["PORT"] == ("8000", True)
+    assert shown["DATABASE_URL"] == shown["JWT_SECRET"] == ("[secret]", False)
+    assert shown["SMTP_PASSWORD"] == ("", True)
+    assert shown["PASSWORD_RESET_URL"][0] == (
+        "https://[secret]@office.example.com/reset?key=[secret]"
+    )
+    secrets = {
+        str(getattr(settings, field.name))
+        for field in dataclasses.fields(settings) if field.metadata["secret"]
+    } - {""}  # fmt: skip
+    assert not [secret for secret in secrets if secret in answer.text]
+    manager = await api.get("/admin/config", org.member("MANAGER"))
+    assert manager.refused == (403, "forbidden")
+    assert (await api.get("/admin/config")).refused == (401, "unauthorized")
+
+
 @pytest.mark.parametrize(
-    "path", ["/debug/version", "/debug/database-stats", "/v1/admin/jobs/status"]
+    "path",
+    [
+        "/debug/version",
+        "/debug/database-stats",
+        "/v1/admin/jobs/status",
+        "/api/v1/admin/config",
+    ],
 )
 async def test_the_server_s_own_state_is_for_who_runs_it(
     api_with: MakeApi, org: Org, other_org: Org, path: str

@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 
 from sofinance.app import find_endpoints
 from sofinance.infra.http import Paged
-from sofinance.infra.masking import MISSING, SECRET_KEYS, compile_mask, mask
+from sofinance.infra.masking import MISSING, SECRET_KEYS, compile_mask, mask, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,3 +141,18 @@ def test_whatever_an_answer_lets_somebody_in_with_is_masked() -> None:
     assert {"confirm_token", "ticket", "access_token"} <= told
     # The last one says yes or no.
     assert told - SECRET_KEYS == {"must_change_password"}
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://hooks.example.com/x", "https://hooks.example.com/x"),
+        ("https://a.example/x?key=1&b=&c", "https://a.example/x?key=[secret]&b=[secret]&[secret]"),
+        ("https://ada:pass@a.example:1/x?y=@/", "https://[secret]@a.example:1/x?y=[secret]"),
+        ("https://a.example/@ada", "https://a.example/@ada"),
+        ("https://a.example/x?", "https://a.example/x?[secret]"),
+    ],
+)
+def test_a_url_is_kept_without_what_is_secret_in_it(url: str, kept: str) -> None:
+    assert mask({"url": url}, kind="webhooks") == {"url": kept}
+    assert mask_url(kept) == kept

@@ -93,6 +93,7 @@ SAMPLES: dict[str, Sample] = {
     "GET /admin/break-glass": Sample(),
     "DELETE /admin/break-glass/{id}": one("break_glass"),
     "GET /audit/logs": Sample(query={"limit": "100"}),
+    "GET /admin/config": Sample(),
     "GET /debug/database-stats": Sample(),
     "GET /debug/version": Sample(),
     # auth, sessions
