@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from bench import balances, journal, layers, posting, rival, sale, start
+from bench import balances, day, journal, layers, posting, rival, sale, start
 from bench.measure import FULL, QUICK, Effort, Result, as_json, machine, table
 from bench.world import ROOT, Service, World, new_world
 
@@ -29,6 +29,7 @@ LOAD_MAX = 0.5
 SERVED: dict[str, Callable[[World, Service, Effort], list[Result]]] = {
     "sale": sale.against_pgbench,
     "even": sale.evenness,
+    "day": day.against_targets,
     "layers": layers.each,
     "identity": layers.identity,
 }
