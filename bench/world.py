@@ -45,7 +45,7 @@ LINES_PER_RECEIPT = 500
 STOCK_QUANTITY = Decimal(1_000_000)
 # One price, so that a script which draws its products knows what is to be paid.
 PRICE, COST, TAX_PERCENT = Decimal("9.99"), Decimal("1.50"), Decimal("7.5")
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 60
 DAY_MINUTES = 1_440
 
 

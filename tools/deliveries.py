@@ -324,8 +324,8 @@ async def judge(database: Database, org_id: int, journal: Path, outcome: Outcome
         if event_id < latest[thing]:
             outcome.faults.append(f"thing {thing}: {event_id} came after {latest[thing]}")
         latest[thing] = event_id
-        outcome.repeated += message in taken
         if status == HTTPStatus.OK:
+            outcome.repeated += message in taken
             taken.add(message)
     if len(events) != outcome.events:
         outcome.faults.append(f"{len(events)} events were written, not {outcome.events}")

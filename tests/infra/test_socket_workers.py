@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support import Org, Psql, User
 
 START_TIMEOUT_S = 60
-WAIT_S = 30
+WAIT_S = 90
 USERS, SOCKETS = 100, 500
 
 

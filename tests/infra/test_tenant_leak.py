@@ -101,7 +101,7 @@ async def test_what_goes_wrong_in_a_statement(
     api_with: MakeApi, org: Org, psql: Psql, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     lone = await api_with(
-        database_pool_size=1, database_replica_url="", database_statement_timeout_ms=200
+        database_pool_size=1, database_replica_url="", database_statement_timeout_ms=2_000
     )
 
     async def create_category(conn: Any, **_: Any) -> Any:
