@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         if args.point_in_time:
             report["point_in_time"] = _replay(settings, place)
         report["ok"] = True
-    except store.BackupError as error:
-        report["error"] = error.message
+    except (store.BackupError, OSError) as error:  # no room for what is restored, say
+        report["error"] = _said(error)
     except (psycopg.Error, SetupError) as error:
         report["error"] = _said(error)
         _write_down(args, settings, began_at, report, seen)
@@ -223,7 +223,7 @@ def _write(place: Place, began_at: datetime, report: dict[str, Any]) -> str:
     return place.location(name)
 
 
-def _said(error: psycopg.Error | SetupError) -> str:
+def _said(error: Exception) -> str:
     return getattr(error, "message", None) or str(error).strip()
 
 

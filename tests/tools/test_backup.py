@@ -509,6 +509,16 @@ async def test_the_drill_proves_a_restore_and_says_how_long_it_took(
     assert report["organisations"] == 1
 
 
+async def test_a_drill_without_a_place_to_restore_into_is_one_that_failed(
+    shop: Shop, folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    command("backup")
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "nowhere"))
+    said = command("drill", "--backup", "latest", fails=1)
+    assert "No such file or directory" in said["error"]
+    assert json.loads(Path(said["report"]).read_text("utf-8"))["error"] == said["error"]
+
+
 async def test_the_drill_fails_on_books_that_are_broken(
     shop: Shop, command: Command, superuser_dsn: str
 ):
