@@ -446,6 +446,11 @@ class Settings:
         30, "How long events for webhooks are kept that arrived everywhere or were given up, and "
         "their deliveries.", unit="days", low=1, high=3_650,
     )  # fmt: skip
+    retention_orphan_days: int = setting(
+        30, "After how long files of the store go that no row names; no less than backups are "
+        "kept, so that a restored database finds its files. 0: never.",
+        unit="days", low=0, high=3_650,
+    )  # fmt: skip
     retention_job_run_days: int = setting(
         90, "How long it is kept what came of each run of a job.", unit="days", low=1, high=3_650
     )

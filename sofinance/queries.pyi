@@ -379,6 +379,11 @@ class attachments:
 
     forget_signed_url_uses: ClassVar[_ForgetSignedUrlUses]
 
+    class _BuryOrphans(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, object_keys: Sequence[str]) -> int: ...
+
+    bury_orphans: ClassVar[_BuryOrphans]
+
 class audit:
     class ListLogsRow(Row):
         id: int | None

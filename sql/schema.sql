@@ -6886,7 +6886,7 @@ COMMENT ON COLUMN public.data_deletion_request.id IS 'The request.';
 
 COMMENT ON COLUMN public.data_deletion_request.customer_id IS 'The customer.';
 
-COMMENT ON COLUMN public.data_deletion_request.reason IS 'Why, and how it was asked for.';
+COMMENT ON COLUMN public.data_deletion_request.reason IS 'Why, and how it was asked for; "deleted" once it is done, since it may name the person.';
 
 COMMENT ON COLUMN public.data_deletion_request.requested_at IS 'When it was written down (server time).';
 
@@ -13497,7 +13497,7 @@ GRANT INSERT(org_id) ON TABLE public.data_deletion_request TO sofinance_app;
 
 GRANT INSERT(customer_id) ON TABLE public.data_deletion_request TO sofinance_app;
 
-GRANT INSERT(reason) ON TABLE public.data_deletion_request TO sofinance_app;
+GRANT INSERT(reason),UPDATE(reason) ON TABLE public.data_deletion_request TO sofinance_app;
 
 GRANT INSERT(requested_by) ON TABLE public.data_deletion_request TO sofinance_app;
 

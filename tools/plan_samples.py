@@ -222,6 +222,9 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "object_key": "org/1/attachments/" + "b" * 32, "keep_s": "420",
     },
     "attachments.bury": {"ids": "{11}"},
+    "attachments.bury_orphans": {
+        "object_keys": "{org/1/attachments/" + "c" * 32 + ",org/1/attachments/" + "d" * 32 + "}",
+    },
     "attachments.check_document": {"entity": "sale", "entity_id": CREDIT_SALE},
     "attachments.claim_tombstones": {"pause_s": "30"},
     "attachments.count_attachments": {"entity": "sale", "entity_id": CREDIT_SALE},

@@ -64,6 +64,13 @@ JOBS = (
         every_s=30,
     ),
     Job(
+        "storage-orphans",
+        "Finds files in the store that no row names, older than RETENTION_ORPHAN_DAYS.",
+        janitor.find_orphans,
+        every_s=DAY_S,
+        offset_s=5 * HOUR_S,
+    ),
+    Job(
         "business-figures",
         "Counts sales, voids, users and empty shelves of the last hours, for /metrics.",
         business.count_business,

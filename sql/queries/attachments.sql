@@ -178,3 +178,24 @@ where
         order by old.expires_at
         limit :limit
     );
+
+-- name: bury_orphans :exec
+-- Have the store forget those of these objects that no row names: an upload under way has a
+-- tombstone, a file and an archive of the audit log their row. What is no key of ours stays.
+insert into storage_tombstone (org_id, object_key, due_at)
+select
+    :org_id,
+    found.object_key,
+    now()
+from unnest(:object_keys::text[]) as found (object_key)
+where
+    found.object_key ~ ('^org/' || :org_id::bigint || '/[a-z_]+/[0-9a-f]{32}$')
+    and not exists (
+        select from attachment
+        where attachment.org_id = :org_id and attachment.object_key = found.object_key
+    )
+    and not exists (
+        select from audit_archive
+        where audit_archive.org_id = :org_id and audit_archive.object_key = found.object_key
+    )
+on conflict on constraint storage_tombstone_object_taken do nothing;

@@ -76,9 +76,10 @@ set
 where org_id = :org_id and id = :customer_id;
 
 -- name: finish_deletion_request :exec
--- Write down that a request is done, with counts only.
+-- Write down that a request is done, with counts only; why it was asked for goes, too.
 update data_deletion_request
 set
+    reason = 'deleted',
     processed_at = now(),
     attachments_deleted = :attachments_deleted,
     mails_emptied = :mails_emptied

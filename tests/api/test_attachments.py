@@ -6,7 +6,11 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -14,13 +18,12 @@ import pytest
 
 from sofinance.infra.db import Database
 from sofinance.jobs import JobFailedError
-from sofinance.jobs.janitor import clean_storage
+from sofinance.jobs.janitor import clean_storage, find_orphans
 from tests.api.conftest import open_shop
 from tests.support import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from sofinance.config import Settings
     from tests.api.conftest import Shop
@@ -531,12 +534,71 @@ async def test_an_object_that_cannot_be_removed_is_given_up_after_five_attempts(
     psql("delete from storage_tombstone", org=org)  # other tests' janitors would fail, too
 
 
+def orphans(settings: Settings, org: Org, *, days: int, count: int = 1) -> list[Path]:
+    """Put objects into the store that no row names, so many days old."""
+    made = []
+    for _ in range(count):
+        path = Path(settings.storage_dir) / f"org/{org.id}/attachments/{uuid.uuid4().hex}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"nobody's")
+        at_s = time.time() - days * 86_400
+        os.utime(path, (at_s, at_s))
+        made.append(path)
+    return made
+
+
+async def test_objects_that_no_row_names_go_when_they_are_old(
+    own_api, org, own_customer, psql, database
+):
+    settings = database.settings
+    file = (await attach(own_api, org, to=own_customer)).data
+    (known,) = files_of(own_api, org)
+    os.utime(known, (0, 0))
+    (waiting,) = orphans(settings, org, days=40)
+    psql(
+        "insert into storage_tombstone (org_id, object_key, due_at) values"
+        f" ({org.id}, 'org/{org.id}/attachments/{waiting.name}', now() + '1 hour')", org=org,
+    )  # fmt: skip
+    (young,) = orphans(settings, org, days=29)
+    foreign = known.with_name("somebody-elses.txt")
+    foreign.write_bytes(b"x")
+    os.utime(foreign, (0, 0))
+    old = orphans(settings, org, days=31, count=3)
+    assert (await find_orphans(database)).startswith("3 of ")
+    assert (await find_orphans(database)).startswith("0 of ")
+    await clean_storage(database)
+    assert [path.exists() for path in old] == [False] * 3
+    assert all(path.exists() for path in (known, waiting, young, foreign))
+    assert (await own_api.get(f"/attachments/{file['id']}", org)).status == 200
+
+
+async def test_where_there_are_more_than_a_list_has_all_have_their_turn(
+    own_api, org, database, monkeypatch
+):
+    assert files_of(own_api, org) == []
+    monkeypatch.setattr("sofinance.jobs.janitor.LIST_COUNT_MAX", 2)
+    monkeypatch.setattr("sofinance.jobs.janitor.PAGE_COUNT_MAX", 1)
+    old = orphans(database.settings, org, days=31, count=9)
+    for _ in range(60):
+        told = await find_orphans(database)
+        assert int(told.split(" ")[2]) <= 4
+        await clean_storage(database)
+    assert [path.exists() for path in old] == [False] * 9
+
+
+async def test_orphans_stay_where_that_is_wanted(settings, org):
+    database = Database(replace(settings, retention_orphan_days=0))
+    await database.open()
+    (old,) = orphans(settings, org, days=4_000)
+    assert "every file stays" in await find_orphans(database)
+    await database.close()
+    assert old.exists()
+
+
 # -- a bucket --------------------------------------------------------------------------------------
 
 
 async def test_files_are_kept_in_a_bucket(api_with, settings, s3: S3Server, org, psql):
-    from dataclasses import replace  # noqa: PLC0415
-
     api = await api_with(**s3.settings())
     to = ("customer", (await api.post("/customers", org, {"name": "Carla"})).data["id"])
     file = (await attach(api, org, to=to)).data
@@ -565,8 +627,6 @@ def s3_down(s3: S3Server) -> Iterator[S3Server]:
 async def test_without_the_bucket_sales_go_on_and_files_wait(
     api_with, settings, s3_down: S3Server, org, psql
 ):
-    from dataclasses import replace  # noqa: PLC0415
-
     api = await api_with(**s3_down.settings())
     shop = await open_shop(api, org)
     first = ("sale", (await shop.sell(paid="11.00")).data["id"])

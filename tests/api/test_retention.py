@@ -26,7 +26,7 @@ PERSON = {
     "name": "Petra Personal", "email": "petra@private.example", "phone": "+43 660 1234567",
     "address": "Secret Lane 1", "notes": "likes tea", "credit_limit": "500",
 }  # fmt: skip
-TRACES = ("Petra", "petra@private", "660 1234567", "Secret Lane", "likes tea")
+TRACES = ("Petra", "petra@private", "660 1234567", "Secret Lane", "likes tea", "asked by letter")
 
 
 async def customer_of(shop: Shop, psql: Psql) -> int:

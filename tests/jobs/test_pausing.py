@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VISITING = {
     "balances-roll-up",
     "storage-janitor",
+    "storage-orphans",
     "business-figures",
     "mail-scan",
     "low-stock-notices",
