@@ -127,7 +127,8 @@ def say(text: str) -> None:
 
 def keep_row(outcome: Outcome) -> None:
     """Update its row in the page's table at once: a run that is ended has been of use."""
-    write([outcome], ORDER, f"In several runs, the last on {datetime.now(UTC):%Y-%m-%d}.")
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    write([outcome], ORDER, f"In several runs, the last on {today}, on {machine()} at its end.")
 
 
 def forget(_outcome: Outcome) -> None:

@@ -124,6 +124,27 @@ def test_what_nobody_asked_for_is_found(tmp_path: Path) -> None:
     assert verdict.problems == ["unmarked sale 9: there, and nobody asked for it"]
 
 
+@pytest.mark.parametrize(
+    ("there", "doubled", "problems"),
+    [
+        ({}, 0, 0),
+        ({"k1": [SALE]}, 0, 0),
+        ({"k1": [SALE, ("sale", 6, 10)]}, 1, 0),
+        ({"k2": [SALE]}, 0, 1),  # begun since
+    ],
+)
+def test_what_was_on_its_way_at_a_moment_may_be_there_once(
+    tmp_path: Path, there: dict[str, Any], doubled: int, problems: int
+) -> None:
+    journal = journal_of(tmp_path / "journal", attempt(UNSURE))
+    verdict = Verdict()
+    compare(verdict, journal.read(), there, is_over=False)
+    journal.close()
+    assert (len(verdict.lost), len(verdict.doubled), len(verdict.problems)) == (
+        0, doubled, problems,
+    )  # fmt: skip
+
+
 def test_a_table_is_aligned_and_says_what_broke() -> None:
     outcomes = [
         Outcome(1, "postgres", "kill -9", acknowledged=12, heal_s=0.5),
