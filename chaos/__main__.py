@@ -53,6 +53,7 @@ async def run_fault(fault: Fault, seed: int, postgres: Postgres, folder: Path) -
 
 
 async def _happen(fault: Fault, stage: Stage, outcome: Outcome) -> None:
+    random.seed(stage.seed)  # also what is drawn in passing: which service is asked, and when
     try:
         async with asyncio.timeout(FAULT_TIMEOUT_S):
             await stage.open(**fault.shop)

@@ -37,6 +37,8 @@ SERVER_VERSION_MIN = 15
 # statement timeout, so that the client reads which of the two it was, and more than a migration
 # waits for its locks (4 s), behind whose wait others queue.
 LOCK_TIMEOUT_MS = 4_500
+# How long a statement may take at the start, at least; whoever awaits it gives up soon after.
+START_TIMEOUT_MS = 5_000
 # Connections that are opened before the first request.
 POOL_SIZE_MIN = 2
 # Statements kept prepared on each connection: more than there are query names.
@@ -271,14 +273,19 @@ class Database:
             yield conn
 
     @contextlib.asynccontextmanager
-    async def untenanted(self, *, mode: Mode = Mode.READ) -> AsyncGenerator[Connection]:
+    async def untenanted(
+        self, *, mode: Mode = Mode.READ, at_start: bool = False
+    ) -> AsyncGenerator[Connection]:
         """Run a transaction that sees no organisation's rows; it commits at the end.
 
         For the few functions that look across organisations (sign-in by e-mail) and for tables
-        that belong to none: a tenant table errors in it.
+        that belong to none: a tenant table errors in it. What is asked at the start may take
+        longer than a request may: gunicorn ends altogether when a worker cannot start.
         """
+        timeout_ms = self.statement_timeout_ms
         limits = q.request.set_limits.literal(
-            statement_timeout_ms=self.statement_timeout_ms, lock_timeout_ms=LOCK_TIMEOUT_MS
+            statement_timeout_ms=max(timeout_ms, START_TIMEOUT_MS) if at_start else timeout_ms,
+            lock_timeout_ms=LOCK_TIMEOUT_MS,
         )
         async with self._transaction(mode, f"{BEGIN[mode]};\n{limits}") as conn:
             yield conn

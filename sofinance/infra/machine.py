@@ -54,7 +54,7 @@ class Machine:
 
     async def learn(self) -> None:
         """Load what the database knows and every request needs: rules' messages, permissions."""
-        async with self.db.untenanted() as conn:
+        async with self.db.untenanted(at_start=True) as conn:
             rules = await q.request.list_vocabulary(conn)
             permissions = await q.auth.list_permissions(conn)
         self.permissions = frozenset(permission.name for permission in permissions)

@@ -80,3 +80,11 @@ async def test_a_crowd_is_not_mistaken_for_a_database_that_is_gone(
         }  # fmt: skip
     for scrape in scrapes:
         assert "\njob_runner_up 0.0\n" in (await scrape).text
+
+
+async def test_a_worker_starts_however_short_the_time_for_a_request_is(api_with: MakeApi) -> None:
+    api = await api_with(database_statement_timeout_ms=200)
+    db = api.app[MACHINE].db
+    for at_start, limit in ((False, "200ms"), (True, "5s")):
+        async with db.untenanted(at_start=at_start) as conn:
+            assert await conn.fetchval("show statement_timeout") == limit
