@@ -694,6 +694,34 @@ class billing:
 
     count_unposted: ClassVar[_CountUnposted]
 
+    class _BeginCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> int: ...
+
+    begin_customer: ClassVar[_BeginCustomer]
+
+    class GetCustomerRow(Row):
+        customer_id: int
+        token: UUID
+        stripe_ref: str | None
+
+    class _GetCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, customer_id: int) -> billing.GetCustomerRow: ...
+
+    get_customer: ClassVar[_GetCustomer]
+
+    class _NoteCustomer(Statement):
+        async def __call__(self, conn: Connection, /, *, stripe_ref: str, org_id: int, customer_id: int) -> int: ...
+
+    note_customer: ClassVar[_NoteCustomer]
+
+    class FindPayerRow(Row):
+        stripe_ref: str
+
+    class _FindPayer(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, sale_id: int) -> billing.FindPayerRow | None: ...
+
+    find_payer: ClassVar[_FindPayer]
+
 class branches:
     class CreateBranchRow(Row):
         id: int

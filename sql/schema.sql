@@ -5532,6 +5532,23 @@ ALTER FUNCTION public.stripe_checkout_payment_matches() OWNER TO sofinance_owner
 
 COMMENT ON FUNCTION public.stripe_checkout_payment_matches() IS 'Refuses a payment of another amount, of another method or with another reference.';
 
+-- function: stripe_customer_ref_stays()
+
+CREATE FUNCTION public.stripe_customer_ref_stays() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using
+        errcode = 'check_violation', constraint = 'stripe_customer_ref_stays',
+        table = 'stripe_customer', message = format('customer %s is %s', old.customer_id, old.stripe_ref);
+end
+$$;
+
+ALTER FUNCTION public.stripe_customer_ref_stays() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.stripe_customer_ref_stays() IS 'Refuses to make somebody another customer.';
+
 -- function: stripe_event_done_stays()
 
 CREATE FUNCTION public.stripe_event_done_stays() RETURNS trigger
@@ -8714,6 +8731,35 @@ ALTER TABLE public.stripe_checkout ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+-- table: stripe_customer
+
+CREATE TABLE public.stripe_customer (
+    org_id bigint NOT NULL,
+    customer_id bigint NOT NULL,
+    token uuid DEFAULT gen_random_uuid() NOT NULL,
+    stripe_ref text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT stripe_customer_stripe_ref_form CHECK ((stripe_ref ~ '^cus_[A-Za-z0-9_]{1,90}$'::text))
+);
+
+ALTER TABLE ONLY public.stripe_customer FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE public.stripe_customer OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.stripe_customer IS 'Customers who are customers at Stripe; it is told their number, and nothing of the person.';
+
+COMMENT ON COLUMN public.stripe_customer.org_id IS 'The organisation.';
+
+COMMENT ON COLUMN public.stripe_customer.customer_id IS 'The customer.';
+
+COMMENT ON COLUMN public.stripe_customer.token IS 'The Idempotency-Key by which Stripe makes the customer once.';
+
+COMMENT ON COLUMN public.stripe_customer.stripe_ref IS 'Stripe''s id of the customer (cus_...).';
+
+COMMENT ON COLUMN public.stripe_customer.created_at IS 'When (server time).';
+
+COMMENT ON CONSTRAINT stripe_customer_stripe_ref_form ON public.stripe_customer IS 'A customer at Stripe has an id that begins with cus_.';
+
 -- table: stripe_event
 
 CREATE TABLE public.stripe_event (
@@ -10067,6 +10113,27 @@ ALTER TABLE ONLY public.stripe_checkout
 
 COMMENT ON CONSTRAINT stripe_checkout_token_taken ON public.stripe_checkout IS 'Another checkout has this token.';
 
+-- constraint: stripe_customer stripe_customer_pk
+
+ALTER TABLE ONLY public.stripe_customer
+    ADD CONSTRAINT stripe_customer_pk PRIMARY KEY (org_id, customer_id);
+
+COMMENT ON CONSTRAINT stripe_customer_pk ON public.stripe_customer IS 'This customer is one at Stripe already.';
+
+-- constraint: stripe_customer stripe_customer_stripe_ref_taken
+
+ALTER TABLE ONLY public.stripe_customer
+    ADD CONSTRAINT stripe_customer_stripe_ref_taken UNIQUE (org_id, stripe_ref);
+
+COMMENT ON CONSTRAINT stripe_customer_stripe_ref_taken ON public.stripe_customer IS 'Another customer is this one at Stripe.';
+
+-- constraint: stripe_customer stripe_customer_token_taken
+
+ALTER TABLE ONLY public.stripe_customer
+    ADD CONSTRAINT stripe_customer_token_taken UNIQUE (org_id, token);
+
+COMMENT ON CONSTRAINT stripe_customer_token_taken ON public.stripe_customer IS 'Another customer has this token.';
+
 -- constraint: stripe_event stripe_event_pk
 
 ALTER TABLE ONLY public.stripe_event
@@ -11201,6 +11268,12 @@ CREATE TRIGGER stripe_checkout_payment_matches BEFORE UPDATE ON public.stripe_ch
 
 COMMENT ON TRIGGER stripe_checkout_payment_matches ON public.stripe_checkout IS 'What was paid at Stripe is a card payment of the same amount, by Stripe''s reference.';
 
+-- trigger: stripe_customer stripe_customer_ref_stays
+
+CREATE TRIGGER stripe_customer_ref_stays BEFORE UPDATE ON public.stripe_customer FOR EACH ROW WHEN (((old.stripe_ref IS NOT NULL) AND (new.stripe_ref IS DISTINCT FROM old.stripe_ref))) EXECUTE FUNCTION public.stripe_customer_ref_stays();
+
+COMMENT ON TRIGGER stripe_customer_ref_stays ON public.stripe_customer IS 'A customer stays the same one at Stripe.';
+
 -- trigger: stripe_event stripe_event_done_stays
 
 CREATE TRIGGER stripe_event_done_stays BEFORE UPDATE ON public.stripe_event FOR EACH ROW WHEN ((((((new.status IS DISTINCT FROM old.status) OR (new.last_error IS DISTINCT FROM old.last_error)) OR (new.note IS DISTINCT FROM old.note)) OR (new.processed_at IS DISTINCT FROM old.processed_at)) AND ((old.status = ANY (ARRAY['succeeded'::text, 'ignored'::text, 'settled'::text])) OR ((old.status <> 'error'::text) AND (new.status = 'settled'::text)) OR ((old.status = 'error'::text) AND (new.status = ANY (ARRAY['processing'::text, 'ignored'::text])))))) EXECUTE FUNCTION public.stripe_event_done_stays();
@@ -12021,6 +12094,13 @@ ALTER TABLE ONLY public.stripe_checkout
 
 COMMENT ON CONSTRAINT stripe_checkout_user_known ON public.stripe_checkout IS 'There is no such user.';
 
+-- fk constraint: stripe_customer stripe_customer_known
+
+ALTER TABLE ONLY public.stripe_customer
+    ADD CONSTRAINT stripe_customer_known FOREIGN KEY (org_id, customer_id) REFERENCES public.customer(org_id, id);
+
+COMMENT ON CONSTRAINT stripe_customer_known ON public.stripe_customer IS 'There is no such customer.';
+
 -- fk constraint: stripe_event stripe_event_checkout_known
 
 ALTER TABLE ONLY public.stripe_event
@@ -12499,6 +12579,10 @@ CREATE POLICY org ON public.storage_tombstone USING ((org_id = (current_setting(
 
 CREATE POLICY org ON public.stripe_checkout USING ((org_id = (current_setting('app.org_id'::text))::bigint));
 
+-- policy: stripe_customer org
+
+CREATE POLICY org ON public.stripe_customer USING ((org_id = (current_setting('app.org_id'::text))::bigint));
+
 -- policy: stripe_event org
 
 CREATE POLICY org ON public.stripe_event USING ((org_id = (current_setting('app.org_id'::text))::bigint));
@@ -12626,6 +12710,10 @@ ALTER TABLE public.storage_tombstone ENABLE ROW LEVEL SECURITY;
 -- row security: stripe_checkout
 
 ALTER TABLE public.stripe_checkout ENABLE ROW LEVEL SECURITY;
+
+-- row security: stripe_customer
+
+ALTER TABLE public.stripe_customer ENABLE ROW LEVEL SECURITY;
 
 -- row security: stripe_event
 
@@ -13187,6 +13275,8 @@ GRANT ALL ON FUNCTION public.store_events(p_ids bigint[], p_types text[], p_aggr
 REVOKE ALL ON FUNCTION public.stripe_checkout_ends_for_good() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stripe_checkout_payment_matches() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.stripe_customer_ref_stays() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.stripe_event_done_stays() FROM PUBLIC;
 
@@ -14062,6 +14152,16 @@ GRANT UPDATE(payment_ref) ON TABLE public.stripe_checkout TO sofinance_app;
 GRANT UPDATE(ended_at) ON TABLE public.stripe_checkout TO sofinance_app;
 
 GRANT SELECT ON SEQUENCE public.stripe_checkout_id_seq TO sofinance_backup;
+
+GRANT SELECT ON TABLE public.stripe_customer TO sofinance_readonly;
+GRANT SELECT ON TABLE public.stripe_customer TO sofinance_backup;
+GRANT SELECT ON TABLE public.stripe_customer TO sofinance_app;
+
+GRANT INSERT(org_id) ON TABLE public.stripe_customer TO sofinance_app;
+
+GRANT INSERT(customer_id) ON TABLE public.stripe_customer TO sofinance_app;
+
+GRANT UPDATE(stripe_ref) ON TABLE public.stripe_customer TO sofinance_app;
 
 GRANT SELECT ON TABLE public.stripe_event TO sofinance_readonly;
 GRANT SELECT ON TABLE public.stripe_event TO sofinance_backup;

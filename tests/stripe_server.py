@@ -9,12 +9,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
+import subprocess
+import sys
 import time
 import uuid
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 
+START_TIMEOUT_S = 30
 KEY = "sk_test_" + "5" * 24
 SECRET, OLD_SECRET = "whsec_" + "n" * 32, "whsec_" + "o" * 32
 
@@ -41,11 +48,37 @@ def event(session: dict[str, Any], kind: str = "checkout.session.completed", **m
     }, indent=2).encode()  # fmt: skip
 
 
+class LocalStripe:
+    """localstripe, a process of its own; it makes customers, and signs what it tells of them."""
+
+    def __init__(self) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+            port = taken.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = subprocess.Popen(
+            [Path(sys.executable).with_name("localstripe"), "--port", str(port), "--from-scratch"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError("localstripe does not start")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
 class StripeServer:
     """The pages that were made, and a way to make it fail."""
 
     def __init__(self) -> None:
-        self.url = ""
+        self.url, self.behind = "", ""
         self.sessions: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.answers: dict[str, tuple[dict[str, str], str]] = {}
@@ -56,6 +89,8 @@ class StripeServer:
         app = web.Application()
         app.router.add_post("/v1/checkout/sessions", self.create)
         app.router.add_post("/v1/checkout/sessions/{id}/expire", self.expire)
+        app.router.add_post("/v1/billing_portal/sessions", self.portal)
+        app.router.add_post("/v1/customers", self.customer)
         return app
 
     def paid(self, session_id: str) -> dict[str, Any]:
@@ -103,6 +138,31 @@ class StripeServer:
             return _error(400, None, None)
         page["status"] = "expired"
         return _json(page)
+
+    async def customer(self, request: web.Request) -> web.Response:
+        """Make a customer, once for each key: by localstripe, which knows no keys."""
+        form = await self._asked(request)
+        key = request.headers["Idempotency-Key"]
+        if key not in self.answers:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(
+                    f"{self.behind}/v1/customers", data=form,
+                    headers={"Authorization": request.headers["Authorization"]},
+                ) as answer,
+            ):  # fmt: skip
+                self.answers[key] = form, (await answer.json())["id"]
+        return _json({"id": self.answers[key][1], "object": "customer"})
+
+    async def portal(self, request: web.Request) -> web.Response:
+        """Make a page of the billing portal."""
+        form = await self._asked(request)
+        if not form["customer"].startswith("cus_"):
+            return _error(400, "resource_missing", "customer")
+        return _json({
+            "id": f"bps_{uuid.uuid4().hex}", "object": "billing_portal.session", **form,
+            "url": f"{self.url}/p/session/{uuid.uuid4().hex}",
+        })  # fmt: skip
 
     async def _asked(self, request: web.Request) -> dict[str, str]:
         form = {name: str(value) for name, value in (await request.post()).items()}

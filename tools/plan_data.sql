@@ -436,6 +436,11 @@ from portal_link;
 insert into portal_link (org_id, id, customer_id, slot, token_hash, expires_at)
 overriding system value
 values (1, 1, 1296, 1, decode(repeat('00', 32), 'hex'), now() + interval '30 minutes');
+-- A fifth of the customers have been at Stripe.
+insert into stripe_customer (org_id, customer_id, token, stripe_ref)
+select org_id, id, md5(id::text)::uuid, case when id % 10 = 0 then 'cus_' || id end
+from customer where id % 5 = 0;
+
 -- A checkout of every tenth sale, most of them ended, and what Stripe told of each.
 insert into stripe_checkout (
     org_id, id, token, sale_id, currency, amount, status, session_id, url, created_by, created_at,

@@ -66,6 +66,10 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "request.demand_replayed": {"position": "0"},
     "request.admit": {"session_id": "11100", "access_version": "1"},
     "auth.find_sign_in": {"email": "user1@org1.example"},
+    "billing.begin_customer": {"customer_id": "1001"},
+    "billing.get_customer": {"customer_id": "1005"},
+    "billing.note_customer": {"customer_id": "1005", "stripe_ref": "cus_new"},
+    "billing.find_payer": {"sale_id": CREDIT_SALE},
     "billing.begin_checkout": {"sale_id": CREDIT_SALE, "life_minutes": "1380"},
     "billing.begin_event": {
         "event_id": "evt_new", "type": "checkout.session.completed", "payload_sha256": DIGEST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 from marshmallow import Schema, fields, validate
 
@@ -29,6 +30,12 @@ class Checkout(Schema):
     amount = Money(required=True)
     url = fields.Str(required=True)
     expires_at = Timestamp(required=True)
+
+
+class Portal(Schema):
+    """A page at Stripe on which a customer sees their cards and receipts, for minutes."""
+
+    url = fields.Str(required=True)
 
 
 class Taken(Schema):
@@ -89,9 +96,13 @@ async def begin(call: Call) -> Any:
             entity="sales", entity_id=begun.sale_id,
             after={"checkout_id": begun.id, "currency": begun.currency, "amount": begun.amount},
         )  # fmt: skip
+        payer = await q.billing.find_payer(conn, org_id=call.org_id, sale_id=begun.sale_id)
     if begun.status == "open":
         return begun
-    made = await call.stripe.post("/v1/checkout/sessions", asked(call, begun), key=str(begun.token))
+    form, key = asked(call, begun), str(begun.token)
+    if payer is not None:
+        form, key = {**form, "customer": payer.stripe_ref}, f"{key}-{payer.stripe_ref}"
+    made = await call.stripe.post("/v1/checkout/sessions", form, key=key)
     async with call.transaction() as conn:
         await q.billing.open_checkout(
             conn, org_id=call.org_id, id=begun.id, session_id=made["id"], url=made["url"]
@@ -145,6 +156,41 @@ async def start_checkout(call: Call) -> Any:
             await q.billing.end_checkout(conn, org_id=call.org_id, id=begun["id"])
         begun = await begin(call)
     return begun
+
+
+@routes.endpoint(
+    "POST", "/customers/{id}/billing-portal", permission="payments:write", own_transactions=True,
+    idempotent=False, returns=Portal(), refuses=(409, 503), entity="customers",
+)  # fmt: skip
+async def open_portal(call: Call) -> Any:
+    """Give a page at Stripe on which a customer sees and changes their cards; good for minutes.
+
+    Whoever has it is in: send it to the customer alone. Refused by code: card_payments_off and
+    stripe_refused (409), stripe_unavailable (503).
+    """
+    whom = {"org_id": call.org_id, "customer_id": call.path["id"]}
+    async with call.transaction() as conn:
+        await q.customers.get_customer(conn, org_id=call.org_id, id=call.path["id"])
+        call.stripe.demand(call.org_id, call.settings.stripe_portal_return_url)
+        await q.billing.begin_customer(conn, **whom)
+        customer = await q.billing.get_customer(conn, **whom)
+        await audit.write(
+            call, conn, org_id=call.org_id, user_id=call.user_id,
+            session_id=call.principal.session_id, action="billing.open_portal",
+            entity="customers", entity_id=call.path["id"],
+        )  # fmt: skip
+    stripe_ref = customer.stripe_ref
+    if stripe_ref is None:
+        named = {
+            "metadata[org_id]": str(call.org_id),
+            "metadata[customer_id]": str(call.path["id"]),
+        }
+        made = await call.stripe.post("/v1/customers", named, key=str(customer.token))
+        stripe_ref = made["id"]
+        async with call.transaction() as conn:
+            await q.billing.note_customer(conn, **whom, stripe_ref=stripe_ref)
+    asked_for = {"customer": stripe_ref, "return_url": call.settings.stripe_portal_return_url}
+    return await call.stripe.post("/v1/billing_portal/sessions", asked_for, key=str(uuid4()))
 
 
 @routes.endpoint(

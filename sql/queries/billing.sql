@@ -138,3 +138,32 @@ select count(*) from stripe_event
 where
     org_id = :org_id and status in ('processing', 'error')
     and (status = 'error' or received_at < :now::timestamptz - interval '15 minutes');
+
+-- name: begin_customer :exec
+-- See that a customer has a token for Stripe.
+insert into stripe_customer (org_id, customer_id)
+values (:org_id, :customer_id)
+on conflict (org_id, customer_id) do nothing;
+
+-- name: get_customer :one
+-- Get who a customer is at Stripe.
+select
+    customer_id,
+    token,
+    stripe_ref
+from stripe_customer
+where org_id = :org_id and customer_id = :customer_id;
+
+-- name: note_customer :exec
+-- Note who a customer is at Stripe; nothing to do where somebody was faster.
+update stripe_customer set stripe_ref = :stripe_ref
+where org_id = :org_id and customer_id = :customer_id and stripe_ref is null;
+
+-- name: find_payer :maybe
+-- Find who the customer of a sale is at Stripe, if anybody.
+-- not null: stripe_ref
+select known.stripe_ref
+from sale
+inner join stripe_customer as known
+    on known.org_id = sale.org_id and known.customer_id = sale.customer_id
+where sale.org_id = :org_id and sale.id = :sale_id and known.stripe_ref is not null;

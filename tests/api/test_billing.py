@@ -8,14 +8,24 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from sofinance.infra import metrics
 from tests.api.conftest import open_shop
-from tests.stripe_server import KEY, OLD_SECRET, SECRET, StripeServer, event, signed
+from tests.stripe_server import (
+    KEY,
+    OLD_SECRET,
+    SECRET,
+    LocalStripe,
+    StripeServer,
+    event,
+    signed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.api.conftest import Shop
     from tests.conftest import MakeApi
@@ -32,12 +42,20 @@ async def stripe() -> AsyncIterator[StripeServer]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def local_stripe() -> Iterator[LocalStripe]:
+    server = LocalStripe()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 async def card_api(api_with: MakeApi, stripe: StripeServer) -> Api:
     return await api_with(
         stripe_secret_key=KEY, stripe_webhook_secret=SECRET,
         stripe_webhook_secret_previous=OLD_SECRET, stripe_api_url=stripe.url,
         stripe_success_url="http://127.0.0.1/paid", stripe_cancel_url="http://127.0.0.1/back",
+        stripe_portal_return_url="http://127.0.0.1/account", stripe_circuit_failures=3,
     )  # fmt: skip
 
 
@@ -252,3 +270,198 @@ async def test_a_void_sale_or_another_amount_is_refused_and_kept(card_shop, stri
         ("payment_sale_not_void", "99.00"), ("stripe_checkout_payment_matches", "1.00"),
     ]  # fmt: skip
     assert await payments(card_shop, sale) == []
+
+
+async def test_a_refused_payment_is_listed_and_settled_once(card_shop, stripe):
+    sale = await owe(card_shop)
+    body = await pay(card_shop, stripe, sale)
+    path = f"/sales/{sale['id']}/payments"
+    await card_shop.api.post(path, card_shop.org, {"amount": "1.00"})
+    assert told(await tell(card_shop.api, body)) == (True, "error")
+
+    listed = (await card_shop.api.get("/payments/stripe/events?status=error", card_shop.org)).data
+    (refused,) = listed["items"]
+    assert (refused["sale_id"], refused["amount"]) == (sale["id"], "99.00")
+    assert refused["last_error"] == "payment_within_total"
+    assert refused["payment_ref"].startswith("pi_")
+
+    at = f"/payments/stripe/events/{refused['id']}"
+    still = (await card_shop.api.post(f"{at}/retry", card_shop.org)).data
+    assert (still["status"], still["last_error"]) == ("error", "payment_within_total")
+    note = {"note": "paid back"}
+    settled = (await card_shop.api.post(f"{at}/settle", card_shop.org, note)).data
+    assert (settled["status"], settled["note"]) == ("settled", "paid back")
+    again = await card_shop.api.post(f"{at}/settle", card_shop.org, {"note": "kept"})
+    assert again.refused == (409, "stripe_event_done_stays")
+    assert told(await tell(card_shop.api, body)) == (False, "duplicate")
+    listed = (await card_shop.api.get("/payments/stripe/events?status=error", card_shop.org)).data
+    assert listed["items"] == []
+
+
+async def test_what_was_put_right_is_posted_by_a_retry(card_shop, stripe, psql):
+    sale = await owe(card_shop)
+    body = await pay(card_shop, stripe, sale)
+    psql(
+        "update account set takes_payments = false where role = 'card_clearing'",
+        org=card_shop.org, role="sofinance_owner",
+    )  # fmt: skip
+    assert told(await tell(card_shop.api, body)) == (True, "error")
+    psql(
+        "update account set takes_payments = true where role = 'card_clearing'",
+        org=card_shop.org, role="sofinance_owner",
+    )  # fmt: skip
+    at = f"/payments/stripe/events/{json.loads(body)['id']}"
+    done = (await card_shop.api.post(f"{at}/retry", card_shop.org)).data
+    assert (done["status"], done["last_error"]) == ("succeeded", None)
+    assert [amount for amount, _, _ in await payments(card_shop, sale)] == ["99.00"]
+
+
+async def test_an_event_that_a_crash_left_is_done_when_it_comes_again(card_shop, stripe, psql):
+    """Its row was committed, its payment was not: as if the process had been killed in between."""
+    sale = await owe(card_shop)
+    body = await pay(card_shop, stripe, sale)
+    psql("alter table payment rename to payment_away", role="superuser")
+    try:
+        assert (await tell(card_shop.api, body)).status == 500
+    finally:
+        psql("alter table payment_away rename to payment", role="superuser")
+    left = psql("select status, attempt_count from stripe_event", org=card_shop.org)
+    assert left == [("processing", 1)]
+    assert await payments(card_shop, sale) == []
+    assert told(await tell(card_shop.api, body)) == (True, "succeeded")
+    left = psql("select status, attempt_count from stripe_event", org=card_shop.org)
+    assert left == [("succeeded", 2)]
+    assert len(await payments(card_shop, sale)) == 1
+
+
+async def test_a_checkout_that_a_crash_left_gets_the_same_page(card_shop, stripe, psql):
+    sale = await owe(card_shop)
+    first = (await start(card_shop, sale)).data
+    psql(
+        "update stripe_checkout set status = 'starting', session_id = null, url = null",
+        org=card_shop.org, role="sofinance_owner",
+    )  # fmt: skip
+    assert (await start(card_shop, sale)).data == first
+    assert len(stripe.sessions) == 1
+
+
+async def test_when_less_is_open_the_page_is_another_one(card_shop, stripe):
+    sale = await owe(card_shop)
+    first = (await start(card_shop, sale)).data
+    await card_shop.api.post(f"/sales/{sale['id']}/payments", card_shop.org, {"amount": "9.00"})
+    second = (await start(card_shop, sale)).data
+    assert (second["amount"], second["url"] != first["url"]) == ("90.00", True)
+    assert [page["status"] for page in stripe.sessions.values()] == ["expired", "open"]
+    old, new = stripe.sessions.values()
+    assert told(await tell(card_shop.api, event(old, "checkout.session.expired"))) == (
+        True, "ignored",
+    )  # fmt: skip
+    assert told(await tell(card_shop.api, event(stripe.paid(new["id"])))) == (True, "succeeded")
+    assert (await start(card_shop, sale)).status == 422
+
+
+async def test_a_page_that_was_just_paid_is_not_replaced(card_shop, stripe):
+    sale = await owe(card_shop)
+    await pay(card_shop, stripe, sale)
+    await card_shop.api.post(f"/sales/{sale['id']}/payments", card_shop.org, {"amount": "9.00"})
+    assert (await start(card_shop, sale)).refused == (409, "stripe_checkout_done")
+
+
+async def test_a_page_that_expired_gives_way_to_another(card_shop, stripe):
+    sale = await owe(card_shop)
+    await start(card_shop, sale)
+    (session,) = stripe.sessions.values()
+    told_ = await tell(card_shop.api, event(session, "checkout.session.expired"))
+    assert told(told_) == (True, "succeeded")
+    assert (await start(card_shop, sale)).data["url"] != session["url"]
+
+
+async def test_what_stripe_refuses_is_told_without_its_words(card_shop, stripe):
+    customer_id = await card_shop.customer()
+    sale = (await card_shop.sell(customer_id=customer_id, paid="10.60")).data
+    answer = await start(card_shop, sale)
+    assert answer.refused == (409, "stripe_refused")
+    assert answer.details == {
+        "stripe_status": 400, "stripe_code": "amount_too_small", "stripe_param": "line_items",
+    }  # fmt: skip
+
+
+async def test_a_stripe_that_is_down_is_left_alone(card_shop, stripe):
+    sale = await owe(card_shop)
+    stripe.is_down = True
+    for _ in range(3):
+        assert (await start(card_shop, sale)).refused == (503, "stripe_unavailable")
+    asked_count = len(stripe.asked)
+    left_alone = await start(card_shop, sale)
+    assert left_alone.refused == (503, "stripe_unavailable")
+    assert 25 <= int(left_alone.headers["Retry-After"]) <= 30
+    assert len(stripe.asked) == asked_count
+
+
+async def test_forgeries_do_not_close_the_webhook_and_failures_of_ours_do(card_shop, stripe, psql):
+    body = await pay(card_shop, stripe, await owe(card_shop))
+    for _ in range(10):
+        answer = await tell(card_shop.api, body, "whsec_" + "x" * 32)
+        assert answer.refused == (400, "stripe_signature_invalid")
+    psql("alter table payment rename to payment_away", role="superuser")
+    try:
+        for _ in range(3):
+            assert (await tell(card_shop.api, body)).status == 500
+    finally:
+        psql("alter table payment_away rename to payment", role="superuser")
+    assert (await tell(card_shop.api, body)).refused == (503, "stripe_busy")
+
+
+async def test_without_its_secret_no_webhook_is_taken_and_without_a_key_nothing_asked(api, org):
+    assert (await tell(api, b"{}")).refused == (503, "stripe_not_set_up")
+    shop = await open_shop(api, org)
+    assert (await start(shop, await owe(shop))).refused == (409, "card_payments_off")
+
+
+async def test_an_account_serves_the_organisations_that_it_is_for(api_with, org, stripe):
+    api = await api_with(
+        stripe_secret_key=KEY, stripe_webhook_secret=SECRET, stripe_api_url=stripe.url,
+        stripe_success_url="http://127.0.0.1/paid", stripe_cancel_url="http://127.0.0.1/back",
+        stripe_org_ids=str(org.id + 1),
+    )  # fmt: skip
+    shop = await open_shop(api, org)
+    assert (await start(shop, await owe(shop))).refused == (409, "card_payments_off")
+
+
+async def test_a_customer_sees_the_billing_portal(card_shop, stripe, local_stripe):
+    stripe.behind = local_stripe.url
+    customer_id = await card_shop.customer()
+    path = f"/customers/{customer_id}/billing-portal"
+    answers = [await card_shop.api.post(path, card_shop.org) for _ in range(2)]
+    assert answers[0].data["url"] != answers[1].data["url"]
+    made = [form for path, form in stripe.asked if path == "/v1/customers"]
+    assert made == [
+        {"metadata[org_id]": str(card_shop.org.id), "metadata[customer_id]": str(customer_id)}
+    ]
+    opened = [form for path, form in stripe.asked if path == "/v1/billing_portal/sessions"]
+    assert {form["return_url"] for form in opened} == {"http://127.0.0.1/account"}
+    sale = (await card_shop.sell(customer_id=customer_id)).data
+    assert (await start(card_shop, sale)).status == 200
+    assert stripe.asked[-1][1]["customer"] == opened[0]["customer"]
+    nobody = await card_shop.api.post("/customers/999999999/billing-portal", card_shop.org)
+    assert nobody.refused == (404, "not_found")
+
+
+async def test_what_localstripe_signs_is_believed(card_api, local_stripe):
+    """Somebody else's program signs as Stripe documents it; it tells of customers, not of ours."""
+    hook = {"url": f"{card_api.base_url}/stripe/webhook", "secret": SECRET}
+    before = count("ignored")
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+        async with session.post(f"{local_stripe.url}/_config/webhooks/us", json=hook) as answer:
+            assert answer.status == 200
+        async with session.post(f"{local_stripe.url}/v1/customers", data={}) as answer:
+            assert answer.status == 200
+    for _ in range(200):
+        if count("ignored") > before:
+            break
+        await asyncio.sleep(0.1)
+    assert count("ignored") == before + 1
+
+
+def count(outcome: str) -> float:
+    return float(metrics.STRIPE_EVENTS.labels(outcome)._value.get())  # noqa: SLF001 - no other way

@@ -102,5 +102,13 @@ BILLING = (
            "update stripe_event set status = 'settled', note = 'paid back';"
            " update stripe_event set note = 'kept'"),
     change("Another amount told", "privilege", "update stripe_event set amount = 1"),
+    row("A customer twice at Stripe", "stripe_customer_pk", "stripe_customer",
+        customer_id=":customer"),
+    row("Nobody at Stripe", "stripe_customer_known", "stripe_customer", customer_id="0"),
+    change("A customer at Stripe who is a card", "stripe_customer_stripe_ref_form",
+           "insert into stripe_customer (org_id, customer_id) values (:org, :blacklisted);"
+           " update stripe_customer set stripe_ref = 'card_1' where customer_id = :blacklisted"),
+    change("A customer who becomes another one", "stripe_customer_ref_stays",
+           "update stripe_customer set stripe_ref = 'cus_2'"),
     change("An event hushed up", "privilege", "delete from stripe_event"),
 )  # fmt: skip

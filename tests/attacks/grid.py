@@ -66,6 +66,7 @@ TENANT_TABLES = {
     "flag_override": Rights((*KEEP, "DELETE")),
     "stripe_checkout": Rights(KEEP),
     "stripe_event": Rights(KEEP),
+    "stripe_customer": Rights(KEEP),
     "data_deletion_request": Rights(KEEP),
     "portal_link": Rights((*KEEP, "DELETE")),
     "portal_session": Rights(KEEP),

@@ -59,6 +59,7 @@ ROWS: dict[str, Columns] = {
         "subject": "'Low'",
         "body": "'Low.'",
     },
+    "stripe_customer": {"customer_id": ":blacklisted"},
     "stripe_checkout": {
         "sale_id": ":credit_sale",
         "currency": "'USD'",
@@ -1234,6 +1235,11 @@ KEYS = {
     "attachment": ("attachment_pk",),
     "data_deletion_request": ("data_deletion_request_pk",),
     "stripe_checkout": ("stripe_checkout_pk",),
+    "stripe_customer": (
+        "stripe_customer_pk",
+        "stripe_customer_token_taken",
+        "stripe_customer_stripe_ref_taken",
+    ),
     "stripe_event": ("stripe_event_pk",),
     "mail": ("mail_pk",),
     "mail_block": ("mail_block_pk",),

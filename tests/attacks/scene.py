@@ -90,6 +90,9 @@ CARDS = (
     "insert into stripe_event (org_id, event_id, type, payload_sha256, checkout_id, payment_ref,"
     " currency, amount) select {org}, 'evt_{org}', 'checkout.session.completed', sha256('e'), id,"
     " 'pi_other', 'USD', 11 from stripe_checkout where status = 'paid';"
+    "insert into stripe_customer (org_id, customer_id) select org_id, customer_id from sale"
+    " where id = {paid_sale};"
+    "update stripe_customer set stripe_ref = 'cus_{org}';"
     "update stripe_event set status = 'error', last_error = 'payment_within_total',"
     " processed_at = now()"
 )

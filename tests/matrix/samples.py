@@ -262,6 +262,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /payments/stripe/events/{event}/settle": one(
         "done_event", body={"note": NEW}, refused=(409, "stripe_event_done_stays")
     ),
+    "POST /customers/{id}/billing-portal": one("customer", refused=(409, "card_payments_off")),
     "POST /sales/{id}/checkout": one("credit_sale", refused=(409, "card_payments_off")),
     # payments, receivables
     "POST /sales/{id}/payments": one("credit_sale", body={"amount": "0.01"}),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.ops import live, promql, strain
+from tests.ops import cards, live, promql, strain
 from tests.ops.strain import crowd, locked, repeatedly
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ def set_up(folder: Path) -> Iterator[Scene]:
             "REDIS_URL": redis.url, "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mails.port),
             "SMTP_TLS": "off", "MAIL_FROM": "books@example.com", "SIGN_UP_ENABLED": "true",
             "DATA_ENCRYPTION_KEY": "5a" * 32, "JWT_SECRET_FILE": str(folder / "jwt_secret"),
+            **cards.SETTINGS,
         }  # fmt: skip
         there = urlsplit(settings["DATABASE_URL"])
         there = there._replace(netloc=there.netloc.replace(f":{there.port}", f":{standby.port}"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ops import live, promql, symptoms
+from tests.ops import cards, live, promql, symptoms
 from tests.ops.test_dashboards import expressions
 from tests.ops.test_runbooks import blocks
 
@@ -109,6 +109,7 @@ def test_alerts_fire_for_real_symptoms_and_clear(tmp_path: Path) -> None:
             symptoms.leave_letters(scene)
             symptoms.open_organisation(scene)
             symptoms.corrupt_a_row(scene)
+            cards.take_cards(scene)
             symptoms.slow_down(scene)
             symptoms.jam(scene)
             symptoms.send_mail_again(scene)
