@@ -2233,6 +2233,16 @@ class mail:
 
     count_dead: ClassVar[_CountDead]
 
+    class CountMailsRow(Row):
+        pending_count: int
+        sent_count: int
+        hour_sent_count: int
+
+    class _CountMails(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, now: datetime) -> mail.CountMailsRow: ...
+
+    count_mails: ClassVar[_CountMails]
+
     class ListOverdueRow(Row):
         sale_id: int
         sold_on: date

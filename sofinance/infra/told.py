@@ -45,6 +45,8 @@ BUSINESS_GAUGES = {
     "organisations": "Organisations.",
     "card_payments_unposted": "Payments at Stripe that are not in the books.",
     "mails_dead": "Reminders and digests that were given up.",
+    "mails_pending": "Reminders and digests that wait to be sent.",
+    "mails_sent": "Reminders and digests that a mail server took in the period.",
     "secrets_stale": "Secrets that another key than DATA_ENCRYPTION_KEY sealed.",
     "objects_given_up": "Files that the store would not remove.",
 }

@@ -56,6 +56,7 @@ async def add_organisation(
         figures["card_payments_unposted", NOW, ""] += await q.billing.count_unposted(
             conn, org_id=org_id, now=now
         )
+        mails = await q.mail.count_mails(conn, org_id=org_id, now=now)
         figures["objects_given_up", NOW, ""] += await q.attachments.count_given_up(
             conn, org_id=org_id
         )
@@ -72,6 +73,9 @@ async def add_organisation(
         ):
             figures[name, period, row.currency] += value
     for name, period, value in (
+        ("mails_pending", NOW, mails.pending_count),
+        ("mails_sent", DAY, mails.sent_count),
+        ("mails_sent", HOUR, mails.hour_sent_count),
         ("active_sessions", NOW, people.active_sessions),
         ("active_users", DAY, people.active_users),
         ("active_users", HOUR, people.hour_active_users),

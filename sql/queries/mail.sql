@@ -108,6 +108,20 @@ select count(*) as total
 from mail
 where org_id = :org_id and status = 'dead';
 
+-- name: count_mails :one
+-- Count what waits to be sent, and what was sent lately; an attempt may be long after it was
+-- reserved, so two days are read.
+-- not null: pending_count, sent_count, hour_sent_count
+select
+    (
+        select count(*) from mail as waiting
+        where waiting.org_id = :org_id and waiting.status = 'pending'
+    ) as pending_count,
+    count(*) filter (where sent_at > :now::timestamptz - interval '1 day') as sent_count,
+    count(*) filter (where sent_at > :now::timestamptz - interval '1 hour') as hour_sent_count
+from mail
+where org_id = :org_id and created_at > :now::timestamptz - interval '2 days';
+
 -- name: list_overdue :many
 -- List debts of some days and more whose customers have an address, oldest first; each tells how
 -- many times that age it has, so that each is told of once for each.

@@ -92,3 +92,23 @@ async def test_sales_of_all_organisations_add_up_by_currency(
     )
     await count_business(database)
     assert (await figures(api))["sales_amount", "24h", "EUR"] == 0
+
+
+async def test_mails_that_wait_and_that_were_sent_are_told(
+    api: Api, org: Org, database: Database, psql: Psql
+) -> None:
+    psql(
+        "insert into mail (org_id, dedupe_key, kind, recipient, subject, body, status, sent_at)"
+        " select %s, 'r:' || n, 'low_stock', n || '@example.com', 'Low', 'Tea', status, sent_at"
+        " from (values (1, 'pending', null), (2, 'sent', now()),"
+        " (3, 'sent', now() - interval '5 hours'), (4, 'sent', now() - interval '30 hours'),"
+        " (5, 'dead', null)) as mail (n, status, sent_at)",
+        [org.id], role="sofinance_owner", org=org,
+    )  # fmt: skip
+    await count_business(database)
+    told = await figures(api)
+    counted = {name: told[name] for name in told if name[0].startswith("mails_")}
+    assert counted == {
+        ("mails_pending", "now", ""): 1, ("mails_dead", "now", ""): 1,
+        ("mails_sent", "1h", ""): 1, ("mails_sent", "24h", ""): 2,
+    }  # fmt: skip
