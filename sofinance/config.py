@@ -577,6 +577,10 @@ class Settings:
     job_heartbeat_ttl_seconds: int = setting(
         300, "How old a worker's last sign of life may be.", unit="s", low=10, high=86_400
     )
+    worker_port: int = setting(
+        0, "Where `sofinance worker` answers /livez and /metrics, at HOST; 0 for nowhere.",
+        low=0, high=65_535,
+    )  # fmt: skip
     git_commit: str = setting(
         "", "The commit that was built, for /debug/version; the image sets it.",
         example="4cd499a",

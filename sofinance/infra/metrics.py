@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +218,13 @@ def count_admission(policy: str, backend: str, outcome: str) -> None:
         found = RATE_LIMIT_DECISIONS.labels(policy, backend, outcome)
         _decisions[policy, backend, outcome] = found
     found.inc()
+
+
+def may_read(token: str, authorization: str | None) -> bool:
+    """Say whether somebody who sent this may read the metrics; everybody, without a token."""
+    # Bytes that are no UTF-8 came in as surrogates.
+    given = (authorization or "").encode("utf-8", "replace")
+    return not token or hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 def render(told: Iterable[Metric] = (), *, is_open: bool = False) -> tuple[bytes, str]:

@@ -14,6 +14,7 @@ from sofinance.infra import logs, migrate
 from sofinance.infra import serve as server
 from sofinance.infra.command import EXIT_GOOD, data_option
 from sofinance.infra.embedded import SUPERUSER, Server, write_private
+from sofinance.infra.listening import listen, url_of
 from sofinance.jobs import worker
 from sofinance.jobs.tasks import JOBS
 from sofinance.tools import demo
@@ -79,7 +80,7 @@ def serve(args: argparse.Namespace, ready: Ready) -> int:
     logs.configure(level=settings.log_level, environment=settings.environment, stream=sys.stderr)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
-    with server.listen(settings.host, settings.port) as taken:
+    with listen(settings.host, settings.port) as taken:
         database = Server(args.data)
         try:
             _say(args, f"Starting PostgreSQL in {database.data}")
@@ -95,7 +96,7 @@ def serve(args: argparse.Namespace, ready: Ready) -> int:
                 data_encryption_key=settings.data_encryption_key or database.data_encryption_key,
                 storage_dir=os.environ.get("STORAGE_DIR") or str(database.data / "uploads"),
             )
-            url = server.url_of(taken)
+            url = url_of(taken)
             server.run(
                 server.serve(
                     settings,

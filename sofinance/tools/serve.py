@@ -12,6 +12,7 @@ from sofinance import config
 from sofinance.infra import logs
 from sofinance.infra import serve as server
 from sofinance.infra.command import EXIT_GOOD
+from sofinance.infra.listening import listen
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers is not None:
         os.execve(sys.executable, GUNICORN, given)  # noqa: S606 - no shell, nothing from outside
     logs.configure(level=settings.log_level, environment=settings.environment)
-    with server.listen(settings.host, settings.port) as taken:
+    with listen(settings.host, settings.port) as taken:
         settings = replace(settings, port=taken.getsockname()[1])
         server.run(server.serve(settings, taken, _nothing))
     return EXIT_GOOD

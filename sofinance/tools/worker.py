@@ -18,6 +18,7 @@ from sofinance.infra.command import (
     settings_from,
 )
 from sofinance.infra.db import Mode
+from sofinance.infra.monitor import monitored
 from sofinance.infra.times import iso
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import at_work
@@ -75,6 +76,7 @@ async def work(args: argparse.Namespace) -> int:
     delivers = args.job is None
     async with (
         telemetry.observed(settings),
+        monitored(settings, 0 if args.once else settings.worker_port),
         at_work(settings, chosen(args.job), delivers=delivers) as worker,
     ):
         if args.once:
