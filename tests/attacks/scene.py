@@ -13,7 +13,6 @@ from tests.attacks.forgery import SEALED
 from tests.support import role_url
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Shop
     from tests.support import Api, Org, Psql
 
 NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
@@ -272,6 +271,7 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     ids["void_sale"] = (await shop.sell(customer_id=ids["customer"])).data["id"]
     void = await api.post(f"/sales/{ids['void_sale']}/void", org, {"reason": "test"})
     assert void.status == 200, void.text
+    ids["card_sale"] = (await shop.sell(customer_id=ids["customer"])).data["id"]
     free = {"product_id": ids["sample"], "quantity": "1"}
     ids["free_sale"] = (await shop.sell(free)).data["id"]
     ids["till_payment"], ids["later_payment"] = (
@@ -311,20 +311,19 @@ async def furnish(api: Api, org: Org, psql: Psql) -> dict[str, int | str]:
     return {
         **ids,
         **await furnish_files(api, org, psql, ids["customer"]),
-        **await furnish_cards(shop, psql, ids["customer"], ids["credit_sale"]),
+        **furnish_cards(org, psql, open_sale=ids["credit_sale"], paid_sale=ids["card_sale"]),
         **furnish_endpoint(psql, org),
     }
 
 
-async def furnish_cards(
-    shop: Shop, psql: Psql, customer_id: int | str, open_sale: int | str
+def furnish_cards(
+    org: Org, psql: Psql, *, open_sale: int | str, paid_sale: int | str
 ) -> dict[str, int | str]:
     """Let a page at Stripe be open, another one paid, and one payment be refused."""
-    org, paid_sale = shop.org, (await shop.sell(customer_id=customer_id)).data["id"]
     sql = CARDS.format(org=org.id, user=org.admin.id, open_sale=open_sale, paid_sale=paid_sale)
     psql(sql, org=org)
     checkout = psql("select id from stripe_checkout where status = 'open'", org=org)[0][0]
-    return {"checkout": checkout, "card_sale": paid_sale, "stripe_event": f"evt_{org.id}"}
+    return {"checkout": checkout, "stripe_event": f"evt_{org.id}"}
 
 
 async def furnish_files(
