@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from sofinance.app import MACHINE
 from sofinance.infra.pool import RETRY_AFTER_S_MAX
 from tests.api.conftest import open_shop
@@ -56,6 +58,7 @@ async def test_who_is_crowded_out_is_sent_away_before_anything_is_done(
     assert (await api.get("/products", org)).status == 200
 
 
+@pytest.mark.empty_database  # no worker of another test's was here
 async def test_a_crowd_is_not_mistaken_for_a_database_that_is_gone(
     api_with: MakeApi, org: Org
 ) -> None:

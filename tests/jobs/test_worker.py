@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     MakeApi = Callable[..., Awaitable[Api]]
 
 pytestmark = pytest.mark.empty_database
+DAY_S = 86_400
 DEADLINE_S = 20
 CLAIMANTS = 24
 
@@ -44,8 +45,11 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def job(work: Callable[[Database], Awaitable[str]], name: str = "nap", **changes: Any) -> Job:
-    """Return a job that is due once a day."""
-    asked = {"description": "Sleeps.", "every_s": 86_400, "lease_s": 1, **changes}
+    """Return a job that is due once a day, half a day from now."""
+    offset_s = (int(time.time()) + DAY_S // 2) % DAY_S
+    asked = {
+        "description": "Sleeps.", "every_s": DAY_S, "offset_s": offset_s, "lease_s": 1, **changes,
+    }  # fmt: skip
     return Job(name, work=work, **asked)
 
 

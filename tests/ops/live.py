@@ -189,7 +189,8 @@ def prometheus(service_port: int, folder: Path) -> Iterator[Prometheus]:
                         "evaluation_interval": f"{RULE_S}s"}  # fmt: skip
     config["rule_files"] = [str(folder / "rules.yml")]
     del config["alerting"]
-    (job,) = config["scrape_configs"]
+    job = next(one for one in config["scrape_configs"] if one["job_name"] == "sofinance")
+    config["scrape_configs"] = [job]
     job["authorization"] = {"credentials_file": str(token)}
     job["static_configs"] = [{"targets": [f"127.0.0.1:{service_port}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

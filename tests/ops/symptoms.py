@@ -11,6 +11,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -121,7 +122,11 @@ class Scene:
     def fires(self, *names: str) -> None:
         """Wait till these alerts fire."""
         self.caused.update(names)
-        live.until(f"{names} fire", lambda: {*names} <= self.prometheus.firing(), WAKE_S)
+        for name in names:
+            live.until(name, partial(self._is_firing, name), WAKE_S)
+
+    def _is_firing(self, name: str) -> bool:
+        return name in self.prometheus.firing()
 
     def rests(self) -> None:
         """Wait till none of them does; of the others, a busy machine may cause some."""

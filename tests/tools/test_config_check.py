@@ -42,11 +42,18 @@ FORMS = {
     "data_encryption_key_previous": "6b" * 32,
     "otel_exporter_otlp_headers": "authorization=Bearer abc",
     "sentry_dsn": "https://abc@sentry.example.com/7",
+    "stripe_secret_key": "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    "stripe_webhook_secret": "whsec_4eC39HqLyjWDarjtT1zdp7dc",
+    "stripe_webhook_secret_previous": "whsec_5fD40IrMzkXEbskuU2aeq8ed",
 }
 
 
 # What a secret cannot stand without.
-BESIDE = {"s3_secret_access_key": {"S3_ACCESS_KEY_ID": "sofinance"}}
+BESIDE = {
+    "s3_secret_access_key": {"S3_ACCESS_KEY_ID": "sofinance"},
+    "stripe_secret_key": {"STRIPE_WEBHOOK_SECRET": FORMS["stripe_webhook_secret"]},
+    "stripe_webhook_secret_previous": {"STRIPE_WEBHOOK_SECRET": FORMS["stripe_webhook_secret"]},
+}
 
 
 @pytest.fixture
