@@ -84,7 +84,8 @@ class Settings:
         check=settings_checks.database_url,
     )  # fmt: skip
     database_pool_size: int = setting(
-        10, "Connections per worker process; all workers' together stay below max_connections.",
+        10, "Connections per worker process, which opens one more to look after the database; all "
+        "workers' together stay below max_connections.",
         unit="connections", low=1, high=200,
     )  # fmt: skip
     database_prepared_statements: bool = setting(

@@ -154,6 +154,9 @@ class Database:
         self.statement_timeout_ms = settings.database_statement_timeout_ms
         self.size_max = settings.database_pool_size
         self.pool = self._pool(settings.database_url)
+        # One more, for a look at the database itself: a crowd that has all others is no outage.
+        self.lookout = self._pool(settings.database_url, size_max=1)
+        self._looking = asyncio.Lock()
         self._glances: dict[str, asyncio.Task[Any]] = {}
         self.replica: Replica | None = None
         if settings.database_replica_url:
@@ -165,11 +168,11 @@ class Database:
                 lag_max_s=settings.database_replica_lag_max_s,
             )
 
-    def _pool(self, url: str) -> Pool:
+    def _pool(self, url: str, size_max: int | None = None) -> Pool:
         return Pool(
             functools.partial(self._connect, url),
             abandon,
-            size_max=self.settings.database_pool_size,
+            size_max=size_max or self.settings.database_pool_size,
             waiting_max=self.settings.database_pool_waiting_max,
             timeout_s=self.settings.database_acquire_timeout_s,
         )
@@ -189,6 +192,7 @@ class Database:
         """Let what runs finish, for a bounded time, then close every connection."""
         if self.replica is not None:
             await self.replica.close(CLOSE_TIMEOUT_S)
+        await self.lookout.close(CLOSE_TIMEOUT_S)
         await self.pool.close(CLOSE_TIMEOUT_S)
 
     async def _connect(self, url: str) -> Any:
@@ -222,7 +226,7 @@ class Database:
         await self.glance("ping", q.request.ping)
 
     async def glance(self, name: str, question: Callable[[Connection], Awaitable[Found]]) -> Found:
-        """Return the answer to a small question, before all who wait for a connection.
+        """Return the answer to a small question about the database, over a connection for those.
 
         So a crowd is not mistaken for a database that is gone. Who asks the same meanwhile shares
         the answer: however many ask, they are one. Raises TimeoutError after PING_TIMEOUT_S.
@@ -235,7 +239,8 @@ class Database:
         return await asyncio.shield(asking)
 
     async def _ask(self, question: Callable[[Connection], Awaitable[Found]]) -> Found:
-        async with asyncio.timeout(PING_TIMEOUT_S), self.pool.lend(urgent=True) as conn:
+        # What they wait for one another is no wait of the pool's.
+        async with asyncio.timeout(PING_TIMEOUT_S), self._looking, self.lookout.lend() as conn:
             return await question(conn)
 
     @contextlib.asynccontextmanager

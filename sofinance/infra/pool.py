@@ -138,12 +138,12 @@ class Pool:
         if not self._idle and self._open_count >= self._size_max:
             self._refuse_beyond_queue()
 
-    def lend(self, *, urgent: bool = False) -> Loan:
+    def lend(self) -> Loan:
         """Lend a connection: ``async with pool.lend() as conn``; see `take`."""
-        return Loan(self, urgent=urgent)
+        return Loan(self)
 
-    async def take(self, *, urgent: bool = False) -> Any:
-        """Return a connection, which must be given back; an urgent one before all who wait.
+    async def take(self) -> Any:
+        """Return a connection, which must be given back.
 
         Raises PoolFullError when too many wait already, TimeoutError when none is free in time,
         and whatever connecting raises.
@@ -154,7 +154,7 @@ class Pool:
             elif self._open_count < self._size_max:
                 return await self._open()
             else:
-                conn = await self._wait(urgent=urgent)
+                conn = await self._wait()
             if conn is not None:
                 if not conn.is_closed():
                     return conn
@@ -210,11 +210,10 @@ class Pool:
             self._pass_on(None)
             raise
 
-    async def _wait(self, *, urgent: bool) -> Any:
-        if not urgent:
-            self._refuse_beyond_queue()
+    async def _wait(self) -> Any:
+        self._refuse_beyond_queue()
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if urgent else self._waiting.append)(waiter)
+        self._waiting.append(waiter)
         started_s = perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -255,13 +254,13 @@ class Pool:
 class Loan:
     """A connection for as long as a block runs."""
 
-    __slots__ = ("_conn", "_pool", "_urgent")
+    __slots__ = ("_conn", "_pool")
 
-    def __init__(self, pool: Pool, *, urgent: bool) -> None:
-        self._pool, self._urgent = pool, urgent
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     async def __aenter__(self) -> Any:
-        self._conn = await self._pool.take(urgent=self._urgent)
+        self._conn = await self._pool.take()
         return self._conn
 
     async def __aexit__(

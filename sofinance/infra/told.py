@@ -55,7 +55,7 @@ BUSINESS_GAUGES = {
 async def read(call: Call) -> list[Metric]:
     """Return all of it, by queries of a handful of rows each; nothing without the database.
 
-    Before all who wait for a connection: a crowd is when they are looked at.
+    Over a connection that no request can have: a crowd is when they are looked at.
     """
     ttl_s, now = call.settings.job_heartbeat_ttl_seconds, call.now
     try:

@@ -60,10 +60,10 @@ async def test_without_its_database_it_lives_but_is_not_ready(
 ) -> None:
     api = await api_with()
 
-    async def take(**_options: bool) -> Any:
+    async def take() -> Any:
         raise error
 
-    monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)
+    monkeypatch.setattr(api.app[MACHINE].db.lookout, "take", take)
     for path in ("/health", *READY):
         answer = await root(api, path)
         assert answer.refused == (503, "unhealthy")
@@ -83,10 +83,10 @@ async def test_a_database_that_hangs_is_waited_for_two_seconds_at_most(
     api = await api_with()
     monkeypatch.setattr("sofinance.infra.health.CHECK_TIMEOUT_S", 0.01)
 
-    async def take(**_options: bool) -> Any:
+    async def take() -> Any:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(api.app[MACHINE].db.pool, "take", take)
+    monkeypatch.setattr(api.app[MACHINE].db.lookout, "take", take)
     checks = (await root(api, "/readyz")).details["checks"]
     assert checks == {"database": "timeout", "migrations": "timeout"}
 
