@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
-from sofinance.config_rules import PLACEHOLDER_SECRET, at_odds
+from sofinance.config_rules import PLACEHOLDER_SECRET, at_odds, unfit_to_serve
 from sofinance.infra import settings_checks
 from sofinance.infra.settings_checks import KEY_BYTES, database_url, encryption_key
 from sofinance.infra.settings_layers import Layers
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIELDS", "PLACEHOLDER_SECRET", "REQUIRED", "Layers", "Settings", "SettingsError",
-    "database_url", "encryption_key", "layers", "load", "read", "require", "rotation_dates",
-    "source_of", "text_of",
+    "database_url", "encryption_key", "layers", "load", "load_given", "read", "require",
+    "rotation_dates", "source_of", "text_of",
 ]  # fmt: skip
 
 PORT_MAX = 65_535
@@ -678,24 +678,34 @@ class Settings:
 
 
 FIELDS: dict[str, Field[Any]] = {f.name: f for f in fields(Settings)}
-READER = Reader(FIELDS, at_odds)
+READER = Reader(FIELDS, at_odds, unfit_to_serve)
 REQUIRED = READER.required
 
 
-def load(environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED) -> Settings:
+def load(
+    environ: Mapping[str, str], *, required: Iterable[str] = REQUIRED, serves: bool = True
+) -> Settings:
     """Read all settings; raises SettingsError with every problem, not only the first."""
-    values, problems = read(environ, required=required)
+    values, problems = read(environ, required=required, serves=serves)
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
 
 
+def load_given(environ: Mapping[str, str]) -> Settings:
+    """Read settings for a command that serves nothing; what it needs it demands by `require`."""
+    return load(environ, required=(), serves=False)
+
+
 def read(
-    environ: Mapping[str, str] | Layers, *, required: Iterable[str] = REQUIRED
+    environ: Mapping[str, str] | Layers,
+    *,
+    required: Iterable[str] = REQUIRED,
+    serves: bool = True,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values that are given and good, and every problem."""
     given = environ if isinstance(environ, Layers) else layers(environ)
-    return READER.read(given, required)
+    return READER.read(given, required, serves=serves)
 
 
 def layers(environ: Mapping[str, str]) -> Layers:

@@ -1,4 +1,8 @@
-"""What settings must not be together, and what production refuses: told at start, all at once."""
+"""What settings must not be together, and what production refuses: told at start, all at once.
+
+Whoever runs a command of their own, such as `migrate` with OWNER_URL alone, is told what is wrong
+with what they gave, and asked for nothing that only the service and its workers use.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ GUESSES = frozenset({
 
 
 def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
-    """Yield what is wrong with settings together, or with one in this environment."""
+    """Yield what is wrong with settings that are given, whichever command reads them."""
     environment, algorithm = value("environment"), value("jwt_algorithm")
     for name in ("jwt_secret", "jwt_secret_previous"):
         secret, length_min = value(name), HMAC_LENGTHS[algorithm]
@@ -49,11 +53,23 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
             "JWT_KEY_OVERLAP_MINUTES is shorter than ACCESS_TOKEN_MINUTES: a rotation would sign "
             "people out."
         )
+    for name in DATABASES:
+        if environment == PRODUCTION and value(name) and _is_guessed(value(name)):
+            yield f"{name.upper()} has a password that everybody tries first; in production no."
+    if 0 < value("retention_audit_days") < AUDIT_DAYS_MIN:
+        yield (
+            f"RETENTION_AUDIT_DAYS is less than {AUDIT_DAYS_MIN}, for which the audit log stays "
+            "where it is; 0 keeps it there for good."
+        )
+
+
+def unfit_to_serve(value: Callable[[str], Any]) -> Iterable[str]:
+    """Yield what the service and its workers do not start with."""
     if value("captcha_mode") == "turnstile" and not value("turnstile_secret_key"):
         yield "TURNSTILE_SECRET_KEY is missing: with CAPTCHA_MODE=turnstile nobody could pass."
     yield from unsafe(value)
     if (
-        environment != "development"
+        value("environment") != DEVELOPMENT
         and value("mfa_required_roles")
         and not value("data_encryption_key")
     ):
@@ -64,12 +80,7 @@ def at_odds(value: Callable[[str], Any]) -> Iterable[str]:
     yield from _stripe_at_odds(value)
     yield from _mail_at_odds(value)
     yield from lacking(value)
-    yield from _storage_at_odds(value)
-    if 0 < value("retention_audit_days") < AUDIT_DAYS_MIN:
-        yield (
-            f"RETENTION_AUDIT_DAYS is less than {AUDIT_DAYS_MIN}, for which the audit log stays "
-            "where it is; 0 keeps it there for good."
-        )
+    yield from storage_at_odds(value)
 
 
 def _stripe_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
@@ -86,7 +97,8 @@ def _stripe_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
         yield "STRIPE_WEBHOOK_SECRET_PREVIOUS is set and STRIPE_WEBHOOK_SECRET is not."
 
 
-def _storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+def storage_at_odds(value: Callable[[str], Any]) -> Iterable[str]:
+    """Yield why the store of files cannot be opened."""
     if value("storage_backend") == "s3" and not value("s3_bucket"):
         yield "S3_BUCKET is missing: STORAGE_BACKEND=s3 keeps files in it."
     if bool(value("s3_access_key_id")) != bool(value("s3_secret_access_key")):
@@ -130,9 +142,6 @@ def unsafe(value: Callable[[str], Any]) -> Iterable[str]:
 
 
 def _open_doors(value: Callable[[str], Any]) -> Iterable[str]:
-    for name in DATABASES:
-        if value(name) and _is_guessed(value(name)):
-            yield f"{name.upper()} has a password that everybody tries first; in production no."
     token = value("metrics_token")
     if value("metrics_enabled") and not token:
         yield "METRICS_TOKEN is missing: in production /metrics is not for everybody."

@@ -43,12 +43,12 @@ def data_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_from(args: argparse.Namespace, *required: str) -> Settings:
+def settings_from(args: argparse.Namespace, *required: str, serves: bool = False) -> Settings:
     """Return the settings for a command that took ``database_options``.
 
     The database is the one of the options, else of DATABASE_URL and OWNER_URL, else the embedded
     one that runs in ``--data`` now. ``required`` names the settings the command cannot do
-    without; by default the database alone.
+    without; by default the database alone. One that ``serves`` is held to all that serving needs.
     """
     from sofinance import config  # noqa: PLC0415 - config raises this module's SetupError
     from sofinance.infra import embedded  # noqa: PLC0415 - not needed where a URL is given
@@ -58,7 +58,7 @@ def settings_from(args: argparse.Namespace, *required: str) -> Settings:
         if option is not None:
             given.pop(f"{variable}_FILE", None)
             given[variable] = option
-    settings = config.load(given, required=())
+    settings = config.load(given, required=(), serves=serves)
     if args.data is not None or not (settings.database_url or settings.owner_url):
         running = embedded.attach(args.data)
         settings = replace(

@@ -69,10 +69,14 @@ def setting(  # noqa: PLR0913 - the one place where all that can be said of a se
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the settings that `fields` declare, and holds them to their `rules`."""
+    """Reads the settings that `fields` declare, and holds them to their rules.
+
+    Those of `rules` are for every command, those of `serving` for what serves or runs jobs.
+    """
 
     fields: Mapping[str, Field[Any]]
     rules: Rules
+    serving: Rules
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -87,7 +91,9 @@ class Reader:
         """Return where settings are given: the environment and the files that go with it."""
         return read_layers(self.fields, environ)
 
-    def read(self, layers: Layers, required: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    def read(
+        self, layers: Layers, required: Iterable[str], *, serves: bool
+    ) -> tuple[dict[str, Any], list[str]]:
         """Return the values that are given and good, and every problem."""
         problems = list(layers.problems)
         wrong: set[str] = set()
@@ -102,7 +108,8 @@ class Reader:
                 where = f"{source.layer}: " if source is not None and source.layer else ""
                 problems.append(f"{where}{problem}")
                 wrong.add(name)
-        problems += self.rules(lambda name: values.get(name, self.fields[name].default))
+        for rules in (self.rules, self.serving) if serves else (self.rules,):
+            problems += rules(lambda name: values.get(name, self.fields[name].default))
         return values, problems + self.missing(values.get, (n for n in required if n not in wrong))
 
     def missing(self, get: Callable[[str], Any], names: Iterable[str]) -> list[str]:

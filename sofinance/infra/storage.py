@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import heapq
 import os
@@ -20,7 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from sofinance.config_rules import storage_at_odds
 from sofinance.infra.errors import ApiError
+from sofinance.infra.settings_reader import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -124,7 +127,9 @@ def checked(key: str) -> str:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """Return the store of the settings."""
+    """Return the store of the settings; SettingsError when they do not suffice."""
+    if problems := [*storage_at_odds(functools.partial(getattr, settings))]:
+        raise SettingsError(problems)
     if settings.storage_backend == "local":
         return LocalStorage(Path(settings.storage_dir))
     # Only who keeps files in a bucket has the library for it.

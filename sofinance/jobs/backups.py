@@ -83,7 +83,7 @@ async def run_command(*words: str, variables: Mapping[str, str] | None = None) -
 
 async def back_up(database: Database) -> str:
     """Take a backup, and remove old ones."""
-    settings = config.load(os.environ, required=())
+    settings = config.load_given(os.environ)
     if not settings.backup_url:
         return NOT_CONFIGURED
     return await _take(database, FULL, place_of(settings).location())
@@ -91,7 +91,7 @@ async def back_up(database: Database) -> str:
 
 async def back_up_base(database: Database) -> str:
     """Take a base backup, where the server's log is archived, and remove old ones."""
-    settings = config.load(os.environ, required=())
+    settings = config.load_given(os.environ)
     if not settings.backup_url:
         return NOT_CONFIGURED
     async with database.untenanted() as conn:
@@ -103,7 +103,7 @@ async def back_up_base(database: Database) -> str:
 
 async def verify_newest(_database: Database) -> str:
     """Restore the newest backup into a server made for it, compare and verify."""
-    settings = config.load(os.environ, required=())
+    settings = config.load_given(os.environ)
     if not settings.backup_url:
         return NOT_CONFIGURED
     try:
@@ -216,7 +216,7 @@ async def _end(database: Database, number: int, status: str, outcome: Outcome) -
 
 
 async def _create(database: Database, task: Any) -> Outcome:
-    if not config.load(os.environ, required=()).backup_url:
+    if not config.load_given(os.environ).backup_url:
         async with database.untenanted(mode=Mode.WRITE) as conn:
             await q.system.fail_backup(conn, id=task.backup_id, error=NOT_CONFIGURED)
         raise CommandFailedError(NOT_CONFIGURED)
@@ -237,7 +237,7 @@ async def _verify(_database: Database, task: Any) -> Outcome:
 async def _restore(_database: Database, task: Any) -> Outcome:
     """Restore into a new database beside the live one, which stays as it is."""
     _demand_here(task)
-    url = config.load(os.environ, required=()).restore_url
+    url = config.load_given(os.environ).restore_url
     if not url:
         raise CommandFailedError("RESTORE_URL is not set where the worker runs")
     stamp = f"{datetime.now(UTC):{store.STAMP}}".lower()
@@ -253,7 +253,7 @@ async def _restore(_database: Database, task: Any) -> Outcome:
 
 
 def _demand_here(task: Any) -> None:
-    here = place_of(config.load(os.environ, required=())).location()
+    here = place_of(config.load_given(os.environ)).location()
     if task.location != here:
         raise CommandFailedError(f"it is in {task.location}, and BACKUP_DIR is {here}")
 
@@ -267,7 +267,7 @@ async def _remove_given_up(database: Database) -> int:
         rows = await q.system.list_backups_given_up(conn, limit=GIVEN_UP_COUNT_MAX)
     if not rows:
         return 0
-    place = place_of(config.load(os.environ, required=()))
+    place = place_of(config.load_given(os.environ))
     places = {each.location(): each for each in (place, place / "base")}
     count = 0
     for row in rows:

@@ -247,7 +247,7 @@ def settings_of_folder(args: argparse.Namespace) -> Settings:
     if getattr(args, "backup_url", None) is not None:
         given.pop("BACKUP_URL_FILE", None)
         given["BACKUP_URL"] = args.backup_url
-    return config.load(given, required=())
+    return config.load_given(given)
 
 
 def settings_for_backup(args: argparse.Namespace) -> Settings:

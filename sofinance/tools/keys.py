@@ -113,7 +113,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     given = dict(os.environ)
     if args.dir is not None:
         given["JWT_KEYS_DIR"] = args.dir
-    settings = config.load(given, required=())
+    settings = config.load_given(given)
     if not settings.jwt_keys_dir:
         raise SetupError("Say where the keys are: --dir or JWT_KEYS_DIR.", exit_code=EXIT_USAGE)
     return settings

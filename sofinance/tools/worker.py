@@ -71,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 async def work(args: argparse.Namespace) -> int:
     """Run jobs, until a signal or once."""
-    settings = settings_from(args)
+    settings = settings_from(args, serves=True)
     logs.configure(level=settings.log_level, environment=settings.environment)
     delivers = args.job is None
     async with (

@@ -101,8 +101,9 @@ def test_what_compose_sets_is_good(name: str, tmp_path: Path) -> None:
         if plain.startswith("/run/secrets/"):
             assert Path(plain).name in service["secrets"]
     for environment in ("staging", "production"):
-        needed = [one for one in ("database_url", "jwt_secret") if name in {"api", "worker"}]
-        assert config.read({**environ, "ENVIRONMENT": environment}, required=needed)[1] == []
+        given, serves = {**environ, "ENVIRONMENT": environment}, name in {"api", "worker"}
+        needed = ("database_url", "jwt_secret") if serves else ()
+        assert config.read(given, required=needed, serves=serves)[1] == []
 
 
 def test_migrations_come_before_what_serves() -> None:

@@ -102,6 +102,52 @@ def test_an_unknown_command_is_a_usage_error(sofinance):
     assert "Traceback" not in done.stderr
 
 
+PRODUCTION = {
+    "ENVIRONMENT": "production", "STORAGE_BACKEND": "s3", "S3_ACCESS_KEY_ID": "sofinance",
+    "MFA_REQUIRED_ROLES": "ADMIN", "EXPORT_MODE": "webhook", "SMTP_HOST": "mail.example",
+    "SMTP_USER": "books", "CAPTCHA_MODE": "turnstile", "SIGN_UP_ENABLED": "true",
+}  # fmt: skip
+URL = "postgresql://sofinance_owner:Zq8vKpb3@127.0.0.1:1/books"
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["migrate"], {"OWNER_URL": URL}),
+        (["migrate", "check"], {"OWNER_URL": URL}),
+        (["maintenance"], {"OWNER_URL": URL}),
+        (["backup"], {"BACKUP_URL": URL, "BACKUP_FILES": "list"}),
+        (["backup", "base"], {"BACKUP_URL": URL}),
+        (["drill"], {"BACKUP_URL": URL, "BACKUP_FILES": "list"}),
+        (["verify"], {"DATABASE_URL": URL}),
+        (["cleanup"], {"DATABASE_URL": URL}),
+        (["jobs"], {"DATABASE_URL": URL}),
+        (["org", "list"], {"DATABASE_URL": URL}),
+        (["balances", "check"], {"DATABASE_URL": URL}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_in_production_demands_only_what_it_uses(sofinance, tmp_path, words, given):
+    """Not what the service would need, whatever the files of settings turn on."""
+    done = sofinance(*words, **PRODUCTION, **given, BACKUP_DIR=str(tmp_path))
+    assert "sofinance: The database " in done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+
+
+@pytest.mark.parametrize("words", [["serve"], ["worker"]], ids=" ".join)
+def test_what_serves_in_production_demands_all_that_serving_needs(sofinance, words):
+    told = refused(sofinance(*words, **PRODUCTION, DATABASE_URL=URL), 2)
+    for variable in ("METRICS_TOKEN", "DATA_ENCRYPTION_KEY", "S3_BUCKET", "TURNSTILE_SECRET_KEY"):
+        assert f"- {variable} is missing" in told
+
+
+def test_a_command_that_opens_the_store_demands_what_that_needs(sofinance, tmp_path):
+    given = {"BACKUP_URL": URL, "BACKUP_DIR": str(tmp_path)}
+    told = refused(sofinance("backup", **PRODUCTION, **given), 2)
+    assert "- S3_BUCKET is missing" in told
+    assert "METRICS_TOKEN" not in told
+
+
 # -- serve -------------------------------------------------------------------------------------
 
 
