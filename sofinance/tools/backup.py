@@ -38,22 +38,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "figures that a restore is compared with, read it back, and remove what is older than "
         "BACKUP_KEEP_DAYS. Beside the service; docs/backup.md.",
     )
-    backup_options(parser)
-    parser.add_argument("--keep-days", type=int, metavar="N", help="instead of BACKUP_KEEP_DAYS")
-    parser.add_argument(
-        "--record", type=int, metavar="N", help="the number under which a worker wrote it down"
-    )
+    taking_options(parser)
     parser.set_defaults(run=run)
+    # An action takes the command's options behind its name, too.
+    behind = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    taking_options(behind)
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    listed = actions.add_parser("list", help="list the backups, the oldest first")
+    listed = actions.add_parser("list", parents=[behind], help="list the backups, the oldest first")
     listed.set_defaults(run=run_list)
     verified = actions.add_parser(
-        "verify", help="read backups to their end; exit 1 if one is damaged"
+        "verify", parents=[behind], help="read backups to their end; exit 1 if one is damaged"
     )
     verified.add_argument("which", nargs="*", help="latest, a name or a file; else all")
     verified.set_defaults(run=run_verify)
     base = actions.add_parser(
         "base",
+        parents=[behind],
         help="copy the server's files, to restore to a point in time",
         description="Copy the whole server's files while it runs (pg_basebackup). With the "
         "log that scripts/archive_wal.sh keeps, `sofinance restore --at` goes to any moment since.",
@@ -61,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     base.set_defaults(run=run_base)
     archived = actions.add_parser(
         "archive-wal",
+        parents=[behind],
         help="keep a segment of PostgreSQL's log: its archive_command",
         description="archive_command = 'sofinance backup archive-wal %%p': keeps the segment in "
         "BACKUP_WAL_DIR, compressed, encrypted if backups are, and reads it back. The same again "
@@ -70,6 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     archived.set_defaults(run=run_archive)
     fetched = actions.add_parser(
         "restore-wal",
+        parents=[behind],
         help="bring a segment back: PostgreSQL's restore_command",
         description="restore_command = 'sofinance backup restore-wal %%f %%p'. Exit 1: there is "
         f"none, the log is at its end; {wal.EXIT_UNKNOWN}: that is not known, and PostgreSQL stops "
@@ -78,18 +80,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     fetched.add_argument("segment", help="its name: %%f")
     fetched.add_argument("path", type=Path, help="where it goes: %%p")
     fetched.set_defaults(run=run_fetch)
-    for action in (listed, verified, base, archived, fetched):
-        folder_options(action, again=True)
 
 
-def folder_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Add the options that say where backups are; ``again`` after an action, too."""
-    default: dict[str, Any] = {"default": argparse.SUPPRESS} if again else {}
+def folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where backups are."""
     parser.add_argument(
-        "--dir", metavar="DIR",
-        help="the directory of backups, or s3://bucket/prefix (BACKUP_DIR)", **default,
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON, for scripts", **default)
+        "--dir", metavar="DIR", help="the directory of backups, or s3://bucket/prefix (BACKUP_DIR)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def backup_options(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +97,15 @@ def backup_options(parser: argparse.ArgumentParser) -> None:
     )
     data_option(parser)
     folder_options(parser)
+
+
+def taking_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of whoever takes a backup."""
+    backup_options(parser)
+    parser.add_argument("--keep-days", type=int, metavar="N", help="instead of BACKUP_KEEP_DAYS")
+    parser.add_argument(
+        "--record", type=int, metavar="N", help="the number under which a worker wrote it down"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,17 +9,17 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from sofinance.cli import TOOLS, main
+from sofinance.cli import TOOLS, main, parser
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SECRET = "only-for-tests-" * 3
 START_TIMEOUT_S = 60
@@ -146,6 +146,17 @@ def test_a_command_that_opens_the_store_demands_what_that_needs(sofinance, tmp_p
     told = refused(sofinance("backup", **PRODUCTION, **given), 2)
     assert "- S3_BUCKET is missing" in told
     assert "METRICS_TOKEN" not in told
+
+
+@pytest.mark.parametrize(
+    "action", [["list"], ["verify"], ["base"], ["archive-wal", "x"], ["restore-wal", "x", "y"]]
+)
+def test_options_of_a_command_stand_before_its_action_or_behind(action):
+    options = ["--data", "d", "--backup-url", URL, "--dir", "b", "--keep-days", "3", "--json"]
+    before = parser(["backup"]).parse_args(["backup", *options, *action])
+    behind = parser(["backup"]).parse_args(["backup", *action, *options])
+    assert before == behind
+    assert (before.data, before.keep_days, before.json) == (Path("d"), 3, True)
 
 
 # -- serve -------------------------------------------------------------------------------------
