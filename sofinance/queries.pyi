@@ -1979,7 +1979,9 @@ class jobs:
         last_error_at: datetime | None
         last_error: str | None
         consecutive_failures: int
-        error_count: int
+        failed_count: int
+        lost_count: int
+        stopped_count: int
 
     class _ListJobs(Statement):
         async def __call__(self, conn: Connection, /) -> list[jobs.ListJobsRow]: ...

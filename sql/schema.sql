@@ -1317,6 +1317,7 @@ begin
         values (due.name, due.claim_no, due.runner, due.started_at, now(), 'lost', why);
         update job set
             last_error = why, last_error_at = now(), error_count = job.error_count + 1,
+            lost_count = job.lost_count + 1,
             consecutive_failures = job.consecutive_failures + 1
         where job.name = due.name;
     end if;
@@ -1952,6 +1953,7 @@ begin
         last_error_at = case when has_failed then now() else job.last_error_at end,
         last_error = case when has_failed then left(p_told, 500) else job.last_error end,
         error_count = job.error_count + has_failed::int,
+        stopped_count = job.stopped_count + (p_outcome = 'stopped')::int,
         consecutive_failures = case p_outcome
             when 'succeeded' then 0 else job.consecutive_failures + has_failed::int
         end,
@@ -4350,7 +4352,10 @@ CREATE TABLE public.job (
     last_error text,
     consecutive_failures integer DEFAULT 0 NOT NULL,
     error_count bigint DEFAULT 0 NOT NULL,
+    lost_count bigint DEFAULT 0 NOT NULL,
+    stopped_count bigint DEFAULT 0 NOT NULL,
     CONSTRAINT job_claimed_by_runner CHECK (((runner IS NULL) = (lease_until IS NULL))),
+    CONSTRAINT job_counts_by_outcome CHECK ((((lost_count >= 0) AND (lost_count <= error_count)) AND (stopped_count >= 0))),
     CONSTRAINT job_counts_not_negative CHECK (((claim_no >= 0) AND (consecutive_failures >= 0) AND (error_count >= consecutive_failures))),
     CONSTRAINT job_described CHECK (((length(description) >= 1) AND (length(description) <= 200))),
     CONSTRAINT job_error_not_long CHECK ((length(last_error) <= 500)),
@@ -4398,9 +4403,15 @@ COMMENT ON COLUMN public.job.last_error IS 'Why.';
 
 COMMENT ON COLUMN public.job.consecutive_failures IS 'Runs that failed since the last that did not.';
 
-COMMENT ON COLUMN public.job.error_count IS 'Runs that ever failed.';
+COMMENT ON COLUMN public.job.error_count IS 'Runs that ever failed or were lost.';
+
+COMMENT ON COLUMN public.job.lost_count IS 'Those of error_count whose worker was not heard of any more.';
+
+COMMENT ON COLUMN public.job.stopped_count IS 'Runs that ever were stopped with their worker.';
 
 COMMENT ON CONSTRAINT job_claimed_by_runner ON public.job IS 'A claimed job has a runner and a lease.';
+
+COMMENT ON CONSTRAINT job_counts_by_outcome ON public.job IS 'Runs that were lost are some of those that failed, and no count is negative.';
 
 COMMENT ON CONSTRAINT job_counts_not_negative ON public.job IS 'A job''s counts are not negative.';
 

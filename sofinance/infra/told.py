@@ -91,7 +91,9 @@ def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
         name: GaugeMetricFamily(name, help_text, labels=["job"])
         for name, help_text in JOB_GAUGES.items()
     }
-    errors = CounterMetricFamily("job_errors", "Runs of a job that failed.", labels=["job"])
+    errors = CounterMetricFamily(
+        "job_errors", "Runs of a job that did not end well.", labels=["job", "reason"]
+    )
     for job in jobs:
         for name, at in (
             ("job_last_heartbeat_timestamp", job.last_heartbeat_at),
@@ -103,7 +105,9 @@ def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
         told["job_interval_seconds"].add_metric([job.name], job.every_s)
         told["job_consecutive_failures"].add_metric([job.name], job.consecutive_failures)
         told["job_paused"].add_metric([job.name], job.is_paused)
-        errors.add_metric([job.name], job.error_count)
+        errors.add_metric([job.name, "failed"], job.failed_count)
+        errors.add_metric([job.name, "lost"], job.lost_count)
+        errors.add_metric([job.name, "stopped"], job.stopped_count)
     yield from told.values()
     yield errors
 

@@ -70,7 +70,7 @@ where
 
 -- name: list_jobs :many
 -- List every job and how it is: a handful, which the release declares.
--- not null: is_running
+-- not null: is_running, failed_count
 select
     name,
     description,
@@ -86,7 +86,9 @@ select
     last_error_at,
     last_error,
     consecutive_failures,
-    error_count
+    error_count - lost_count as failed_count,
+    lost_count,
+    stopped_count
 from job
 order by name;
 

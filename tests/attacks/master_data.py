@@ -804,6 +804,11 @@ MASTER_DATA = (
                 "job_counts_not_negative",
                 "update job set consecutive_failures = 1, error_count = 0",
             ),
+            (
+                "More lost runs than failed ones",
+                "job_counts_by_outcome",
+                "update job set lost_count = error_count + 1",
+            ),
             ("A run of no job", "job_run_job_known", "update job_run set job = 'no-job'"),
             (
                 "A run that ended somehow",

@@ -132,7 +132,9 @@ async def test_a_failure_is_told_counted_and_tried_again_and_others_go_on(
         assert not await one.run_once()
         waits = "consecutive_failures, round(extract(epoch from next_run_at - last_error_at))"
         assert state(psql, waits, "fails") == (count, wait_s)
-    assert state(psql, "last_error, error_count", "fails") == ("two checks failed", 3)
+    assert state(psql, "last_error, error_count, lost_count", "fails") == (
+        "two checks failed", 3, 0,
+    )  # fmt: skip
     assert state(psql, "last_error", "crashes") == ("ZeroDivisionError: division by zero",)
     assert state(psql, "consecutive_failures, last_error") == (0, None)
     well = Worker(database, [job(nothing, "fails")])
@@ -163,7 +165,7 @@ async def test_a_job_of_a_worker_that_died_is_taken_over_and_its_claim_is_void(
         assert await q.jobs.renew_job(conn, **key) is None
         assert not await q.jobs.finish_job(conn, **key, outcome="succeeded", told="late")
     assert len(runs(psql)) == 2
-    assert state(psql, "error_count") == (1,)
+    assert state(psql, "error_count, lost_count, stopped_count") == (1, 1, 0)
 
 
 async def test_a_run_keeps_its_claim_and_breaks_off_when_it_has_lost_it(
@@ -211,6 +213,7 @@ async def test_a_worker_that_is_told_to_stop_breaks_off_and_leaves_the_job_due(
     await asyncio.wait_for(running, DEADLINE_S)
     assert runs(psql) == [(1, "stopped", "its worker was stopped")]
     assert state(psql, "next_run_at <= now(), consecutive_failures") == (True, 0)
+    assert state(psql, "error_count, lost_count, stopped_count") == (0, 0, 1)
     assert psql("select name from job_runner", role="superuser") == []
 
 
@@ -330,7 +333,17 @@ async def test_readiness_and_metrics_tell_whether_jobs_run(
     assert (await api.get("/readyz", prefix="")).data["checks"]["jobs"] == "healthy"
     lines = (await api.get("/metrics", prefix="")).text.splitlines()
     assert "job_runner_up 1.0" in lines
-    assert 'job_errors_total{job="fails"} 1.0' in lines
+    assert 'job_errors_total{job="fails",reason="failed"} 1.0' in lines
+    psql(
+        "update job set error_count = 3, lost_count = 2, stopped_count = 5 where name = 'fails'",
+        role="sofinance_owner",
+    )
+    lines = (await api.get("/metrics", prefix="")).text.splitlines()
+    assert [line for line in lines if line.startswith('job_errors_total{job="fails"')] == [
+        'job_errors_total{job="fails",reason="failed"} 1.0',
+        'job_errors_total{job="fails",reason="lost"} 2.0',
+        'job_errors_total{job="fails",reason="stopped"} 5.0',
+    ]
     assert 'job_consecutive_failures{job="fails"} 1.0' in lines
     assert 'job_consecutive_failures{job="nap"} 0.0' in lines
     last = next(line for line in lines if line.startswith("job_last_success_timestamp{"))

@@ -87,8 +87,9 @@ def exported() -> dict[str, Series]:
     for family in told.of_jobs((), 1):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         # `job` is Prometheus's own label, so that the metrics' arrives under another name.
-        labels = frozenset() if name == "job_runner_up" else frozenset({"exported_job"})
-        found[name] = Series(family.type, labels)
+        own = frozenset(family._labelnames)  # noqa: SLF001 - ditto
+        renamed = frozenset({"exported_job"}) if "job" in own else frozenset()
+        found[name] = Series(family.type, own - {"job"} | renamed)
     # So are backups, and PostgreSQL's own log.
     for family in (*told.of_backups((), ()), *told.of_archiver(ARCHIVER)):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -165,7 +165,8 @@ def break_the_books(scene: Scene) -> None:
         )
     scene.fires("BooksBroken", "JobFailing", "IntegrityBroken")
     assert scene.prometheus.value('max(integrity_events_open{check="guards_stand"})') == 1
-    assert scene.prometheus.value('job_errors_total{exported_job="verify-books"}') == 3
+    errors = "job_errors_total{exported_job='verify-books', reason='failed'}"
+    assert scene.prometheus.value(errors) == 3
     scene.run_as("sofinance_owner", GUARD.format("enable"))
     scene.run_as("sofinance_app", VERIFY)
     scene.rests()
