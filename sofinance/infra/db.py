@@ -63,20 +63,13 @@ DEAD = (
 # What is raised when the database does not answer, or not what it was asked. A full pool, a refused
 # connection and TimeoutError are OSErrors; InternalClientError is what asyncpg makes of a server
 # that said goodbye between two messages.
-NO_DATABASE = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
+NO_DATABASE = (asyncpg.PostgresError, *DEAD)
 # A machine that lost its power says nothing: the kernel gives a connection up when what was sent is
 # not confirmed for so long, and asks after so long a silence.
 UNCONFIRMED_MAX_MS = 6_000
 SILENCE_S, PROBE_INTERVAL_S, PROBE_COUNT = 5, 2, 3
 # Opening messages that are remembered, one per organisation, user and mode.
 MESSAGE_COUNT_MAX = 4_096
-
-
 # What app.branch_ids says when it is not a list.
 ALL_BRANCHES = b"all"
 
