@@ -56,6 +56,8 @@ NO_DATABASE = (
     asyncpg.InvalidCatalogNameError,
     ConnectionError,
 )
+# The role of a URL is another than the one that is meant.
+NO_RIGHT = (psycopg.errors.InsufficientPrivilege, asyncpg.InsufficientPrivilegeError)
 
 
 def parser(commands: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -90,6 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_GOOD
     except NO_DATABASE as error:
         return _tell(f"The database does not answer: {_sentence(error)}", EXIT_CANNOT_RUN)
+    except NO_RIGHT as error:
+        return _tell(
+            f"The database's role may not do this: {_sentence(error)} Name the one that "
+            f"`sofinance {words[0]} --help` asks for.",
+            EXIT_CANNOT_RUN,
+        )
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -106,8 +114,9 @@ def _tell(message: str, exit_code: int) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip().rstrip(".") + "."
+    lines = str(error).strip().splitlines()
+    said = [line for line in lines if not line.endswith("?")] or [type(error).__name__]
+    return said[-1].strip().rstrip(".") + "."  # libpq asks whether the server is running
 
 
 __all__ = ["EXIT_USAGE", "TOOLS", "main", "parser"]

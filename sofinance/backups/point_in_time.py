@@ -44,6 +44,7 @@ RECOVERY_TIMEOUT_S = 3_600
 FIRST_SEGMENT = re.compile(rb"START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)")
 # The first file of an archive is backup_label, of some hundred bytes.
 LABEL_WITHIN_BYTES = 16_384
+NOT_REACHED = "recovery ended before configured recovery target was reached"  # PostgreSQL's words
 REPLAY = "# To replay it; goes when that is done.\n"
 ONLY_HERE = "local all all trust\n"
 WITH_PASSWORDS = """\
@@ -211,6 +212,18 @@ class Recovery(embedded.Server):
     def replayed_to(self) -> str:
         """Return when the last transaction committed that was replayed."""
         return iso(self._replayed_to) if self._replayed_to else "the base backup itself"
+
+    def start(self) -> None:
+        """Replay; SetupError where the log ends before the moment."""
+        try:
+            super().start()
+        except SetupError as error:
+            if self._at is None or NOT_REACHED not in error.message:
+                raise
+            raise SetupError(
+                f"The log that is archived ends before {iso(self._at)}: name an earlier moment, or "
+                f"`latest`. {self.data} is of no use and can be removed."
+            ) from None
 
     def _initialise(self) -> None:
         """Unpack the base backup instead of making an empty cluster."""

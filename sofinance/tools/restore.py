@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -31,8 +32,6 @@ from sofinance.tools.backup import (
 )
 
 if TYPE_CHECKING:
-    import argparse
-
     from sofinance.config import Settings
 
 # How many broken checks are told in a failure.
@@ -94,11 +93,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _moment(text: str) -> datetime | str:
     if text == "latest":
         return text
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        why = f"{text!r} is no moment such as 2025-11-21T14:30:00Z, nor `latest`"
+        raise argparse.ArgumentTypeError(why) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-_moment.__name__ = "time"  # argparse: "invalid time value: ..."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -246,7 +246,8 @@ def _dry_run(args: argparse.Namespace, settings: Settings, backup: store.Backup,
         return EXIT_GOOD
     print(f"{target.name} is not empty. The backup would be restored beside it and take its name;")
     print("what is there now would stay, under another name. Nothing was done. To do it:")
-    print(f"  sofinance restore {backup.name} --to ... --confirm {token}")
+    to = " --to ..." if args.to else ""  # it has a password
+    print(f"  sofinance restore {backup.name}{to} --confirm {token}")
     print(f"This is good once, for {confirmations.GOOD_FOR_S // 60} minutes.")
     return EXIT_GOOD
 

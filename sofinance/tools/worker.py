@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sofinance.jobs import Job
 
 RUNS_TOLD = 20
+UNKNOWN_JOB = "There is no job {0!r}: a worker makes them known when it starts."
 STEERED = {
     "run": "{0} runs as soon as a worker is free: `sofinance jobs runs {0}` tells what came of it.",
     "pause": "{0} is paused: no worker runs it until `sofinance jobs resume {0}`.",
@@ -116,15 +117,15 @@ async def steer(args: argparse.Namespace) -> int:
         elif args.action == "runs":
             async with database.untenanted() as conn:
                 rows = await q.jobs.list_job_runs(conn, job=args.job, limit=RUNS_TOLD)
+                known = {job.name for job in await q.jobs.list_jobs(conn)}
+            if not rows and args.job not in known:
+                raise SetupError(UNKNOWN_JOB.format(args.job), exit_code=EXIT_USAGE)
             tell(args, rows, ("claim_no", "outcome", "started_at", "ended_at", "runner", "told"))
         else:
             async with database.untenanted(mode=Mode.WRITE) as conn:
-                known = await q.jobs.steer_job(conn, name=args.job, action=args.action)
-            if not known:
-                raise SetupError(
-                    f"There is no job {args.job!r}: a worker makes them known when it starts.",
-                    exit_code=EXIT_USAGE,
-                )
+                is_known = await q.jobs.steer_job(conn, name=args.job, action=args.action)
+            if not is_known:
+                raise SetupError(UNKNOWN_JOB.format(args.job), exit_code=EXIT_USAGE)
             print(STEERED[args.action].format(args.job))
     return EXIT_GOOD
 

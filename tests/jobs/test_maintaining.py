@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from sofinance import cli
+from sofinance.infra.command import SetupError
 from sofinance.infra.db import Database
 from sofinance.jobs import maintaining
 from sofinance.jobs.maintaining import bloat, maintain, window
@@ -118,6 +119,13 @@ async def test_the_job_waits_for_its_window_and_needs_the_owner(
     assert "OWNER_URL" in await maintaining.maintain_in_window(Database(settings))
     told = await maintaining.maintain_in_window(Database(replace(settings, owner_url=owner_dsn)))
     assert told.startswith("vacuumed ")
+
+
+async def test_who_owns_nothing_is_told_so_and_has_not_maintained(dsn: str) -> None:
+    with pytest.raises(SetupError, match="owns no table there"):
+        await maintain(dsn, since=datetime.now(UTC), ends_at=soon())
+    with pytest.raises(SetupError, match="owns no table there"):
+        await bloat(dsn)
 
 
 async def test_the_command_reports_and_maintains(

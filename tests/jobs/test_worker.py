@@ -308,6 +308,8 @@ async def test_jobs_are_told_run_and_paused_by_command(
     assert await jobs("run", "nope") == 2
     assert await jobs("run") == 2
     assert "There is no job 'nope'" in capsys.readouterr().err
+    assert await jobs("runs", "nope") == 2
+    assert "There is no job 'nope'" in capsys.readouterr().err
     words = ["worker", "--job", "nope", "--database-url", dsn]
     assert await asyncio.to_thread(cli.main, words) == 2
     assert "There is no job 'nope'; there are balances-roll-up" in capsys.readouterr().err

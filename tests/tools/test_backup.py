@@ -29,8 +29,9 @@ from sofinance import cli
 from sofinance.backups import confirmations, files, programs, sealed, store
 from sofinance.backups.places import Folder
 from sofinance.backups.take import Keys
-from sofinance.infra import migrate
+from sofinance.infra import embedded, migrate
 from sofinance.infra.command import SetupError
+from sofinance.tools import drill
 from sofinance.tools.restore import findings_of
 from tests.api.conftest import open_shop
 from tests.api.test_attachments import attach
@@ -386,6 +387,11 @@ def test_a_database_that_is_missing_is_made_when_asked(
         command("backup")
         conn.execute("drop extension pg_stat_statements")
     assert "--create makes it" in command("restore", "latest", "--to", new, fails=2)
+    app = role_url(target, "sofinance_app", f"{name}_new")
+    refused = command("restore", "latest", "--to", app, "--create", fails=3)
+    assert "permission denied to create database" in refused
+    nobody = "postgresql://postgres:x@127.0.0.1:1/books"
+    assert "Connection refused." in command("restore", "latest", "--to", nobody, fails=3)
     assert command("restore", "latest", "--to", new, "--create")["database"] == f"{name}_new"
     owner = f"select pg_get_userbyid(datdba) from pg_database where datname = '{name}_new'"
     assert rows(new, owner) == [("sofinance_owner",)]
@@ -659,6 +665,25 @@ def test_programs_that_do_not_fit_the_server_are_refused(tmp_path: Path):
         programs.fitting(15, str(tmp_path / "18"), restores=True)
     with pytest.raises(SetupError, match="There is no pg_dump in PG_BIN"):
         programs.fitting(15, str(tmp_path / "none"))
+
+
+def test_a_drill_without_the_embedded_database_takes_the_machines_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program = tmp_path / "15" / "bin" / "pg_dump"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.3'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "DEBIAN", tmp_path)
+    assert drill.server_programs("", 15) is None
+    monkeypatch.setattr(embedded, "is_installed", lambda: False)
+    with pytest.raises(SetupError, match=r"clients alone: install postgresql-15, .* with --to"):
+        drill.server_programs(str(program.parent), 15)
+    (program.parent / "initdb").touch()
+    assert drill.server_programs(str(program.parent), 15) == program.parent
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "installed_programs", lambda: tmp_path / "none")
+    assert drill.server_programs("", 15) == program.parent
 
 
 @pytest.mark.parametrize("length", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])

@@ -216,7 +216,7 @@ def refuses_what_it_cannot_do(
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     data = archiving.folder.parent / "later"
     refused = command("restore", "--at", later, "--into", str(data), fails=3)
-    assert "recovery ended before configured recovery target was reached" in refused
+    assert "The log that is archived ends before" in refused
 
 
 async def test_the_books_come_back_from_a_bucket(
