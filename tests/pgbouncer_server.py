@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.redis_server import free_port
+from tests.ports import free_port
 from tests.support import ROLE_PASSWORD
 
 START_TIMEOUT_S = 20

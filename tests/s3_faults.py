@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sofinance.backups.s3 import Access, Bucket
+from tests.ports import free_port
 from tests.s3_server import BUCKET
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ def place(server: S3Server, prefix: str = "", *, port: int = 0, timeout_s: float
         secret_access_key="tests", read_timeout_s=timeout_s,
     )  # fmt: skip
     return Bucket.at(f"s3://{BUCKET}/{prefix}", access)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import closing
 from urllib.error import URLError
 
 from sofinance.infra.storage_s3 import Target
+from tests.ports import free_port
 
 START_TIMEOUT_S = 60
 BUCKET = "sofinance-tests"
@@ -20,8 +19,7 @@ class S3Server:
     """One server on a port of its own; what it keeps goes when it is stopped."""
 
     def __init__(self) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

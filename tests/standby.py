@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from sofinance.infra import embedded
+from tests import ports
 from tests.support import ROLE_PASSWORD, role_url
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Standby(embedded.Server):
     def start(self) -> None:
         """Copy the primary, the first time, and follow it."""
         if not self.pgdata.exists():
-            self.data.mkdir(parents=True)
+            ports.settle(self.data)
             self.data.chmod(0o711)
             password = urlsplit(self.primary_url).password or ""
             self._write_secrets(

@@ -21,6 +21,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.ports import free_port
+
 START_TIMEOUT_S = 30
 KEY = "sk_test_" + "5" * 24
 SECRET, OLD_SECRET = "whsec_" + "n" * 32, "whsec_" + "o" * 32
@@ -52,8 +54,7 @@ class LocalStripe:
     """localstripe, a process of its own; it makes customers, and signs what it tells of them."""
 
     def __init__(self) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-            port = taken.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(
             [Path(sys.executable).with_name("localstripe"), "--port", str(port), "--from-scratch"],

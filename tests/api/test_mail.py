@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -23,6 +22,7 @@ from sofinance.infra.secretbox import SecretBox
 from sofinance.jobs import JobFailedError, mailing
 from sofinance.jobs.mailing import AWAY, Postman
 from tests.infra.test_mail import smtp, taken
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -223,8 +223,7 @@ async def test_what_fails_five_times_is_given_up_and_replayed(
     api: Api, settings: Settings, psql: Psql, org: Org
 ) -> None:
     reserve(psql, org)
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     for _ in range(5):
         async with postman(by_smtp(settings, port)) as sender:
             await sender.deliver(org.id)
@@ -249,8 +248,7 @@ async def test_an_outage_opens_the_circuit_and_uses_up_no_attempts(
     reserve(psql, org, 12)
     clock = Clock()
     circuit = a_circuit(clock)
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with postman(by_smtp(settings, port), circuit) as sender:
         await sender.deliver(org.id)
         assert circuit.state == OPEN

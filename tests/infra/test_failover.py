@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from sofinance.infra import db, embedded, metrics, migrate
+from tests import ports
 from tests.api.conftest import Shop, open_shop
 from tests.conftest import UNSAFE_BUT_FAST, programs
 from tests.standby import Relay, Standby, ask, both, kill
@@ -83,6 +84,7 @@ def pair(_mould: Path) -> Iterator[Pair]:
     subprocess.run(["cp", "--archive", str(_mould), str(primary.data)], check=True)
     endings = [primary.stop]
     try:
+        ports.settle(primary.data)
         primary.start()
         standby = Standby(primary.url("postgres"), top / "standby", programs=programs())
         endings.insert(0, standby.stop)

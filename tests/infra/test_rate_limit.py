@@ -19,7 +19,8 @@ from sofinance.infra.buckets import Buckets, Charge, Policy
 from sofinance.infra.errors import ApiError
 from sofinance.infra.rate_limit import SCRIPT, Limiter, network_of
 from sofinance.infra.redis_line import LineBrokenError, RedisLine, RedisLink
-from tests.redis_server import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from sofinance.infra.db import Database
 from sofinance.infra.notify import tell
 from sofinance.infra.sql import Row
+from tests.ports import free_port
 from tests.support import sign_in
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class Process:
     """A `sofinance serve` of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sofinance", "serve"],

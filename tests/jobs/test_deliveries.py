@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ops.live import free_port
+from tests.ports import free_port
 from tools.deliveries import prove
 
 if TYPE_CHECKING:

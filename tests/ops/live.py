@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from urllib.parse import urlencode
 import yaml
 
 from tests.ops import promql
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,14 +29,6 @@ START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 # Prometheus looks and thinks every so often, and alerts wait no longer than that.
 SCRAPE_S, RULE_S, WINDOW_S = 1, 1, 4
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(what: str, holds: Callable[[], Any], timeout_s: float) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from sofinance.infra import embedded, migrate
+from tests import ports
 from tests.ops import live
 from tests.redis_server import RedisServer
 from tests.standby import Standby
@@ -41,6 +42,7 @@ def database_server() -> Iterator[embedded.Server]:
     """Run a migrated database server of the test's own, which it may stop."""
     folder = Path(tempfile.mkdtemp(prefix="sofinance-alerts-"))
     folder.chmod(0o711)  # PostgreSQL's own account, when we are root, passes through
+    ports.settle(folder / "data")
     server = embedded.Server(folder / "data", options=UNSAFE_BUT_FAST | ARCHIVING_NOTHING)
     try:
         server.start()

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from sofinance.cli import TOOLS, main, parser
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,13 +31,6 @@ def taken_port() -> Iterator[int]:
     """A port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def get(url: str, token: str = "", body: Any = None) -> Any:
