@@ -130,7 +130,7 @@ def _archive(stage: Stage) -> None:
     """Have everything archived that was written until now, as archive_timeout does."""
     with stage.postgres.superuser() as conn:
         (row,) = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchall()
-    kept = _segments(stage.folder.parent) / row[0]
+    kept = _segments(stage.folder.parent) / f"{row[0]}.gz"
     until_s = time.monotonic() + ARCHIVE_TIMEOUT_S
     while not kept.exists():
         if time.monotonic() > until_s:

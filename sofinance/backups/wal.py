@@ -1,7 +1,7 @@
 """PostgreSQL's log in a place: each segment once, compressed, encrypted like dumps, read back.
 
 `sofinance backup archive-wal` and `restore-wal` are PostgreSQL's archive_command and
-restore_command; scripts/archive_wal.sh keeps segments as they are, and those are read as well.
+restore_command; what scripts/archive_wal.sh keeps, compressed and as it is, is read as well.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ last vacuum, the size of an index), so whoever is broken off goes on where they 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,10 @@ from sofinance.infra.sql import Row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sofinance.config import Settings
     from sofinance.infra.db import Database
+
+log = logging.getLogger(__name__)
 
 # The first Sunday of a month, from two to three (UTC).
 SUNDAY, FIRST_WEEK_DAYS = 6, 7
@@ -57,12 +61,19 @@ def window(now: datetime) -> tuple[datetime, datetime] | None:
     return begins_at, begins_at + WINDOW
 
 
+def warn_if_not_owner(settings: Settings) -> None:
+    """Log that nobody takes care of the tables, other than where somebody only tries it out."""
+    if not settings.owner_url and settings.environment != "development":
+        log.warning("tables are not maintained: OWNER_URL is not set, and only the owner may")
+
+
 async def maintain_in_window(database: Database) -> str:
     """Maintain, as a job, if it is time to."""
     now = datetime.now(UTC)
     found = window(now)
     if found is None:
         return "not the first Sunday of the month from 02:00 to 03:00 UTC: nothing to do"
+    warn_if_not_owner(database.settings)
     if not database.settings.owner_url:
         return "nothing was done: OWNER_URL is not set, and only the owner may"
     return str(await maintain(database.settings.owner_url, since=found[0], ends_at=found[1]))

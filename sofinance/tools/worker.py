@@ -20,6 +20,7 @@ from sofinance.infra.command import (
 from sofinance.infra.db import Mode
 from sofinance.infra.monitor import monitored
 from sofinance.infra.times import iso
+from sofinance.jobs.maintaining import maintain_in_window, warn_if_not_owner
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import at_work
 from sofinance.tools.orgs import connected
@@ -74,11 +75,13 @@ async def work(args: argparse.Namespace) -> int:
     """Run jobs, until a signal or once."""
     settings = settings_from(args, serves=True)
     logs.configure(level=settings.log_level, environment=settings.environment)
-    delivers = args.job is None
+    delivers, jobs = args.job is None, chosen(args.job)
+    if any(job.work is maintain_in_window for job in jobs):
+        warn_if_not_owner(settings)
     async with (
         telemetry.observed(settings),
         monitored(settings, 0 if args.once else settings.worker_port),
-        at_work(settings, chosen(args.job), delivers=delivers) as worker,
+        at_work(settings, jobs, delivers=delivers) as worker,
     ):
         if args.once:
             return EXIT_GOOD if await worker.run_once() else EXIT_FAILED

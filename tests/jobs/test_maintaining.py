@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -141,3 +144,22 @@ async def test_the_command_reports_and_maintains(
     assert done["is_complete"] is True
     assert await asyncio.to_thread(cli.main, [*words, "--report"]) == 0
     assert json.loads(capsys.readouterr().out)["indexes"] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "environment", "is_told"),
+    [
+        ("maintenance", "staging", True),
+        ("maintenance", "development", False),
+        ("balances-roll-up", "staging", False),
+    ],
+)
+def test_a_worker_that_may_not_maintain_says_so_when_it_starts(
+    dsn: str, job: str, environment: str, *, is_told: bool
+) -> None:
+    words = ("worker", "--once", "--job", job, "--database-url", dsn)
+    ran = subprocess.run(
+        [sys.executable, "-m", "sofinance", *words], capture_output=True, text=True, check=True,
+        env={"PATH": os.environ["PATH"], "ENVIRONMENT": environment},
+    )  # fmt: skip
+    assert ("tables are not maintained" in ran.stdout + ran.stderr) == is_told

@@ -113,6 +113,36 @@ def test_migrations_come_before_what_serves() -> None:
     assert OURS["migrate"]["restart"] == "no"
 
 
+def test_whoever_does_one_thing_and_leaves_is_waited_for() -> None:
+    """Else `docker compose up --wait` takes their leaving for a failure."""
+    done = "service_completed_successfully"
+    waited_for = {
+        name
+        for service in COMPOSE["services"].values()
+        for name, needed in service.get("depends_on", {}).items() if needed["condition"] == done
+    }  # fmt: skip
+    leaving = {
+        name for name, service in COMPOSE["services"].items()
+        if service.get("restart", "no") == "no" and "profiles" not in service
+    }  # fmt: skip
+    assert waited_for == leaving == {"bucket", "migrate", "places"}
+
+
+def test_the_worker_of_compose_takes_care_of_the_database_and_its_backups() -> None:
+    worker = OURS["worker"]
+    assert worker["build"]["target"] == OURS["backup"]["build"]["target"] == "backup"
+    assert worker["environment"]["OWNER_URL_FILE"] == "/run/secrets/owner_url"
+    assert OURS["backup"]["environment"].items() - {("ENVIRONMENT", "${ENVIRONMENT:-staging}")} <= (
+        worker["environment"].items()
+    )
+    assert set(OURS["backup"]["volumes"]) == set(worker["volumes"])
+    assert worker["tmpfs"] == ["/dev/shm"], "what is restored is on disk"  # noqa: S108 - its own
+    writers = {volume.split(":")[0] for volume in COMPOSE["services"]["places"]["volumes"]}
+    assert writers == {"backups", "wal"}
+    superuser = {name for name, one in OURS.items() if "superuser_url" in one["secrets"]}
+    assert superuser == {"migrate"}
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_what_compose_runs_is_a_command_of_ours(name: str) -> None:
     if "command" in OURS[name]:
@@ -183,6 +213,12 @@ def test_what_the_cluster_sets_is_good(tmp_path: Path) -> None:
             (tmp_path / name).write_text(forms.get(name, "s" * 40))
             environ[variable] = str(tmp_path / name)
     assert config.read(environ)[1] == []
+
+
+def test_the_workers_of_the_cluster_may_do_what_only_the_owner_may() -> None:
+    owner = {"name": "owner", "secret": {"secretName": "sofinance-owner"}}
+    may = {one["metadata"]["name"] for one, pod in pods() if owner in pod["volumes"]}
+    assert may == {"sofinance-migrate", "sofinance-worker"}
 
 
 def test_a_backup_is_taken_every_night_and_comes_back_every_week() -> None:

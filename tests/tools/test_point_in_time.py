@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import pytest
 from sofinance import cli
 from sofinance.backups import contents, point_in_time, store, wal
 from sofinance.backups.places import Folder
+from sofinance.backups.take import Keys
 from sofinance.infra import embedded, migrate
 from sofinance.infra.command import SetupError
 from tests.api.conftest import open_shop
@@ -40,6 +42,9 @@ pytestmark = pytest.mark.empty_database
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "archive_wal.sh"
 MAJOR = os.environ.get("TEST_POSTGRES", "")
 PROGRAMS = None if MAJOR in {"", "embedded"} else Path(DEBIAN_PROGRAMS.format(major=MAJOR))
+
+NO_KEYS = Keys(())
+ARCHIVED_WITHIN_S = 120  # ends as soon as it is
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Archiving:
             # Where nothing was written since the last one, a switch leaves nothing to archive.
             conn.execute("select pg_logical_emit_message(true, 'tests', 'something')")
             name = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
-        until = time.monotonic() + 20
-        while not (self.segments / name[0]).exists():
+        until = time.monotonic() + ARCHIVED_WITHIN_S
+        while not (self.segments / f"{name[0]}.gz").exists():
             assert time.monotonic() < until, self.server.log.read_text()[-2000:]
             time.sleep(0.05)
 
@@ -240,7 +245,9 @@ async def test_the_books_come_back_from_a_bucket(
         now = archiving.figures()
         archiving.archive()
         # As PostgreSQL would with archive_command = 'sofinance backup archive-wal %p'.
-        for path in sorted(archiving.segments.iterdir()):
+        for segment in wal.kept(Folder(archiving.segments)):
+            path = archiving.folder.parent / segment.segment
+            wal.fetch(Folder(archiving.segments), segment.segment, path, NO_KEYS)
             said = command("backup", "archive-wal", str(path))
             assert said["location"] == f"s3://{BUCKET}/shop/wal/{path.name}.gz.enc"
         fetched = archiving.folder.parent / "RECOVERYXLOG"
@@ -345,9 +352,21 @@ def test_a_segment_is_archived_once_and_never_replaced(tmp_path: Path):
 
     assert archive().returncode == 0
     assert archive().returncode == 0  # the same again
+    (archived,) = kept.iterdir()
+    assert (archived.name, archived.stat().st_size < 100) == (f"{segment.name}.gz", True)
+    assert archived.stat().st_mode & 0o777 == 0o640, "who makes backups reads it, nobody else"
+    fetched = tmp_path / "fetched"
+    wal.fetch(Folder(kept), segment.name, fetched, NO_KEYS)
+    assert fetched.read_bytes() == b"log" * 1000
     segment.write_bytes(b"another")
     refused = archive()
     assert (refused.returncode, "is another one" in refused.stderr) == (1, True)
-    assert (kept / segment.name).read_bytes() == b"log" * 1000
-    assert [path.name for path in kept.iterdir()] == [segment.name]
+    assert gzip.decompress(archived.read_bytes()) == b"log" * 1000
+    assert [*kept.iterdir()] == [archived]
+    archived.write_bytes(archived.read_bytes()[:-4])
+    assert archive().returncode == 1, "one that is damaged is not called good"
+    segment.unlink()
+    archived.unlink()
+    assert archive().returncode != 0
+    assert [path.name for path in kept.glob("[!.]*")] == []
     assert subprocess.run([SCRIPT], check=False, capture_output=True).returncode == 2
