@@ -50,6 +50,10 @@ GAVE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 CONNECT_TIMEOUT_S = 10
 # yoyo logs every statement; the commands tell which migrations were applied.
 logging.getLogger("yoyo").setLevel(logging.WARNING)
+THERE = """
+select to_regclass('_yoyo_migration'), has_table_privilege(to_regclass('_yoyo_log'), 'select')
+"""
+APPLIED_ALONE = "select migration_id, null from _yoyo_migration order by migration_id"
 DONE = {"apply": "applied", "rollback": "rolled back"}
 # Its checksum is noted beside the last time that a migration was applied.
 APPLIED = """
@@ -114,13 +118,16 @@ def rollback(owner_url: str, *, count: int | None = None) -> tuple[str, ...]:
 
 
 def status(owner_url: str) -> Status:
-    """Compare the migrations of this release with those of the database; changes nothing."""
+    """Compare the migrations of this release with those of the database; changes nothing.
+
+    sofinance_app is told all but whether one was changed since: it does not read checksums.
+    """
     ours = known()
     with _connected(owner_url) as conn:
-        there = conn.execute("select to_regclass('_yoyo_migration')").fetchone()
-        rows: list[tuple[str, str | None]] = (
-            conn.execute(APPLIED).fetchall() if there and there[0] is not None else []
-        )
+        there = conn.execute(THERE).fetchone()
+        rows: list[tuple[str, str | None]] = []
+        if there and there[0] is not None:
+            rows = conn.execute(APPLIED if there[1] else APPLIED_ALONE).fetchall()
     applied = tuple(name for name, _ in rows)
     return Status(
         applied,

@@ -40,15 +40,18 @@ def run(args: argparse.Namespace) -> int:
     """Migrate, or say what there would be to do."""
     if args.action == "lint":
         return run_lint()
-    settings = settings_from(args, "owner_url")
-    if args.action == "apply" and not (args.status or args.check):
+    checks = args.action == "check" or args.check
+    looks = not checks and (args.action == "status" or args.status)
+    # To look, as an operator does on an instance, DATABASE_URL will do: one of the two is there.
+    settings = settings_from(args, "environment" if looks else "owner_url")
+    if not (looks or checks):
         applied = migrate.apply(settings.owner_url)
         for name in applied:
             print(f"applied {name}")
         if not applied:
             print("nothing to apply")
         return EXIT_GOOD
-    status = migrate.status(settings.owner_url)
+    status = migrate.status(settings.owner_url or settings.database_url)
     for name in status.pending:
         print(f"pending {name}")
     for name in status.unknown:
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for name in status.changed:
         print(f"changed {name}: its file is another than the one that was applied")
     print(f"{len(status.applied)} applied, {len(status.pending)} pending")
-    if args.action == "check" or args.check:
+    if checks:
         return EXIT_FAILED if status.pending or status.changed else EXIT_GOOD
     return EXIT_FAILED if args.status and status.pending else EXIT_GOOD
 

@@ -238,15 +238,19 @@ def test_gunicorn_tells_all_problems_of_its_settings(service):
 
 
 @pytest.mark.empty_database
-def test_migrate_says_what_it_did(sofinance, owner_dsn):
+def test_migrate_says_what_it_did(sofinance, owner_dsn, dsn):
     done = sofinance("migrate", "--status", OWNER_URL=owner_dsn)
     assert done.returncode == 0
     assert done.stdout.endswith(" applied, 0 pending\n")
     assert sofinance("migrate", OWNER_URL=owner_dsn).stdout == "nothing to apply\n"
+    # On an instance, which has no other.
+    assert sofinance("migrate", "--status", DATABASE_URL=dsn).stdout == done.stdout
 
 
 def test_migrate_wants_to_know_where(sofinance, dsn):
     told = refused(sofinance("migrate", DATABASE_URL=dsn), 2)
+    assert "OWNER_URL is missing." in told
+    told = refused(sofinance("migrate", "check", DATABASE_URL=dsn), 2)
     assert "OWNER_URL is missing." in told
 
 
