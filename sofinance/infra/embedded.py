@@ -189,6 +189,11 @@ class Server:
         self._lock.close()
         self._lock = None
 
+    def stop_left(self) -> None:
+        """Stop one whose starter was killed; SetupError while somebody holds the directory."""
+        self._take_lock()
+        self.stop()
+
     # -- the directory --------------------------------------------------------------------
 
     def _prepare(self) -> None:

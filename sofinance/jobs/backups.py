@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from sofinance import config
 from sofinance import queries as q
 from sofinance.backups import programs, store
 from sofinance.backups.records import BASE, FULL, LOST_AFTER_HOURS
+from sofinance.backups.scratch import sweep
 from sofinance.infra.command import EXIT_GOOD
 from sofinance.infra.db import Mode
 from sofinance.jobs import JobFailedError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from sofinance.infra.db import Database
 
+log = logging.getLogger(__name__)
+
 NOT_CONFIGURED = "nothing was done: BACKUP_URL is not set"
 # What is broken off may end what it began in this time; then it is killed.
 STOP_TIMEOUT_S = 15
@@ -38,6 +42,12 @@ RUNNING_COUNT_MAX = 2
 TASK_HOURS_MAX = 24
 LOOK_S = 1.0
 GIVEN_UP_COUNT_MAX = 100
+
+
+async def take_away_leftovers() -> None:
+    """Stop and remove what a restore left here that was killed; log what that was."""
+    for path in await asyncio.to_thread(sweep):
+        log.warning("what a killed restore left is gone", extra={"metadata": {"path": str(path)}})
 
 
 class CommandFailedError(Exception):
@@ -68,6 +78,7 @@ async def run_command(*words: str, variables: Mapping[str, str] | None = None) -
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            await take_away_leftovers()  # its server runs in a session of its own
         raise
     answer = json.loads(said) if said.strip() else {}
     if process.returncode != EXIT_GOOD:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ import psycopg
 
 from sofinance.backups import bring_back, files, point_in_time, programs, store, wal
 from sofinance.backups.records import DUMP, FULL, POINT_IN_TIME, Records
+from sofinance.backups.scratch import DATA, scratch
 from sofinance.backups.take import connected, take
 from sofinance.infra import embedded
 from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError
@@ -127,8 +126,8 @@ def _drill(
         _check_row_security(url, app_url)
         if backup.manifest.get("files_are_copied"):
             told("restoring files")
-            with _scratch() as scratch:
-                brought = files.bring_back(backup, LocalStorage(scratch / "files"), keys)
+            with scratch() as folder:
+                brought = files.bring_back(backup, LocalStorage(folder / "files"), keys)
             report["files"] = brought["restored"]
         report["rto_s"] = round(time.monotonic() - began, 3)
     told("")
@@ -141,9 +140,9 @@ def _replay(settings: Settings, place: Place) -> dict[str, Any]:
     if not archived_at:
         raise store.BackupError(f"Nothing is archived in {segments.location()}.")
     base, began = point_in_time.base_for(place, None), time.monotonic()
-    with _scratch() as scratch:
+    with scratch() as folder:
         server = point_in_time.Recovery(
-            scratch / "data", base, segments, keys_of(settings), None, settings.pg_bin
+            folder / DATA, base, segments, keys_of(settings), None, settings.pg_bin
         )
         try:
             server.start()
@@ -159,17 +158,6 @@ def _replay(settings: Settings, place: Place) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Yield a directory that goes again, and that PostgreSQL's own account may pass through."""
-    scratch = Path(tempfile.mkdtemp(prefix="sofinance-drill-"))
-    scratch.chmod(0o711)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
-
-
-@contextlib.contextmanager
 def _target(
     args: argparse.Namespace, settings: Settings, server_major: int
 ) -> Iterator[tuple[str, str]]:
@@ -178,8 +166,8 @@ def _target(
         yield target_url(args, settings), ""
         return
     folder = server_programs(settings.pg_bin, server_major)
-    with _scratch() as scratch:
-        server = embedded.Server(scratch / "data", programs=folder)
+    with scratch() as made:
+        server = embedded.Server(made / DATA, programs=folder)
         try:
             server.start()
             yield server.url(embedded.SUPERUSER), server.url("sofinance_app")

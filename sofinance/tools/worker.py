@@ -20,6 +20,7 @@ from sofinance.infra.command import (
 from sofinance.infra.db import Mode
 from sofinance.infra.monitor import monitored
 from sofinance.infra.times import iso
+from sofinance.jobs.backups import take_away_leftovers
 from sofinance.jobs.maintaining import maintain_in_window, warn_if_not_owner
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import at_work
@@ -78,6 +79,7 @@ async def work(args: argparse.Namespace) -> int:
     delivers, jobs = args.job is None, chosen(args.job)
     if any(job.work is maintain_in_window for job in jobs):
         warn_if_not_owner(settings)
+    await take_away_leftovers()
     async with (
         telemetry.observed(settings),
         monitored(settings, 0 if args.once else settings.worker_port),
