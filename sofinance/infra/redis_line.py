@@ -52,6 +52,8 @@ class RedisLine:
         """Connect; raises RedisError or OSError. The caller bounds the time this takes."""
         pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0))
         connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+        # By itself redis-py (from 8) hangs up after five seconds in which nobody asked anything.
+        connection.socket_timeout = None
         try:
             await connection.connect()
         except BaseException:

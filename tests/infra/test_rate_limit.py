@@ -426,6 +426,15 @@ async def test_so_many_wait_for_redis_and_no_more(
     await line.close()
 
 
+async def test_a_line_that_nobody_uses_stays(shared_redis: RedisServer) -> None:
+    # redis-py's own limit on reading, five seconds by default, made short.
+    line = await RedisLine.connect(f"{shared_redis.url}?socket_timeout=0.05", timeout_s=30)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(line.broken.wait(), 0.5)
+    assert await line.ask("PING") == b"PONG"
+    await line.close()
+
+
 async def test_who_gives_up_takes_nobody_elses_answer(shared_redis: RedisServer) -> None:
     line = await RedisLine.connect(shared_redis.url, timeout_s=30)
     first = asyncio.create_task(line.ask("ECHO", "first"))
