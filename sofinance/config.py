@@ -79,7 +79,8 @@ class Settings:
         check=settings_checks.database_url,
     )  # fmt: skip
     owner_url: str = setting(
-        "", "The same database as a role that may migrate it, for `migrate` and `user create`.",
+        "", "The same database as the owner of its tables, for `migrate`, `user create` and the "
+        "worker's maintenance.",
         secret=True, max_age_days=90, example="postgresql://postgres:...@127.0.0.1:5432/sofinance",
         check=settings_checks.database_url,
     )  # fmt: skip

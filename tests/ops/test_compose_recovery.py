@@ -49,7 +49,7 @@ class Composed:
 
     def here(self, text: str) -> str:
         """Return what the containers see by its paths of here."""
-        for there in ("/run/secrets", "/backups", "/wal"):
+        for there in ("/run/secrets", "/backups", "/wal", "/scratch"):
             text = re.sub(rf"{there}\b", str(self.top / Path(there).name), text)
         return text
 
@@ -65,8 +65,10 @@ class Composed:
         """Run a command of ours as a service of Compose's has it; return what it says."""
         ran = subprocess.run(
             [sys.executable, "-m", "sofinance", *words], cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "PG_BIN": str(programs() or ""),
-                 **self.variables(service)},
+            env={
+                "PATH": os.environ["PATH"], "TMPDIR": tempfile.gettempdir(),
+                "PG_BIN": str(programs() or ""), **self.variables(service),
+            },
             capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr or ran.stdout

@@ -138,7 +138,8 @@ def test_the_worker_of_compose_takes_care_of_the_database_and_its_backups() -> N
     assert set(OURS["backup"]["volumes"]) == set(worker["volumes"])
     assert worker["tmpfs"] == ["/dev/shm"], "what is restored is on disk"  # noqa: S108 - its own
     writers = {volume.split(":")[0] for volume in COMPOSE["services"]["places"]["volumes"]}
-    assert writers == {"backups", "wal"}
+    assert writers == {volume.split(":")[0] for volume in worker["volumes"]}
+    assert f":{worker['environment']['WORKER_PORT']}/livez" in worker["healthcheck"]["test"][-1]
     superuser = {name for name, one in OURS.items() if "superuser_url" in one["secrets"]}
     assert superuser == {"migrate"}
 
