@@ -31,6 +31,7 @@ TOOLS = {
     "cleanup": "sofinance.tools.cleanup",
     "maintenance": "sofinance.tools.maintenance",
     "flags": "sofinance.tools.flags",
+    "operator-actions": "sofinance.tools.operator_actions",
     "keys": "sofinance.tools.keys",
     "config": "sofinance.tools.config",
     "routes": "sofinance.tools.routes",

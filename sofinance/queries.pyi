@@ -2492,6 +2492,30 @@ class notifications:
 
     list_to_tell: ClassVar[_ListToTell]
 
+class operator_actions:
+    class _NameOperator(Statement):
+        async def __call__(self, conn: Connection, /, *, who: str) -> int: ...
+
+    name_operator: ClassVar[_NameOperator]
+
+    class ListOperatorActionsRow(Row):
+        id: int
+        done_at: datetime
+        action: str
+        subject: str
+        before: str | None
+        after: str | None
+        who: str
+        database_role: str
+        client_address: str | None
+        org_id: int | None
+        user_id: int | None
+
+    class _ListOperatorActions(Statement):
+        async def __call__(self, conn: Connection, /, *, before_id: int | None, limit: int) -> list[operator_actions.ListOperatorActionsRow]: ...
+
+    list_operator_actions: ClassVar[_ListOperatorActions]
+
 class organisation:
     class ChangeOrganisationRow(Row):
         org_id: int

@@ -3289,6 +3289,34 @@ ALTER FUNCTION public.note_flags(p_names text[], p_counts bigint[]) OWNER TO sof
 
 COMMENT ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) IS 'Makes flags known and adds up how often they were asked for.';
 
+-- function: note_operator_action()
+
+CREATE FUNCTION public.note_operator_action() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    was constant jsonb := to_jsonb(old);
+    is_now constant jsonb := to_jsonb(new);
+    kept constant text[] := tg_argv[1:];
+begin
+    insert into operator_action (action, subject, before, after, who, org_id, user_id)
+    select
+        tg_argv[0],
+        coalesce(is_now, was) ->> 'name',
+        (select jsonb_object_agg(key, value) from jsonb_each(was) where key = any(kept)),
+        (select jsonb_object_agg(key, value) from jsonb_each(is_now) where key = any(kept)),
+        left(coalesce(nullif(current_setting('app.operator', true), ''), session_user), 300),
+        nullif(current_setting('app.org_id', true), '')::bigint,
+        nullif(current_setting('app.user_id', true), '')::bigint;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.note_operator_action() OWNER TO sofinance_owner;
+
+COMMENT ON FUNCTION public.note_operator_action() IS 'Writes down who changed something for everybody, and how it was before and is after.';
+
 -- function: number_notification()
 
 CREATE FUNCTION public.number_notification() RETURNS trigger
@@ -7625,6 +7653,74 @@ COMMENT ON COLUMN public.notification_ticket.expires_at IS 'When it ends (server
 
 COMMENT ON CONSTRAINT notification_ticket_is_digest ON public.notification_ticket IS 'A ticket is kept as its SHA-256 digest.';
 
+-- table: operator_action
+
+CREATE TABLE public.operator_action (
+    id bigint NOT NULL,
+    done_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    action text NOT NULL,
+    subject text NOT NULL,
+    before jsonb,
+    after jsonb,
+    who text NOT NULL,
+    database_role text DEFAULT SESSION_USER NOT NULL,
+    client_address inet DEFAULT inet_client_addr(),
+    org_id bigint,
+    user_id bigint,
+    CONSTRAINT operator_action_by_somebody CHECK (((length(who) >= 1) AND (length(who) <= 300))),
+    CONSTRAINT operator_action_changes_something CHECK ((num_nonnulls(before, after) > 0)),
+    CONSTRAINT operator_action_form CHECK ((action ~ '^[a-z_]{2,40}\.[a-z_]{2,40}$'::text)),
+    CONSTRAINT operator_action_of_something CHECK (((length(subject) >= 1) AND (length(subject) <= 200))),
+    CONSTRAINT operator_action_user_has_organisation CHECK (((user_id IS NULL) OR (org_id IS NOT NULL)))
+);
+
+ALTER TABLE public.operator_action OWNER TO sofinance_owner;
+
+COMMENT ON TABLE public.operator_action IS 'What was changed for everybody on the server: who, what, when; append-only.';
+
+COMMENT ON COLUMN public.operator_action.id IS 'The action''s number.';
+
+COMMENT ON COLUMN public.operator_action.done_at IS 'When (server time).';
+
+COMMENT ON COLUMN public.operator_action.action IS 'What was done, such as jobs.change.';
+
+COMMENT ON COLUMN public.operator_action.subject IS 'To what: the name of a job or of a flag.';
+
+COMMENT ON COLUMN public.operator_action.before IS 'How it was; null: it was not there.';
+
+COMMENT ON COLUMN public.operator_action.after IS 'How it is; null: it is gone.';
+
+COMMENT ON COLUMN public.operator_action.who IS 'Who, as the command says: account@machine; the database''s role where nobody says.';
+
+COMMENT ON COLUMN public.operator_action.database_role IS 'The role that was signed in at the database.';
+
+COMMENT ON COLUMN public.operator_action.client_address IS 'From where, as the database sees it; null: from its own machine.';
+
+COMMENT ON COLUMN public.operator_action.org_id IS 'The organisation of who did it over the API. No foreign key: it stays when that goes.';
+
+COMMENT ON COLUMN public.operator_action.user_id IS 'The user who did it over the API.';
+
+COMMENT ON CONSTRAINT operator_action_by_somebody ON public.operator_action IS 'An action is somebody''s, named in 1 to 300 characters.';
+
+COMMENT ON CONSTRAINT operator_action_changes_something ON public.operator_action IS 'An action has how it was before, or after.';
+
+COMMENT ON CONSTRAINT operator_action_form ON public.operator_action IS 'An action is named like jobs.change.';
+
+COMMENT ON CONSTRAINT operator_action_of_something ON public.operator_action IS 'An action is one on something, named in 1 to 200 characters.';
+
+COMMENT ON CONSTRAINT operator_action_user_has_organisation ON public.operator_action IS 'A user is one of an organisation.';
+
+-- sequence: operator_action_id_seq
+
+ALTER TABLE public.operator_action ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.operator_action_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- table: org_role
 
 CREATE TABLE public.org_role (
@@ -9823,6 +9919,13 @@ ALTER TABLE ONLY public.notification_ticket
 
 COMMENT ON CONSTRAINT notification_ticket_pk ON public.notification_ticket IS 'This ticket exists already.';
 
+-- constraint: operator_action operator_action_pk
+
+ALTER TABLE ONLY public.operator_action
+    ADD CONSTRAINT operator_action_pk PRIMARY KEY (id);
+
+COMMENT ON CONSTRAINT operator_action_pk ON public.operator_action IS 'This action is written down already.';
+
 -- constraint: org_role org_role_pk
 
 ALTER TABLE ONLY public.org_role
@@ -10923,6 +11026,24 @@ CREATE TRIGGER data_deletion_request_stays BEFORE UPDATE ON public.data_deletion
 
 COMMENT ON TRIGGER data_deletion_request_stays ON public.data_deletion_request IS 'A request that is done stays so.';
 
+-- trigger: flag flag_first_setting_noted
+
+CREATE TRIGGER flag_first_setting_noted AFTER INSERT ON public.flag FOR EACH ROW WHEN (((new.percent IS NOT NULL) OR new.is_killed)) EXECUTE FUNCTION public.note_operator_action('flags.change', 'percent', 'is_killed');
+
+COMMENT ON TRIGGER flag_first_setting_noted ON public.flag IS 'Who sets a flag for everybody is written down.';
+
+-- trigger: flag flag_retiring_noted
+
+CREATE TRIGGER flag_retiring_noted AFTER DELETE ON public.flag FOR EACH ROW EXECUTE FUNCTION public.note_operator_action('flags.retire', 'percent', 'is_killed');
+
+COMMENT ON TRIGGER flag_retiring_noted ON public.flag IS 'Who retires a flag is written down.';
+
+-- trigger: flag flag_setting_noted
+
+CREATE TRIGGER flag_setting_noted AFTER UPDATE OF percent, is_killed ON public.flag FOR EACH ROW WHEN (((new.percent IS DISTINCT FROM old.percent) OR (new.is_killed IS DISTINCT FROM old.is_killed))) EXECUTE FUNCTION public.note_operator_action('flags.change', 'percent', 'is_killed');
+
+COMMENT ON TRIGGER flag_setting_noted ON public.flag IS 'Who sets a flag for everybody, or kills it, is written down.';
+
 -- trigger: goods_receipt goods_receipt_entry_matches
 
 CREATE CONSTRAINT TRIGGER goods_receipt_entry_matches AFTER INSERT ON public.goods_receipt DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.goods_receipt_entry_matches();
@@ -10952,6 +11073,12 @@ CREATE CONSTRAINT TRIGGER goods_receipt_stock_matches AFTER INSERT ON public.goo
 -- trigger: goods_receipt goods_receipt_total_matches_lines
 
 CREATE CONSTRAINT TRIGGER goods_receipt_total_matches_lines AFTER INSERT ON public.goods_receipt DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.goods_receipt_total_matches_lines();
+
+-- trigger: job job_steering_noted
+
+CREATE TRIGGER job_steering_noted AFTER UPDATE OF is_paused, is_requested ON public.job FOR EACH ROW WHEN (((new.is_paused <> old.is_paused) OR (new.is_requested AND (NOT old.is_requested)))) EXECUTE FUNCTION public.note_operator_action('jobs.change', 'is_paused', 'is_requested');
+
+COMMENT ON TRIGGER job_steering_noted ON public.job IS 'Who pauses a job, resumes it or has it run is written down.';
 
 -- trigger: journal_entry journal_entry_accounts_open
 
@@ -11012,6 +11139,12 @@ COMMENT ON TRIGGER mail_sent_stays ON public.mail IS 'A mail that was sent is no
 CREATE TRIGGER notification_numbered BEFORE INSERT ON public.notification FOR EACH ROW EXECUTE FUNCTION public.number_notification();
 
 COMMENT ON TRIGGER notification_numbered ON public.notification IS 'Numbers a notification within its user.';
+
+-- trigger: operator_action operator_action_is_final
+
+CREATE TRIGGER operator_action_is_final BEFORE DELETE OR UPDATE OR TRUNCATE ON public.operator_action FOR EACH STATEMENT EXECUTE FUNCTION public.is_final();
+
+COMMENT ON TRIGGER operator_action_is_final ON public.operator_action IS 'What an operator did stays written down.';
 
 -- trigger: org_role org_role_built_in_stays
 
@@ -13159,6 +13292,8 @@ GRANT SELECT ON TABLE public.flag TO sofinance_app;
 REVOKE ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_flags(p_names text[], p_counts bigint[]) TO sofinance_app;
 
+REVOKE ALL ON FUNCTION public.note_operator_action() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.number_notification() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.of_oneself() FROM PUBLIC;
@@ -13802,6 +13937,11 @@ GRANT SELECT(session_id) ON TABLE public.notification_ticket TO sofinance_readon
 
 GRANT INSERT(expires_at) ON TABLE public.notification_ticket TO sofinance_app;
 GRANT SELECT(expires_at) ON TABLE public.notification_ticket TO sofinance_readonly;
+
+GRANT SELECT ON TABLE public.operator_action TO sofinance_backup;
+GRANT SELECT ON TABLE public.operator_action TO sofinance_app;
+
+GRANT SELECT ON SEQUENCE public.operator_action_id_seq TO sofinance_backup;
 
 GRANT SELECT ON TABLE public.org_role TO sofinance_readonly;
 GRANT SELECT ON TABLE public.org_role TO sofinance_backup;

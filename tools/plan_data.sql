@@ -295,6 +295,8 @@ insert into break_glass (org_id, user_id, reason, token_hash, expires_at)
 select id, id * 10 + 1, 'a drill, no fire', sha256(n::text::bytea), now() + interval '1 hour'
 from org cross join generate_series(1, 60) as n;
 
+insert into operator_action (action, subject, after, who)
+select 'flags.change', 'flag_' || n, '{}', 'ada@office' from generate_series(1, 2000) as n;
 insert into flag (name, percent)
 select 'flag_' || n, case when n % 10 = 0 then 25 end from generate_series(1, 40) as n;
 

@@ -120,6 +120,8 @@ SAMPLES: dict[str, dict[str, str | None]] = {
         "org_ids": "{1}", "checks": "{check_1}", "severities": "{ERROR}", "broken_counts": "{1}",
         "first_broken": "{null}",
     },
+    "operator_actions.list_operator_actions": {"before_id": "1000"},
+    "operator_actions.name_operator": {"who": "ada@office"},
     "jobs.beat_runner": {"name": "x", "version": "1"},
     "jobs.claim_job": {"runner": "x", "names": "{verify-books}"},
     "jobs.declare_job": {

@@ -22,7 +22,7 @@ from sofinance.infra.storage import StorageError, open_storage
 from sofinance.infra.times import iso
 from sofinance.jobs.archiving import ArchiveError, read_back
 from sofinance.tools.orgs import all_organisations, connected, org_option
-from sofinance.tools.worker import tell
+from sofinance.tools.tables import tell
 
 if TYPE_CHECKING:
     import argparse

@@ -16,8 +16,9 @@ from sofinance.infra.command import (
     database_options,
 )
 from sofinance.infra.db import Mode
+from sofinance.tools.operator_actions import name_operator
 from sofinance.tools.orgs import connected, org_option, write_audit
-from sofinance.tools.worker import tell
+from sofinance.tools.tables import tell
 
 if TYPE_CHECKING:
     import argparse
@@ -159,6 +160,7 @@ async def set_globally(database: Any, args: argparse.Namespace) -> None:
             percent = percent_of(args.value)
         else:
             is_killed = args.action == "kill"
+        await name_operator(conn)
         await q.flags.set_flag(conn, name=args.flag, percent=percent, is_killed=is_killed)
 
 
@@ -186,7 +188,11 @@ async def retire(database: Any, flag: str) -> None:
         org_ids = [row.org_id for row in await q.orgs.list_organisation_ids(conn)]
     for org_id in org_ids:
         async with database.tenant(org_id) as conn:
-            await q.flags.delete_overrides(conn, org_id=org_id, flag=flag)
+            if await q.flags.delete_overrides(conn, org_id=org_id, flag=flag):
+                await write_audit(
+                    conn, org_id, b"flags.delete_overrides", b"flags", None, {"flag": flag}
+                )
     async with database.untenanted(mode=Mode.WRITE) as conn:
+        await name_operator(conn)
         if not await q.flags.retire_flag(conn, name=flag):
             raise SetupError(f"There is no flag {flag!r}.", exit_code=EXIT_USAGE)

@@ -259,7 +259,7 @@ async def list_organisations(args: argparse.Namespace) -> int:
 
 
 async def write_audit(
-    conn: Connection, org_id: int, action: bytes, entity: bytes, entity_id: int, after: Any
+    conn: Connection, org_id: int, action: bytes, entity: bytes, entity_id: int | None, after: Any
 ) -> None:
     """Write down what a command did."""
     await q.request.write_audit(

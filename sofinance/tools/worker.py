@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,17 @@ from sofinance.infra.command import (
 )
 from sofinance.infra.db import Mode
 from sofinance.infra.monitor import monitored
-from sofinance.infra.times import iso
 from sofinance.jobs.backups import take_away_leftovers
 from sofinance.jobs.maintaining import maintain_in_window, warn_if_not_owner
 from sofinance.jobs.tasks import JOBS
 from sofinance.jobs.worker import at_work
+from sofinance.tools.operator_actions import name_operator
 from sofinance.tools.orgs import connected
+from sofinance.tools.tables import tell
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sofinance.jobs import Job
 
@@ -128,29 +128,9 @@ async def steer(args: argparse.Namespace) -> int:
             tell(args, rows, ("claim_no", "outcome", "started_at", "ended_at", "runner", "told"))
         else:
             async with database.untenanted(mode=Mode.WRITE) as conn:
+                await name_operator(conn)
                 is_known = await q.jobs.steer_job(conn, name=args.job, action=args.action)
             if not is_known:
                 raise SetupError(UNKNOWN_JOB.format(args.job), exit_code=EXIT_USAGE)
             print(STEERED[args.action].format(args.job))
     return EXIT_GOOD
-
-
-def tell(args: argparse.Namespace, rows: Iterable[Any], columns: Sequence[str]) -> None:
-    """Print rows as a table or as JSON."""
-    if args.json:
-        print(json.dumps([{**row} for row in rows], default=iso, indent=2))
-        return
-    table = [[column.replace("_", " ") for column in columns]]
-    table += [[word(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-    for line in table:
-        print("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip())
-
-
-def word(value: Any) -> str:
-    """Write a cell."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return iso(value) if hasattr(value, "astimezone") else str(value)

@@ -189,6 +189,7 @@ async def test_an_administrator_sees_the_settings_and_no_secret(
         "/debug/database-stats",
         "/v1/admin/jobs/status",
         "/api/v1/admin/config",
+        "/api/v1/admin/operator-actions",
     ],
 )
 async def test_the_server_s_own_state_is_for_who_runs_it(

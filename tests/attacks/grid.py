@@ -107,6 +107,7 @@ FINAL_RULES = (
     "sale_void_is_final",
     "audit_log_is_final",
     "audit_archive_is_final",
+    "operator_action_is_final",
 )
 # Without an organisation: why each needs none.
 OTHER_TABLES = {
@@ -126,7 +127,10 @@ OTHER_TABLES = {
     "backup_drill": "of the server; functions change it",
     "integrity_event": "of the server or of an organisation that may be gone; functions tell it",
     "business_figure": "sums over all organisations; a function writes it",
+    "operator_action": "of the server; triggers write it",
 }
+# Of those, what reports may not read.
+NOT_REPORTED = {"operator_action"}
 # Of those, what neither the application nor reports may read.
 OWNERS_TABLES = {
     "sign_in_address", "outbox_event", "webhook_lane", "webhook_circuit", "integrity_event",
@@ -148,6 +152,7 @@ OTHER_TABLES_COLUMN = {
     "backup_drill": "release",
     "integrity_event": "note",
     "business_figure": "name",
+    "operator_action": "who",
 }
 # Columns that the application may write and that no check needs to hold against NaN.
 NUMBERS_BOUND_OTHERWISE = {
@@ -284,6 +289,10 @@ WORKING_TRIGGERS = {
     "category_version_counted",
     "customer_version_counted",
     "customer_leaves_portal",
+    "flag_first_setting_noted",
+    "flag_retiring_noted",
+    "flag_setting_noted",
+    "job_steering_noted",
     "organisation_version_counted",
     "product_version_counted",
     "receivable_follows",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.attacks.forgery import SEALED, TODAY, Attack, Columns, insert
 
 OWNER = "sofinance_owner"
+OPERATOR_DID = "insert into operator_action (action, subject, after, who"
 LONG = "repeat('x', 2001)"
 # An organisation that does not exist, and its tenant: row security has nothing against it.
 NOBODY = "select set_config('app.org_id', '0', true);\n"
@@ -875,6 +876,36 @@ MASTER_DATA = (
                 "business_figure_amounts_are_numbers",
                 "update business_figure set value = 'NaN'",
             ),
+            (
+                "An action that nobody is to know of",
+                "operator_action_is_final",
+                "delete from operator_action",
+            ),
+            (
+                "An action in one word",
+                "operator_action_form",
+                f"{OPERATOR_DID}) values ('JOBS', 'x', '1', 'me')",
+            ),
+            (
+                "An action on nothing",
+                "operator_action_of_something",
+                f"{OPERATOR_DID}) values ('jobs.change', '', '1', 'me')",
+            ),
+            (
+                "An action without a change",
+                "operator_action_changes_something",
+                f"{OPERATOR_DID}) values ('jobs.change', 'x', null, 'me')",
+            ),
+            (
+                "An action of nobody",
+                "operator_action_by_somebody",
+                f"{OPERATOR_DID}) values ('jobs.change', 'x', '1', '')",
+            ),
+            (
+                "An action of a user of nowhere",
+                "operator_action_user_has_organisation",
+                f"{OPERATOR_DID}, user_id) values ('jobs.change', 'x', '1', 'me', 1)",
+            ),
         )
     ),
     of_nobody("app_user"),
@@ -1267,6 +1298,7 @@ KEYS = {
     "idempotency_key": ("idempotency_key_pk",),
     "business_figure": ("business_figure_pk",),
     "integrity_event": ("integrity_event_pk", "integrity_event_open_once"),
+    "operator_action": ("operator_action_pk",),
     "job": ("job_pk",),
     "job_run": ("job_run_pk",),
     "job_runner": ("job_runner_pk",),

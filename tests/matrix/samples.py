@@ -177,6 +177,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /attachments/{id}/signed-url": one("attachment", body={}, denied=(403, "forbidden")),
     "DELETE /attachments/{id}": one("spare_attachment", denied=(403, "forbidden")),
     # integrity_events
+    "GET /admin/operator-actions": Sample(query={"limit": "100"}),
     "GET /admin/integrity-events": Sample(query={"limit": "100"}),
     "POST /admin/integrity-events/{id}/acknowledge": one("integrity_event", body={}),
     # retention
