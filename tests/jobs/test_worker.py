@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.empty_database
 DAY_S = 86_400
-DEADLINE_S = 20
+DEADLINE_S = 120
 CLAIMANTS = 24
 
 
@@ -48,7 +49,7 @@ def job(work: Callable[[Database], Awaitable[str]], name: str = "nap", **changes
     """Return a job that is due once a day, half a day from now."""
     offset_s = (int(time.time()) + DAY_S // 2) % DAY_S
     asked = {
-        "description": "Sleeps.", "every_s": DAY_S, "offset_s": offset_s, "lease_s": 1, **changes,
+        "description": "Sleeps.", "every_s": DAY_S, "offset_s": offset_s, "lease_s": 60, **changes,
     }  # fmt: skip
     return Job(name, work=work, **asked)
 
@@ -181,13 +182,13 @@ async def test_a_run_keeps_its_claim_and_breaks_off_when_it_has_lost_it(
             raise
         return "slept"
 
-    one = Worker(database, [job(sleep)])
+    one = Worker(database, [job(sleep, lease_s=1)])
     await one.declare()
     due(psql)
     running = asyncio.create_task(one.run_once())
     await until(lambda: state(psql, "runner is not null") == (True,))
-    await asyncio.sleep(1.5)
-    assert state(psql, "lease_until > now()") == (True,), "renewed past its lease of a second"
+    (first,) = state(psql, "lease_until")
+    await until(lambda: state(psql, "lease_until")[0] > first + timedelta(seconds=1))
     psql("update job set claim_no = claim_no + 1", role="sofinance_owner")
     assert await asyncio.wait_for(running, DEADLINE_S) is False
     assert broken_off.is_set()
@@ -258,7 +259,8 @@ async def test_a_killed_worker_s_job_is_run_by_the_next(
 
 async def test_the_jobs_of_this_release_run(dsn: str, org: Org, psql: Psql) -> None:
     assert command(dsn, "worker", "--once").wait(DEADLINE_S) == 0
-    assert runs(psql) == [], "nothing is due yet"
+    ran = {name for (name,) in psql("select job from job_run", role="superuser")}
+    assert ran <= {one.name for one in JOBS if one.every_s < DAY_S}, "not due yet"
     psql("update job set next_run_at = now()", role="sofinance_owner")
     assert command(dsn, "worker", "--once").wait(DEADLINE_S) == 0
     outcomes = dict(psql("select job, outcome from job_run", role="superuser"))
