@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECRET = "only-for-tests-" * 3
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def get(url: str, token: str = "", body: Any = None) -> Any:
     until = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as answer:  # noqa: S310
                 text = answer.read().decode()
                 return json.loads(text) if "json" in answer.headers["Content-Type"] else text
         except urllib.error.HTTPError as error:
