@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from tests.ports import free_port
 from tests.support import ROLE_PASSWORD
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 120
 ACCOUNT = "nobody"  # PgBouncer refuses to run as root
 # More clients than connections, so that clients do share.
 POOL_SIZE = 12

@@ -18,7 +18,7 @@ import redis
 
 from tests.ports import free_port
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 120
 
 
 class RedisServer:

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from sofinance.infra.storage_s3 import Target
 from tests.ports import free_port
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 BUCKET = "sofinance-tests"
 
 

@@ -27,7 +27,7 @@ from tests.support import ROLE_PASSWORD, role_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-CATCH_UP_S = 30
+CATCH_UP_S = 120
 POLL_S = 0.02
 CHUNK_BYTES = 65_536
 # What a run's own standby needs beside what it inherits: queries win over replay for a while.

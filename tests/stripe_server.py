@@ -23,7 +23,7 @@ from aiohttp import web
 
 from tests.ports import free_port
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 180
 KEY = "sk_test_" + "5" * 24
 SECRET, OLD_SECRET = "whsec_" + "n" * 32, "whsec_" + "o" * 32
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WRITERS = 8
 SMALL = {**UNSAFE_BUT_FAST, "max_connections": "60", "shared_buffers": "32MB"}
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 
 @dataclass
@@ -141,9 +141,8 @@ async def test_a_promoted_standby_has_every_acknowledged_sale_once(
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as writers:
         for _ in range(WRITERS):
             writers.create_task(write())
-        await asyncio.sleep(1)
-        before = len(acknowledged)
-        assert before > 0
+        while len(acknowledged) < 2 * WRITERS:  # noqa: ASYNC110 - they are under way
+            await asyncio.sleep(0.05)
         await asyncio.to_thread(pair.fail_over)
         wanted = len(acknowledged) + 20  # it goes on by itself
     assert met[503] > 0, "nobody noticed"

@@ -38,6 +38,9 @@ async def test_two_organisations_sell_over_two_shared_connections(
         database_url=bouncer.through(dsn),
         database_prepared_statements=False,
         database_pool_size=20,
+        # All come at once, and on a busy machine the last waits for longer than a till would.
+        database_acquire_timeout_s=60,
+        database_statement_timeout_ms=60_000,
     )
     shops = [await open_shop(api, each) for each in (org, other_org)]
     sales = await asyncio.gather(*(shop.sell(paid="11.00") for shop in shops for _ in range(SALES)))

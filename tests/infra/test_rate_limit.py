@@ -71,7 +71,7 @@ async def count_allowed(ask: Callable[[], Awaitable[Any]], count: int) -> int:
     return [await refused(ask()) for _ in range(count)].count(None)
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to tell it
             await asyncio.sleep(0.02)

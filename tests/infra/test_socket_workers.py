@@ -16,6 +16,7 @@ import pytest
 
 from sofinance.infra.db import Database
 from sofinance.infra.notify import tell
+from sofinance.infra.sockets import GOING_AWAY, TRY_AGAIN
 from sofinance.infra.sql import Row
 from tests.ports import free_port
 from tests.support import sign_in
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sofinance.config import Settings
     from tests.support import Org, Psql, User
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 WAIT_S = 90
 USERS, SOCKETS = 100, 500
 
@@ -70,6 +71,17 @@ class Process:
             f"{self.url}/api/v1/notifications/ws{query}",
             headers={"Authorization": f"Bearer {token}"},
         )
+
+    async def let_in(self, session: aiohttp.ClientSession, token: str) -> Any:
+        """Connect, again whenever that is asked of us, as a busy machine may."""
+        while True:
+            ws = await self.connect(session, token)
+            frame = await ws.receive(timeout=WAIT_S)
+            if frame.type is aiohttp.WSMsgType.TEXT:
+                assert frame.json()["type"] == "ready"
+                return ws
+            assert (frame.type, frame.data) == (aiohttp.WSMsgType.CLOSE, TRY_AGAIN)
+            await asyncio.sleep(0.5)
 
 
 @asynccontextmanager
@@ -124,7 +136,7 @@ async def listen(
                         last_id = told["id"]
                     if len(seen) == count:
                         return
-                assert ws.close_code in {1001, 1006}, ws.close_code
+                assert ws.close_code in {GOING_AWAY, 1006, TRY_AGAIN}, ws.close_code
         except aiohttp.ClientError:
             await asyncio.sleep(0.05)
         turn += 1
@@ -193,10 +205,8 @@ async def test_five_hundred_hear_within_seconds(
     await conn.close()
     async with processes(settings, 1) as (one,):
         opened = await asyncio.gather(
-            *(one.connect(session, tokens[n % USERS]) for n in range(SOCKETS))
+            *(one.let_in(session, tokens[n % USERS]) for n in range(SOCKETS))
         )
-        for ws in opened:
-            assert (await ws.receive_json(timeout=WAIT_S))["type"] == "ready"
         began_s = time.perf_counter()
         async with database.tenant(org.id) as tx:
             await tell(tx, org_id=org.id, user_ids=users, type="message", title="all")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     MakeApi = Callable[..., Awaitable[Api]]
 
 PATH = "/api/v1/notifications/ws"
-WAIT_S = 15
+WAIT_S = 60
 
 
 @pytest.fixture
