@@ -92,7 +92,9 @@ class Builder:
             # A virtual environment knows where it is, so a later stage goes on in the same place.
             root = earlier
         root.mkdir(exist_ok=True)
-        workdir = root
+        # Where the stage before was is where this one begins.
+        before = [text for one in stages() if one.name == stage.base for text in one.all("WORKDIR")]
+        workdir = root / before[-1].lstrip("/") if before else root
         for word, text in stage.steps:
             match word:
                 case "WORKDIR":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -16,8 +20,10 @@ from packaging.utils import canonicalize_name
 
 from tests.ops import dockerfile, live
 from tests.ops.dockerfile import ROOT, Builder, Stage
+from tests.support import role_url
 
 pytestmark = pytest.mark.once
+DRILL_TIMEOUT_S = 600
 BY_NAME = {stage.name: stage for stage in dockerfile.stages()}
 FINAL = dockerfile.stages()[-1]
 HASHED = re.compile(r"^([\w.-]+)==([^ ;]+)(?: ; .*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.MULTILINE)  # fmt: skip  # noqa: E501
@@ -122,6 +128,32 @@ def test_the_steps_make_a_command_that_works_anywhere(built: Path, tmp_path: Pat
     here = {name for name in locked("service") if name in names}
     assert names - here == {"sofinance"}
     assert not list(package.parent.glob("tests")), "no tests"
+
+
+def test_the_image_for_backups_brings_one_back(built: Path, dsn: str, tmp_path: Path) -> None:
+    """With what is in it alone: PostgreSQL's programs are those of the pinned wheel."""
+    (tmp_path / "image").mkdir()
+    builder = Builder(tmp_path / "image")
+    shutil.copytree(built.parent / "build", builder.root("build"), symlinks=True)
+    home = builder.build(BY_NAME["build-backup"]) / "opt" / "sofinance"
+    environ = {
+        "PATH": os.defpath, "TMPDIR": tempfile.gettempdir(), "BACKUP_FILES": "list",
+        "BACKUP_URL": role_url(dsn, "sofinance_backup"), "BACKUP_DIR": str(tmp_path / "backups"),
+    }  # fmt: skip
+
+    def run(*words: str) -> dict[str, Any]:
+        ran = subprocess.run(
+            [home / "bin" / "python", "-m", "sofinance", *words, "--json"], cwd=tmp_path,
+            env=environ, capture_output=True, text=True, check=False, timeout=DRILL_TIMEOUT_S,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr or ran.stdout
+        said: dict[str, Any] = json.loads(ran.stdout)
+        return said
+
+    command = dockerfile.words(BY_NAME["backup"].all("CMD")[0])
+    written = Path(run(*command)["file"])
+    drilled = run("drill", "--backup", "latest")
+    assert (drilled["ok"], drilled["backup"]) == (True, written.name)
 
 
 def test_the_service_of_the_image_serves(built: Path, dsn: str, tmp_path: Path) -> None:
