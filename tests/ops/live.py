@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 WORKERS = 3
 TOKEN = "the-metrics-are-read-with-this"  # noqa: S105 - of made-up workers
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 30
-# Prometheus looks and thinks every so often, and alerts wait no longer than that.
-SCRAPE_S, RULE_S, WINDOW_S = 1, 1, 4
+# Waits end when what is waited for is there: these are of a machine that does much else.
+START_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 120
+ANSWER_TIMEOUT_S = 60
+SIGHT_S = 120  # till a scrape has seen what is so
+# Prometheus looks and thinks every so often, and alerts wait no longer than a thought. A look may
+# take as long as till the next, and a window holds several, should one of them come to nothing.
+SCRAPE_S, RULE_S, WINDOW_S = 2, 1, 8
 
 
 def until(what: str, holds: Callable[[], Any], timeout_s: float) -> None:
@@ -50,7 +54,7 @@ def ask(
 ) -> tuple[int, bytes]:
     """Ask over a connection of its own, from an address; returns the status and the body."""
     connection = http.client.HTTPConnection(
-        "127.0.0.1", port, timeout=20, source_address=(source, 0)
+        "127.0.0.1", port, timeout=ANSWER_TIMEOUT_S, source_address=(source, 0)
     )
     if body is not None:
         headers["Content-Type"] = "application/json"
@@ -163,6 +167,16 @@ class Prometheus:
     def sees(self) -> bool:
         """Say whether the last scrape brought something."""
         return self.value('up{job="sofinance"}') == 1
+
+    def shows(self, expression: str, value: float) -> None:
+        """Wait till an expression finds a number."""
+        until(f"{expression} is {value}", lambda: self.value(expression) == value, SIGHT_S)
+
+    def has_fired(self, alert: str, since_s: float) -> bool:
+        """Say whether an alert has fired since a time of the clock, also if it rests again."""
+        passed_s = max(1, int(time.time() - since_s))
+        series = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
+        return bool(self.query(f"count_over_time({series}[{passed_s}s])"))
 
     def firing(self) -> set[str]:
         """Return the names of the alerts that fire."""

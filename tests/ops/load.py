@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.api.conftest import Shop
 
 READS = ("/sales?size=1", "/journal/trial-balance", "/products?size=1")
-PATIENCE_S = 30
+PATIENCE_S = 120
 # A request is always under way; without a pause they would take the machine from what is tested.
 PAUSE_S = 0.02
 

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from tests.standby import Standby
 
 CLIENTS = 12
-SIGHT_S = 20  # till a scrape has seen what is so
-WAKE_S = 60  # till an alert fires or rests: pings every 5 s, signs of life of 10 s
+WAKE_S = 240  # till an alert fires or rests: pings every 5 s, signs of life of 10 s, or much else
 # More than may be waiting for a mail server that says nothing, and more than one worker's pool and
 # queue hold, in the service of the alerts.
 MAILS = 64
@@ -120,17 +119,20 @@ class Scene:
         return self.folder / "jwt_secret"
 
     def fires(self, *names: str) -> None:
-        """Wait till these alerts fire."""
+        """Wait till these alerts fire, or have fired meanwhile."""
+        began_s = time.time()
         self.caused.update(names)
         for name in names:
-            live.until(name, partial(self._is_firing, name), WAKE_S)
-
-    def _is_firing(self, name: str) -> bool:
-        return name in self.prometheus.firing()
+            live.until(name, partial(self.prometheus.has_fired, name, began_s), WAKE_S)
 
     def rests(self) -> None:
-        """Wait till none of them does; of the others, a busy machine may cause some."""
-        live.until("quiet", lambda: self.caused.isdisjoint(self.prometheus.firing()), WAKE_S)
+        """Wait till each of them was seen to rest: a busy machine may cause some by itself."""
+        for name in sorted(self.caused):
+            live.until(f"{name} rests", partial(self._is_resting, name), WAKE_S)
+
+    def _is_resting(self, name: str) -> bool:
+        # Without a look at the service no alert about it fires.
+        return self.prometheus.sees() and name not in self.prometheus.firing()
 
     def ask(self, path: str, method: str = "GET", **body: Any) -> tuple[int, Any]:
         """Ask as the administrator; returns the status and the data."""
@@ -144,12 +146,13 @@ class Scene:
             conn.execute(statement)
 
     def run_job(self, name: str) -> None:
-        """Have a worker run a job, and wait for the end of it."""
+        """Have a worker run a job, and wait for the end of a run that began after this."""
         with psycopg.connect(self.database.url("postgres"), autocommit=True) as conn:
-            last = "select max(claim_no) from job_run where job = %s"
-            before = conn.execute(last, [name]).fetchone()
+            asked_at = conn.execute("select clock_timestamp()").fetchone()
             conn.execute("select steer_job(%s, 'run')", [name])
-            live.until(name, lambda: conn.execute(last, [name]).fetchone() != before, SIGHT_S)
+            ran = "select 1 from job_run where job = %s and started_at > %s"
+            told = [name, *(asked_at or ())]
+            live.until(name, lambda: conn.execute(ran, told).fetchone(), live.SIGHT_S)
 
 
 def break_the_books(scene: Scene) -> None:
@@ -158,20 +161,16 @@ def break_the_books(scene: Scene) -> None:
     failures = 'job_consecutive_failures{exported_job="verify-books"}'
     for count in (1, 2, 3):
         scene.run_as("sofinance_app", VERIFY)
-        live.until(
-            f"{count} failures",
-            lambda count=count: scene.prometheus.value(failures) == count,
-            SIGHT_S,
-        )
+        scene.prometheus.shows(failures, count)
     scene.fires("BooksBroken", "JobFailing", "IntegrityBroken")
-    assert scene.prometheus.value('max(integrity_events_open{check="guards_stand"})') == 1
-    errors = "job_errors_total{exported_job='verify-books', reason='failed'}"
-    assert scene.prometheus.value(errors) == 3
+    scene.prometheus.shows('max(integrity_events_open{check="guards_stand"})', 1)
+    scene.prometheus.shows("job_errors_total{exported_job='verify-books', reason='failed'}", 3)
     scene.run_as("sofinance_owner", GUARD.format("enable"))
     scene.run_as("sofinance_app", VERIFY)
     scene.rests()
     for name in promql.exported():
-        assert not name.startswith("job_") or scene.prometheus.query(name), name
+        if name.startswith("job_"):
+            live.until(name, partial(scene.prometheus.query, name), live.SIGHT_S)
 
 
 def open_organisation(scene: Scene) -> None:
@@ -195,8 +194,9 @@ def corrupt_a_row(scene: Scene) -> None:
     scene.run_as("postgres", LEAVE_A_KEY)
     scene.run_as("sofinance_app", VERIFY)
     scene.fires("IntegrityBroken", "IntegritySuspicion")
-    broken = scene.prometheus.query("max by (check) (integrity_events_open)")
-    assert {one["metric"]["check"] for one in broken} == {"entries_balance", "keys_are_answered"}
+    broken = 'integrity_events_open{check=~"entries_balance|keys_are_answered"}'
+    scene.prometheus.shows(f"count(max by (check) ({broken}))", 2)
+    scene.prometheus.shows("count(max by (check) (integrity_events_open))", 2)
     _, found = scene.ask("/admin/integrity-events?open=true")
     events = {one["check"]: one for one in found}
     assert events["entries_balance"]["first_broken"]["is_balanced"] is False
@@ -215,13 +215,15 @@ def slow_down(scene: Scene) -> None:
     names = itertools.count()
 
     def write() -> None:
-        assert scene.ask("/categories", "POST", name=f"Fruit {next(names)}")[0] == 201
+        # Some wait too long for a connection where there is little processor time as well.
+        assert scene.ask("/categories", "POST", name=f"Fruit {next(names)}")[0] in {201, 503}
 
     with strain.slow_disk(scene.database.url("postgres")), crowd(write, CLIENTS):
         strain.freeze(scene.folder / "metrics")
         scene.fires("MailsWaiting", "SlowCommits", "EventLoopLag")
     scene.mails.mode = "refuse"
     scene.fires("MailsFailing")
+    scene.prometheus.shows("sum(mails_waiting)", 0)
     scene.run_as("postgres", REMINDER)
     scene.run_job("mail-delivery")
     scene.run_job("business-figures")
@@ -275,8 +277,7 @@ def attack(scene: Scene) -> None:
 
 def lose_the_replica(scene: Scene) -> None:
     """Have it lag, then go away; what the workers write is what it lacks."""
-    up = "min(db_replica_up)"
-    live.until("a replica", lambda: scene.prometheus.value(up) == 1, SIGHT_S)
+    scene.prometheus.shows("min(db_replica_up)", 1)
     scene.standby.pause()
     scene.fires("ReplicaLagging")
     scene.standby.resume()
@@ -368,7 +369,8 @@ def set_up(folder: Path) -> Iterator[Scene]:
         listener = strain.Listener(folder / "log")
         stack.callback(listener.close)
         settings = live.environment(database.url("sofinance_app")) | {
-            "REDIS_URL": redis.url, "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mails.port),
+            "REDIS_URL": redis.url, "REDIS_TIMEOUT_MS": "1000",
+            "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mails.port),
             "SMTP_TLS": "off", "MAIL_FROM": "books@example.com", "SIGN_UP_ENABLED": "true",
             "DATA_ENCRYPTION_KEY": "5a" * 32, "JWT_SECRET_FILE": str(folder / "jwt_secret"),
             **cards.SETTINGS,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 4
 DRAIN_S, CHECK_MS = 3, 200
-WAIT_S = 40
+WAIT_S = 150
 STOCK = "1000000"
 # What the file of settings says at each reload, and whether answers then tell our version. What is
 # wrong with the last one is told, and keeps nobody from selling.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sofinance.config import Settings
     from tests.support import Org
 
-ARRIVE_S = 20
+ARRIVE_S = 120
 CALLER = "00f067aa0ba902b7"
 # None of this may leave the house in a trace or a report.
 PRIVATE = [b"hunter2", b"ada@shop.example", b"+49151123456", b"eyJ", b"Bearer"]
