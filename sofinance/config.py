@@ -459,7 +459,10 @@ class Settings:
     legacy_basic_auth_enabled: bool = setting(
         False, "Take Basic credentials below /v1/admin/, whose password is an API key; for cron."
     )
-    smtp_host: str = setting("", "The server that takes our mail; without it, see MAIL_FOLDER.")
+    smtp_host: str = setting(
+        "", "The server that takes our mail; without it, see MAIL_FOLDER.",
+        check=settings_checks.mail_server,
+    )  # fmt: skip
     smtp_port: int = setting(587, "The port of SMTP_HOST.", low=1, high=PORT_MAX)
     smtp_user: str = setting("", "The name to sign in to SMTP_HOST with; empty for none.")
     smtp_password: str = setting("", "The password that goes with SMTP_USER.", secret=True)

@@ -387,6 +387,11 @@ def expect_silence_to_end(conn: Any) -> None:
 def check_server(conn: Any) -> None:
     """Refuse a server on which this service would not be safe."""
     settings = conn.get_settings()
+    if getattr(settings, "is_superuser", "off") == "on":
+        raise SetupError(
+            "The role of the database's URL is a superuser, for whom no row security holds: "
+            "DATABASE_URL names sofinance_app, OWNER_URL whoever migrates."
+        )
     if settings.standard_conforming_strings != "on":
         raise SetupError(
             "standard_conforming_strings is off for this database or role; it must be on."

@@ -20,6 +20,8 @@ SENTRY_DSN = re.compile(r"https?://[^:@/\s]+@[^@/\s]+(/[^\s?#]*)?/[0-9]+")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 STRIPE_KEY = re.compile(r"[sr]k_[A-Za-z0-9_]{8,250}")
 STRIPE_WEBHOOK_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,250}")
+REDIS_FORM = "redis://:password@host:6379/0"
+DATABASE_NUMBER = re.compile(r"(/[0-9]*)?")
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/|$)")
 
 
@@ -80,6 +82,23 @@ def redis(variable: str, text: str) -> str:
     """Return the URL of a Redis."""
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f"{variable} must begin with redis://, rediss:// or unix://.")
+    url, form = urlsplit(text), "unix:///run/redis/redis.sock" if text[0] == "u" else REDIS_FORM
+    try:
+        is_whole = url.path if url.scheme == "unix" else url.hostname and url.port != 0
+    except ValueError:
+        is_whole = ""
+    if not is_whole or (url.scheme != "unix" and not DATABASE_NUMBER.fullmatch(url.path)):
+        raise ValueError(f"{variable} must have the form {form}.")
+    return text
+
+
+def mail_server(variable: str, text: str) -> str:
+    """Return the name or the address of a mail server."""
+    if not HOST.fullmatch(text.lower()) or text.startswith("*"):
+        raise ValueError(
+            f"{variable} must be a host's name or address, such as mail.example.com; its port is "
+            "another setting."
+        )
     return text
 
 

@@ -183,6 +183,11 @@ def test_serve_says_that_a_password_is_wrong(sofinance, dsn):
     assert "password authentication failed" in refused(done, 3)
 
 
+def test_serve_refuses_a_superuser_whom_no_row_security_holds(sofinance, superuser_dsn):
+    done = sofinance("serve", "--port", 0, DATABASE_URL=superuser_dsn, JWT_SECRET=SECRET)
+    assert "is a superuser, for whom no row security holds" in refused(done, 3)
+
+
 def test_serve_says_that_a_database_is_not_migrated(sofinance, dsn, superuser_dsn):
     with psycopg.connect(superuser_dsn, autocommit=True) as conn:
         conn.execute("create database sofinance_not_migrated")

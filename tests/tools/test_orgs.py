@@ -302,9 +302,9 @@ async def test_a_zone_that_postgresql_does_not_know_undoes_everything(
 
 
 async def test_a_database_without_our_schema_is_told_in_a_sentence(
-    superuser_dsn: str, capsys: pytest.CaptureFixture[str]
+    dsn: str, superuser_dsn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server, _, _ = superuser_dsn.rpartition("/")
+    server, _, _ = dsn.rpartition("/")
     name = f"empty_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(superuser_dsn, autocommit=True) as admin:
         admin.execute(f"create database {name}")
