@@ -61,13 +61,13 @@ class Composed:
         }
         return given | {"SOFINANCE_CONFIG_DIR": str(ROOT / "config")}
 
-    def run(self, service: str, *words: str) -> str:
+    def run(self, service: str, *words: str, **more: str) -> str:
         """Run a command of ours as a service of Compose's has it; return what it says."""
         ran = subprocess.run(
             [sys.executable, "-m", "sofinance", *words], cwd=ROOT,
             env={
                 "PATH": os.environ["PATH"], "TMPDIR": tempfile.gettempdir(),
-                "PG_BIN": str(programs() or ""), **self.variables(service),
+                "PG_BIN": str(programs() or ""), **self.variables(service), **more,
             },
             capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
         )  # fmt: skip
@@ -175,5 +175,11 @@ def test_a_point_in_time_comes_back_from_what_compose_archives(composed: Compose
     # What was written is known to the service: dumps, bases, drills.
     listed = json.loads(composed.run("backup", "backup", "list", "--json"))
     assert len(listed["backups"]) == 2
+    # The newest could go in place of what is live, as docs/deploy.md says.
+    url = (composed.top / "secrets" / "superuser_url").read_text().strip()
+    said = json.loads(
+        composed.run("backup", "restore", "latest", "--dry-run", "--json", RESTORE_URL=url)
+    )
+    assert (said["database"], said["is_empty"], bool(said["confirm"])) == ("sofinance", False, True)
     # And the worker may do what only the owner may.
     assert composed.run("worker", "maintenance").startswith("vacuumed ")
