@@ -1264,6 +1264,25 @@ class deliveries:
 
     count_dead_letters: ClassVar[_CountDeadLetters]
 
+    class CountDeadOfEndpointsRow(Row):
+        endpoint_id: int
+        url: str
+        is_active: bool
+        dead_count: int
+
+    class _CountDeadOfEndpoints(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, endpoint_id: int | None) -> list[deliveries.CountDeadOfEndpointsRow]: ...
+
+    count_dead_of_endpoints: ClassVar[_CountDeadOfEndpoints]
+
+    class ListDeadElsewhereRow(Row):
+        id: int
+
+    class _ListDeadElsewhere(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, left_endpoint_ids: Sequence[int], endpoint_id: int | None, limit: int) -> list[deliveries.ListDeadElsewhereRow]: ...
+
+    list_dead_elsewhere: ClassVar[_ListDeadElsewhere]
+
     class ListForReplayRow(Row):
         id: int
         endpoint_id: int
@@ -3667,6 +3686,7 @@ class sales:
         branch_id: int
         branch_name: str
         till_id: int
+        till_name: str
         receipt_no: int
         customer_id: int | None
         cashier_id: int

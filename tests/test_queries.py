@@ -20,6 +20,7 @@ BOUNDED = {
     "bulk.post_entries": "one row for each entry that is posted",
     "business.count_sales": "one row for each currency",
     "business.list_figures": "a handful for each currency",
+    "deliveries.count_dead_of_endpoints": "one row for each endpoint",
     "integrity_events.count_integrity_events": "the checks that found something",
     "integrity_events.record_integrity": "what a verification found",
     "jobs.list_jobs": "the jobs of this release and of those before",

@@ -384,6 +384,8 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "deliveries.get_event": {"id": CASH_SALE},
     "deliveries.give_up_delivery": {"id": "52211"},
     "deliveries.list_events": {"after_id": CASH_SALE},
+    "deliveries.count_dead_of_endpoints": {"endpoint_id": None},
+    "deliveries.list_dead_elsewhere": {"left_endpoint_ids": "{12}"},
     "deliveries.list_for_replay": {
         "replay_count_max": "2", "attempts_max": "12", "min_age_minutes": "60",
         "cooldown_minutes": "120",

@@ -12,7 +12,7 @@ from sofinance.events import EVENT_NAMES
 from sofinance.infra.errors import ApiError
 from sofinance.infra.fields import CursorQuery, Id, RawJson, Timestamp, cursor_page
 from sofinance.infra.http import Call, Routes
-from sofinance.infra.targets import check_target
+from sofinance.infra.targets import target_refusal
 from sofinance.infra.times import iso
 
 routes = Routes()
@@ -96,11 +96,24 @@ class BulkReplay(Schema):
     limit = fields.Int(load_default=100, strict=True, validate=validate.Range(1, REPLAY_COUNT_MAX))
 
 
+class Left(Schema):
+    """Dead letters of an endpoint to which nothing is sent, and why."""
+
+    endpoint_id = Id(required=True)
+    count = fields.Int(required=True)
+    code = fields.Str(
+        required=True,
+        metadata={"enum": ["export_target_missing", "invalid_export_target"]},
+    )
+    message = fields.Str(required=True)
+
+
 class Replayed(Schema):
-    """How many are sent again, and how many dead letters there still are."""
+    """How many are sent again, how many dead letters there still are, and which were left."""
 
     replayed = fields.Int(required=True)
     remaining = fields.Int(required=True)
+    left = fields.List(fields.Nested(Left), required=True)
 
 
 class DeadLetterQuery(Schema):
@@ -221,16 +234,34 @@ async def get_delivery(call: Call) -> Any:
     body=BulkReplay(), returns=Replayed(), status=202, limit="report",
 )  # fmt: skip
 async def replay_deliveries(call: Call) -> Any:
-    """Send dead letters again, the oldest first; each begins its attempts anew."""
+    """Send dead letters again, the oldest first; each begins its attempts anew.
+
+    Those of an endpoint that is not active, or whose URL nothing may be sent to any more, stay
+    dead; `left` says how many, and why.
+    """
     wanted = {"org_id": call.org_id, "endpoint_id": call.body["endpoint_id"]}
-    rows = await q.deliveries.list_dead_letters(
-        call.conn, **wanted, limit=call.body["limit"], offset=0
+    found = await q.deliveries.count_dead_of_endpoints(call.conn, **wanted)
+    left: list[dict[str, Any]] = [
+        {
+            "endpoint_id": row.endpoint_id,
+            "count": row.dead_count,
+            "code": error.code,
+            "message": error.message,
+        }
+        for row in found
+        if (error := refusal(call, row)) is not None
+    ]
+    rows = await q.deliveries.list_dead_elsewhere(
+        call.conn,
+        **wanted,
+        left_endpoint_ids=[row["endpoint_id"] for row in left],
+        limit=call.body["limit"],
     )
     replayed = await q.deliveries.replay_deliveries(
         call.conn, ids=[row.id for row in rows], user_id=call.user_id, attempts=0
     )
-    remaining = await q.deliveries.count_dead_letters(call.conn, **wanted)
-    return {"replayed": replayed, "remaining": remaining}
+    remaining = sum(row.dead_count for row in found) - replayed
+    return {"replayed": replayed, "remaining": remaining, "left": left}
 
 
 @routes.endpoint(
@@ -304,16 +335,23 @@ async def replay(call: Call) -> Any:
     delivery = await q.deliveries.get_delivery(call.conn, **wanted)
     call.before(delivery)
     endpoint = await q.webhooks.get_endpoint(call.conn, org_id=call.org_id, id=delivery.endpoint_id)
-    if not endpoint.is_active:
-        raise ApiError(
-            "export_target_missing", "Its endpoint is not active: activate it first.", status=400
-        )
-    check_target(call.settings, endpoint.url)
+    refused = refusal(call, endpoint)
+    if refused is not None:
+        raise refused
     if not await q.deliveries.replay_deliveries(
         call.conn, ids=[delivery.id], user_id=call.user_id, attempts=0
     ):
         raise not_dead()
     return await q.deliveries.get_delivery(call.conn, **wanted)
+
+
+def refusal(call: Call, endpoint: Any) -> ApiError | None:
+    """Return why nothing is sent to an endpoint, if so; its URL is as good as the settings say."""
+    if not endpoint.is_active:
+        return ApiError(
+            "export_target_missing", "Its endpoint is not active: activate it first.", status=400
+        )
+    return target_refusal(call.settings, endpoint.url)
 
 
 def not_dead() -> ApiError:

@@ -110,14 +110,22 @@ class Targets:
 
 def check_target(settings: Settings, url: str) -> None:
     """Refuse a URL that nothing is ever sent to: invalid_export_target (400)."""
+    error = target_refusal(settings, url)
+    if error is not None:
+        raise error
+
+
+def target_refusal(settings: Settings, url: str) -> ApiError | None:
+    """Return the refusal of a URL that nothing is ever sent to: invalid_export_target (400)."""
     reason = Targets.configured(settings).refusal(url)
-    if reason is not None:
-        raise ApiError(
-            "invalid_export_target",
-            "Nothing is sent there. It must be https:// on a public host that is allowed.",
-            status=400,
-            reason=reason,
-        )
+    if reason is None:
+        return None
+    return ApiError(
+        "invalid_export_target",
+        "Nothing is sent there. It must be https:// on a public host that is allowed.",
+        status=400,
+        reason=reason,
+    )
 
 
 class CheckedResolver(AbstractResolver):

@@ -138,6 +138,40 @@ where
     org_id = :org_id and status = 'dead'
     and (:endpoint_id::bigint is null or endpoint_id = :endpoint_id);
 
+-- name: count_dead_of_endpoints :many
+-- Count dead letters by endpoint, with what says whether anything may be sent there.
+-- nullable: endpoint_id
+-- not null: endpoint_id, url, is_active, dead_count
+select
+    endpoint.id as endpoint_id,
+    endpoint.url,
+    endpoint.is_active,
+    dead.dead_count
+from (
+    select
+        endpoint_id,
+        count(*) as dead_count
+    from webhook_delivery
+    where
+        org_id = :org_id and status = 'dead'
+        and (:endpoint_id::bigint is null or endpoint_id = :endpoint_id)
+    group by endpoint_id
+) as dead
+inner join webhook_endpoint as endpoint
+    on endpoint.org_id = :org_id and endpoint.id = dead.endpoint_id
+order by endpoint.id;
+
+-- name: list_dead_elsewhere :many
+-- List the dead letters of other endpoints than some, the oldest first.
+-- nullable: endpoint_id
+select id
+from webhook_delivery
+where
+    org_id = :org_id and status = 'dead' and endpoint_id <> all(:left_endpoint_ids)
+    and (:endpoint_id::bigint is null or endpoint_id = :endpoint_id)
+order by id
+limit :limit;
+
 -- name: list_for_replay :many
 -- List dead letters that the service begins again by itself: old enough, not too often, some of
 -- each organisation, at endpoints that did not just fail.

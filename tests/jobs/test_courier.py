@@ -319,10 +319,44 @@ async def test_dead_letters_are_replayed_in_bulk(
     assert {d["status"] for d in await deliveries(api, org)} == {"dead"}
     body = {"endpoint_id": made["id"], "limit": 2}
     answer = await api.post("/webhook-deliveries/replay", org, body)
-    assert (answer.status, answer.data) == (202, {"replayed": 2, "remaining": 1})
+    assert (answer.status, answer.data) == (202, {"replayed": 2, "remaining": 1, "left": []})
     await api.post("/webhook-deliveries/replay", org, {})
     await courier.run_once()
     assert {d["status"] for d in await deliveries(api, org)} == {"delivered"}
+
+
+async def test_dead_letters_of_endpoints_that_get_nothing_are_left_in_bulk(
+    api: Api, org: Org, courier: Courier, receiver: Receiver, psql: Psql
+) -> None:
+    good, off, away = [await endpoint(api, org, receiver.url) for _ in range(3)]
+    for _ in range(2):
+        await customer(api, org)
+    receiver.answers = [500] * 18
+    await courier.run_once()
+    assert [d["status"] for d in await deliveries(api, org)] == ["dead"] * 6
+    change = {"url": receiver.url, "is_active": False}
+    answer = await api.put(f"/webhooks/{off['id']}", org, change)
+    assert answer.status == 200
+    psql(  # what was allowed when it was made
+        "update webhook_endpoint set url = 'https://10.0.0.9/' where id = %s",
+        [away["id"]], org=org,
+    )  # fmt: skip
+    answer = await api.post("/webhook-deliveries/replay", org, {})
+    assert answer.status == 202
+    left = [(one["endpoint_id"], one["count"], one["code"]) for one in answer.data["left"]]
+    assert left == [
+        (off["id"], 2, "export_target_missing"), (away["id"], 2, "invalid_export_target"),
+    ]  # fmt: skip
+    assert (answer.data["replayed"], answer.data["remaining"]) == (2, 4)
+    await courier.run_once()
+    rows = await deliveries(api, org)
+    assert {(d["endpoint_id"], d["status"]) for d in rows} == {
+        (good["id"], "delivered"), (off["id"], "dead"), (away["id"], "dead"),
+    }  # fmt: skip
+    body = {"endpoint_id": off["id"]}
+    answer = await api.post("/webhook-deliveries/replay", org, body)
+    assert (answer.data["replayed"], answer.data["remaining"]) == (0, 2)
+    assert [one["endpoint_id"] for one in answer.data["left"]] == [off["id"]]
 
 
 async def test_410_disables_the_endpoint(
