@@ -77,6 +77,7 @@ class ListedReceipt(Schema):
     """A purchase in the list."""
 
     id = Id(required=True)
+    receipt_number = fields.Str(required=True)
     branch_name = fields.Str(required=True)
     sold_on = fields.Date(required=True)
     currency = fields.Str(required=True)
@@ -114,7 +115,6 @@ class ReceiptPayment(Schema):
 class CustomerReceipt(ListedReceipt):
     """A purchase as it is on the receipt; nothing of how the shop works."""
 
-    receipt_number = fields.Str(required=True)
     organisation = fields.Str(required=True)
     prices_include_tax = fields.Bool(required=True)
     subtotal = Money(required=True)
@@ -166,7 +166,7 @@ async def list_receipts(call: Call) -> Any:
             "start_date": None, "end_date": None, "payment_type": None, "include_voided": True,
         }  # fmt: skip
         rows = await q.sales.list_sales(conn, limit=call.limit, offset=call.offset, **which)
-        return rows, await q.sales.count_sales(conn, **which)
+        return [numbered(row) for row in rows], await q.sales.count_sales(conn, **which)
 
 
 @routes.endpoint(

@@ -131,12 +131,17 @@ limit 500;
 -- nullable: branch_id, customer_id, start_date, end_date, payment_type
 -- not null: id, branch_id, till_id, receipt_no, cashier_id, currency, discount, tax, total
 -- not null: sold_on, sold_at, branch_name, paid_amount, outstanding_amount, payment_type, status
--- not null: items_count
+-- not null: items_count, till_name
 select
     sale.id,
     sale.branch_id,
     branch.name as branch_name,
     sale.till_id,
+    (
+        select till.name
+        from till
+        where till.org_id = :org_id and till.id = sale.till_id
+    ) as till_name,
     sale.receipt_no,
     sale.customer_id,
     sale.cashier_id,

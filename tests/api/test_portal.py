@@ -159,6 +159,7 @@ async def test_a_customer_looks_at_what_is_theirs_by_a_link_in_a_mail(
 
     (listed,) = (await portal.get("/receipts", session)).data["items"]
     assert (listed["id"], listed["outstanding_amount"]) == (bought["id"], "6.00")
+    assert listed["receipt_number"] == bought["receipt_number"]
     receipt = (await portal.get(f"/receipts/{bought['id']}", session)).data
     assert receipt["receipt_number"] == bought["receipt_number"]
     assert [line["total"] for line in receipt["items"]] == ["11.00"]

@@ -112,3 +112,31 @@ async def test_mails_that_wait_and_that_were_sent_are_told(
         ("mails_pending", "now", ""): 1, ("mails_dead", "now", ""): 1,
         ("mails_sent", "1h", ""): 1, ("mails_sent", "24h", ""): 2,
     }  # fmt: skip
+
+
+async def test_card_payments_that_are_not_in_the_books_are_told(
+    api: Api, new_org: MakeOrg, psql: Psql, database: Database
+) -> None:
+    for org in [await new_org(name=name) for name in ("One", "Two")]:
+        psql(  # without the sales that they are for
+            "set local session_replication_role = replica;"
+            " insert into stripe_event (org_id, event_id, type, payload_sha256, checkout_id,"
+            " status, last_error, received_at, processed_at)"
+            f" select {org.id}, 'evt_' || n, 'checkout.session.completed', sha256('x'), 1, status,"
+            " error, now() - make_interval(mins => minutes),"
+            " case when status <> 'processing' then now() end"
+            " from (values (1, 'processing', null, 1), (2, 'processing', null, 60),"
+            " (3, 'error', 'payment_within_total', 1), (4, 'succeeded', null, 60),"
+            " (5, 'ignored', null, 60)) as event (n, status, error, minutes)",
+            role="superuser",
+        )
+    await count_business(database)
+    told = await figures(api)
+    assert told["card_payments_unposted", "now", ""] == 4, "of each one stuck and one refused"
+    psql(
+        "set local session_replication_role = replica;"
+        " update stripe_event set status = 'succeeded', processed_at = now(), last_error = null",
+        role="superuser",
+    )
+    await count_business(database)
+    assert (await figures(api))["card_payments_unposted", "now", ""] == 0
