@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
     from sofinance.backups.places import Place
     from sofinance.config import Settings
+
+
+# Less than a few segments of PostgreSQL's log: whatever it complains of, this is why.
+ROOM_BYTES_MIN = 64 << 20
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,10 +79,12 @@ def run(args: argparse.Namespace) -> int:
         report["ok"] = True
     except (store.BackupError, OSError) as error:  # no room for what is restored, say
         report["error"] = _said(error)
-    except (psycopg.Error, SetupError) as error:
+    except (psycopg.OperationalError, SetupError) as error:
         report["error"] = _said(error)
         _write_down(args, settings, began_at, report, seen)
         raise
+    except psycopg.Error as error:  # what the server that was made could not do
+        report["error"] = _said(error)
     path = _write_down(args, settings, began_at, report, seen)
     if args.json:
         print(json.dumps({**report, "report": path}))
@@ -171,6 +178,14 @@ def _target(
         try:
             server.start()
             yield server.url(embedded.SUPERUSER), server.url("sofinance_app")
+        except (psycopg.Error, SetupError) as error:
+            free = shutil.disk_usage(made).free
+            if isinstance(error, store.BackupError) or free >= ROOM_BYTES_MIN:
+                raise
+            raise store.BackupError(
+                f"{_said(error)} (there is no room in {made.parent}: {free / 1e6:.1f} MB; "
+                "TMPDIR names another directory)"
+            ) from error
         finally:
             server.stop()
 

@@ -525,6 +525,22 @@ async def test_a_drill_without_a_place_to_restore_into_is_one_that_failed(
     assert json.loads(Path(said["report"]).read_text("utf-8"))["error"] == said["error"]
 
 
+async def test_a_drill_without_room_says_so(
+    shop: Shop, command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    command("backup")
+
+    def fail(*_: object, **__: object) -> None:
+        raise psycopg.errors.InternalError_("checkpoint request failed")
+
+    monkeypatch.setattr("sofinance.backups.bring_back.restore", fail)
+    assert command("drill", "--backup", "latest", fails=1)["error"] == "checkpoint request failed"
+    monkeypatch.setattr(drill, "ROOM_BYTES_MIN", 1 << 62)
+    said = command("drill", "--backup", "latest", fails=1)
+    assert "checkpoint request failed (there is no room in " in said["error"]
+    assert json.loads(Path(said["report"]).read_text("utf-8"))["error"] == said["error"]
+
+
 async def test_the_drill_fails_on_books_that_are_broken(
     shop: Shop, command: Command, superuser_dsn: str
 ):
