@@ -37,4 +37,5 @@ def test_every_file_beside_the_code_is_shipped():
 def test_generated_files_are_current(superuser_dsn, owner_dsn, dsn):
     """Whatever the version of PostgreSQL that the suite runs on."""
     urls = generate.Urls(superuser_dsn, owner_dsn, dsn, embedded.installed_programs())
-    assert generate.stale(generate.generated(urls)) == []
+    stale = generate.stale(generate.generated(urls))
+    assert not stale, "\n".join(stale)
