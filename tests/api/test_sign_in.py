@@ -142,7 +142,7 @@ async def test_a_refusal_comes_on_a_beat_whoever_it_is(api: Api, org: Org) -> No
     for email in (org.admin.email, "nobody@example.com"):
         late_s = [pace.BEAT_S]
         # A machine that is busy may be late some times.
-        while min(late_s) >= pace.BEAT_S / 4 and len(late_s) < 12:
+        while min(late_s) >= pace.BEAT_S / 4 and len(late_s) < 60:
             began_s = time.monotonic()
             wrong = {"email": email, "password": "wrong"}
             assert (await api.post("/auth/login", json=wrong)).status == 401
