@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.support import Api, Org, Psql
 
 CLIENTS = 4
-DRAIN_S, CHECK_MS = 3, 200
+DRAIN_S, CHECK_MS = 5, 200
 WAIT_S = 150
 STOCK = "1000000"
 # What the file of settings says at each reload, and whether answers then tell our version. What is
