@@ -50,14 +50,14 @@ class S3Server:
             self._process = None
 
     def target(self, **changes: object) -> Target:
-        """Return its bucket, to be asked impatiently."""
+        """Return its bucket, to be asked with patience: what is gone refuses at once."""
         asked: dict[str, object] = {
             "bucket": BUCKET,
             "endpoint_url": self.url,
             "access_key_id": "tests",
             "secret_access_key": "tests",
-            "connect_timeout_s": 1,
-            "read_timeout_s": 2,
+            "connect_timeout_s": 10,
+            "read_timeout_s": 30,
             "attempt_count_max": 2,
             **changes,
         }
@@ -71,7 +71,7 @@ class S3Server:
             "s3_endpoint_url": self.url,
             "s3_access_key_id": "tests",
             "s3_secret_access_key": "tests",
-            "s3_connect_timeout_s": 1,
-            "s3_read_timeout_s": 2,
+            "s3_connect_timeout_s": 10,
+            "s3_read_timeout_s": 30,
             "s3_attempts": 2,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -285,6 +285,11 @@ class Psql:
             session = psycopg.connect(url, autocommit=True, connect_timeout=10)
             self._sessions[role] = session
         return session
+
+
+def today() -> date:
+    """Return the day that it is in UTC, when it is asked for: a run may go past midnight."""
+    return datetime.now(UTC).date()
 
 
 def role_url(superuser_url: str, role: str, database: str | None = None) -> str:

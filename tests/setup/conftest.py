@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Service = Callable[..., subprocess.Popen[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 @contextlib.contextmanager

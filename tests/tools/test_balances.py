@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,11 @@ import pytest
 from sofinance import cli
 from sofinance.jobs import balances
 from tests.api.conftest import Shop, open_shop
-from tests.support import role_url
+from tests.support import role_url, today
 
 if TYPE_CHECKING:
     from tests.support import Api, Org, Psql
 
-TODAY = datetime.now(UTC).date()
 POSTINGS = 20
 DAYS = 5
 
@@ -41,7 +40,7 @@ async def trial_balances(shop: Shop) -> list[Any]:
     """Return the trial balance as of every day of the test, and one before and after."""
     return [
         (await shop.api.get(
-            f"/journal/trial-balance?as_of_date={TODAY - timedelta(days_ago)}", shop.org
+            f"/journal/trial-balance?as_of_date={today() - timedelta(days_ago)}", shop.org
         )).data["lines"]
         for days_ago in range(-1, DAYS + 2)
     ]  # fmt: skip
@@ -54,14 +53,14 @@ def sums(psql: Psql, shop: Shop, days_ago: int) -> dict[int, Decimal]:
         " on journal_entry.org_id = journal_line.org_id and journal_entry.id = entry_id"
         " where journal_line.org_id = %s and posted_on <= %s group by account_id"
         " having sum(debit - credit) <> 0",
-        [shop.org.id, TODAY - timedelta(days_ago)],
+        [shop.org.id, today() - timedelta(days_ago)],
         role="superuser",
     )
     return dict(rows)
 
 
 async def reported(shop: Shop, days_ago: int) -> dict[int, Decimal]:
-    path = f"/journal/trial-balance?as_of_date={TODAY - timedelta(days_ago)}"
+    path = f"/journal/trial-balance?as_of_date={today() - timedelta(days_ago)}"
     lines = (await shop.api.get(path, shop.org)).data["lines"]
     balance = {
         line["account_id"]: Decimal(line["debit_balance"]) - Decimal(line["credit_balance"])
@@ -72,7 +71,7 @@ async def reported(shop: Shop, days_ago: int) -> dict[int, Decimal]:
 
 async def sell(shop: Shop, number: int) -> None:
     """Sell something on one of the last days, so that days fill up in any order."""
-    sold_on = str(TODAY - timedelta(number % DAYS))
+    sold_on = str(today() - timedelta(number % DAYS))
     answer = await shop.sell(shop.item(number % 2, "1"), customer_name="Carla", sold_on=sold_on)
     assert answer.status == 201, answer.text
 

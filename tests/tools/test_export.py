@@ -9,7 +9,7 @@ import os
 import random
 import re
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from sofinance.rules import money
 from sofinance.tools import export
 from sofinance.tools.export import Account, Beancount, Entry, Hledger, Line
 from tests.api.conftest import Shop, open_shop
+from tests.support import today
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     MakeOrg = Callable[..., Awaitable[Org]]
 
-TODAY = datetime.now(UTC).date()
 TODAY_AND_BEFORE_DAYS = 20
 SALES = 24
 SEED = 20250101
@@ -86,7 +86,7 @@ async def open_books(api: Api, org: Org) -> Shop:
         receipt = {
             "branch_id": branch["id"],
             "kind": kind,
-            "received_on": str(TODAY - timedelta(days_ago)),
+            "received_on": str(today() - timedelta(days_ago)),
             "lines": [
                 {"product_id": id_, "quantity": "333.333", "unit_cost": units(377, org.currency)}
                 for id_ in product_ids
@@ -113,7 +113,7 @@ async def trade(shop: Shop, chance: random.Random) -> None:
         ]  # fmt: skip
         changes: dict[str, Any] = {
             "customer_id": customer_id,
-            "sold_on": str(TODAY - timedelta(chance.randint(0, TODAY_AND_BEFORE_DAYS))),
+            "sold_on": str(today() - timedelta(chance.randint(0, TODAY_AND_BEFORE_DAYS))),
             "notes": chance.choice(NASTY),
         }
         if chance.random() < 0.5:
@@ -166,7 +166,7 @@ async def keep_foreign_accounts(shop: Shop, chance: random.Random) -> None:
             ]  # fmt: skip
             lines.append({"account_id": loan, "credit": units(sum(amounts), currency)})
         entry = {
-            "date": str(TODAY - timedelta(chance.randint(0, TODAY_AND_BEFORE_DAYS))),
+            "date": str(today() - timedelta(chance.randint(0, TODAY_AND_BEFORE_DAYS))),
             "memo": chance.choice([*NASTY, None]),
             "reference_type": "loan",
             "reference_id": chance.choice(NASTY),
@@ -238,7 +238,7 @@ async def test_hledger_and_beancount_agree_with_the_trial_balance(
 
     last = ""
     for days_ago in (TODAY_AND_BEFORE_DAYS + 1, TODAY_AND_BEFORE_DAYS, 11, 1, 0, -1):
-        as_of = TODAY - timedelta(days_ago)
+        as_of = today() - timedelta(days_ago)
         expected = await trial_balance(api, org, as_of)
         for made_for, balances in COUNTED_BY.items():
             text = await exported(dsn, org, made_for, as_of, tmp_path / made_for)
@@ -247,7 +247,7 @@ async def test_hledger_and_beancount_agree_with_the_trial_balance(
         assert (days_ago > TODAY_AND_BEFORE_DAYS) == (expected == {})
     # The whole ledger, ended by hledger itself, is the same as the part.
     for days_ago in (15, 3):
-        as_of = TODAY - timedelta(days_ago)
+        as_of = today() - timedelta(days_ago)
         until = str(as_of + timedelta(1))
         assert hledger_balances(last, "-e", until) == await trial_balance(api, org, as_of)
     currencies = {currency for currency, _ in expected.values()}
@@ -259,9 +259,9 @@ async def test_a_ledger_that_is_wrong_by_one_cent_is_found(
 ) -> None:
     assert (await shop.sell(paid="11.00")).status == 201
     org = shop.org
-    expected = await trial_balance(shop.api, org, TODAY)
-    ledger = await exported(dsn, org, "hledger", TODAY, tmp_path / "a")
-    beans = await exported(dsn, org, "beancount", TODAY, tmp_path / "b")
+    expected = await trial_balance(shop.api, org, today())
+    ledger = await exported(dsn, org, "hledger", today(), tmp_path / "a")
+    beans = await exported(dsn, org, "beancount", today(), tmp_path / "b")
     assert hledger_balances(ledger) == beancount_balances(beans) == expected
 
     # One side: their own rules find it. 0.005 would be within beancount's usual tolerance.
@@ -332,9 +332,9 @@ async def test_an_entry_says_what_it_is_and_links_to_its_document(
     posted = (await api.post("/journal/entries", org, entry)).data
     await api.post(f"/journal/entries/{posted['id']}/reverse", org, {})
 
-    ledger = await exported(dsn, org, "hledger", TODAY, tmp_path / "a")
+    ledger = await exported(dsn, org, "hledger", today(), tmp_path / "a")
     manual_entry = (
-        f"{TODAY} * ({posted['id']}) rent, paid\n    ; entry:{posted['id']}, kind:MANUAL, "
+        f"{today()} * ({posted['id']}) rent, paid\n    ; entry:{posted['id']}, kind:MANUAL, "
         "reference_type:invoice, reference:F-7\n"
         "    expenses:6000 Rent  5.00 USD  ; note:March\n"
         "    assets:1000 Cash on hand  -5.00 USD\n"
@@ -351,7 +351,7 @@ async def test_an_entry_says_what_it_is_and_links_to_its_document(
     tagged = hledger("bal", "-N", "-O", "csv", f"tag:sale={sale['id']}", "cash", ledger=ledger)
     assert '"-2.00 USD"' in tagged.stdout  # 1.00 in by the sale, 3.00 back by the void
 
-    beans = await exported(dsn, org, "beancount", TODAY, tmp_path / "b")
+    beans = await exported(dsn, org, "beancount", today(), tmp_path / "b")
     entries, errors = load(beans)
     assert errors == []
     by_id = {e.meta["entry"]: e for e in entries if isinstance(e, data.Transaction)}
@@ -380,10 +380,10 @@ async def test_account_names_are_unique_and_stay_as_they_are(
     posted = await shop.api.post("/journal/entries", shop.org, {"lines": lines})
     assert posted.status == 201
 
-    expected = await trial_balance(shop.api, shop.org, TODAY)
+    expected = await trial_balance(shop.api, shop.org, today())
     names = []
     for made_for, balances in COUNTED_BY.items():
-        text = await exported(dsn, shop.org, made_for, TODAY, tmp_path / "x")
+        text = await exported(dsn, shop.org, made_for, today(), tmp_path / "x")
         assert balances(text) == expected
         names.append(text)
     assert "assets:1000 Cash on hand  ; type:A" in names[0]
@@ -443,11 +443,13 @@ async def test_pages_do_not_show(
     shop: Shop, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await trade(shop, random.Random(SEED))  # noqa: S311 - the same books every time
-    whole = [await exported(dsn, shop.org, name, TODAY, tmp_path / "x") for name in COUNTED_BY]
+    whole = [await exported(dsn, shop.org, name, today(), tmp_path / "x") for name in COUNTED_BY]
     for size in (1, 7):
         monkeypatch.setattr(export, "ENTRIES_PER_PAGE", size)
         monkeypatch.setattr(export, "ACCOUNTS_PER_PAGE", size)
-        again = [await exported(dsn, shop.org, name, TODAY, tmp_path / "x") for name in COUNTED_BY]
+        again = [
+            await exported(dsn, shop.org, name, today(), tmp_path / "x") for name in COUNTED_BY
+        ]
         assert again == whole
 
 
@@ -461,7 +463,7 @@ async def test_all_pages_are_of_one_state(
     await database.open()
     try:
         async with database.tenant(shop.org.id, mode=Mode.REPORT) as conn:
-            pages = export.read_entries(conn, shop.org.id, TODAY)
+            pages = export.read_entries(conn, shop.org.id, today())
             first = await anext(pages)
             late = (await shop.sell(paid="11.00")).data["entry_id"]
             ids = [first.id] + [entry.id async for entry in pages]
