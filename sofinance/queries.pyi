@@ -4121,6 +4121,24 @@ class system:
 
     count_drills: ClassVar[_CountDrills]
 
+class system_stats:
+    class CountRowsRow(Row):
+        users: int
+        branches: int
+        tills: int
+        products: int
+        customers: int
+        sales: int
+        journal_entries: int
+        webhooks: int
+        attachments: int
+        attachment_bytes: int
+
+    class _CountRows(Statement):
+        async def __call__(self, conn: Connection, /, *, org_id: int, count_max: int) -> system_stats.CountRowsRow: ...
+
+    count_rows: ClassVar[_CountRows]
+
 class tax:
     class CreateTaxCodeRow(Row):
         id: int

@@ -336,6 +336,7 @@ SAMPLES: dict[str, dict[str, str | None]] = {
     "second_factor.mark_session": {"session_id": "11100", "has_second_factor": "true"},
     "second_factor.use_recovery_code": {"user_id": "12", "code_hash": DIGEST},
     "second_factor.use_step": {"user_id": "12", "last_step": "58817280", "secret": SEALED},
+    "system_stats.count_rows": {"count_max": "100"},
     "system.begin_backup": {"kind": "FULL", "location": "/srv/backups"},
     "system.fail_backup": {"error": "x"},
     "system.forget_lost_backups": {"hours": "24"},

@@ -111,6 +111,7 @@ class Drill(Schema):
 class RestoreQuery(Schema):
     dry_run = fields.Bool(load_default=True)
     confirm_token = fields.Str(load_default=None, validate=validate.Length(1, 100))
+    tables = fields.Str(load_default=None, metadata={"description": "422 restore_is_whole."})
 
 
 class Asked(Schema):
@@ -295,6 +296,9 @@ async def restore_backup(call: Call) -> Any:
     up; the live database stays as it is until the operator's command puts the new one in place.
     """
     demand_operator(call)
+    if call.query["tables"] is not None:
+        message = "A backup comes back whole: tables of another moment contradict the rest."
+        raise ApiError("restore_is_whole", message, status=422)
     backup = await good(call)
     if call.query["dry_run"]:
         return await ask(call, "DRY_RUN", backup.id)

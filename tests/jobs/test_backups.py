@@ -230,6 +230,9 @@ async def test_operators_back_up_verify_and_restore_beside(
     busy = await api.post(f"/system/backups/{backup_id}/restore/async", org)
     assert busy.refused == (429, "restore_jobs_busy")
     assert busy.headers["Retry-After"] == "60"
+    for name in ("sale", ""):
+        some = await api.post(f"/system/backups/{backup_id}/restore?tables={name}", org)
+        assert some.refused == (422, "restore_is_whole")
     assert await worker.run_once()
     for answer in (dry, verify):
         job = (await api.get(f"/system/restore-jobs/{answer.data['id']}", org)).data

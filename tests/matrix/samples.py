@@ -286,6 +286,7 @@ SAMPLES: dict[str, Sample] = {
     "POST /sales/{id}/void": one("spare_sale", body={"reason": "A mistake."}),
     # system
     "GET /system/info": Sample(),
+    "GET /system/stats": Sample(),
     "GET /system/backups": Sample(query={"size": "100"}),
     "GET /system/backups/stats": Sample(),
     "GET /system/backups/{id}": one("backup"),
