@@ -61,8 +61,7 @@ DEAD = (
     OSError,
 )
 # What is raised when the database does not answer, or not what it was asked. A full pool, a refused
-# connection and TimeoutError are OSErrors; InternalClientError is what asyncpg makes of a server
-# that said goodbye between two messages.
+# connection and TimeoutError are OSErrors.
 NO_DATABASE = (asyncpg.PostgresError, *DEAD)
 # A machine that lost its power says nothing: the kernel gives a connection up when what was sent is
 # not confirmed for so long, and asks after so long a silence.
@@ -393,9 +392,7 @@ def check_server(conn: Any) -> None:
             "DATABASE_URL names sofinance_app, OWNER_URL whoever migrates."
         )
     if settings.standard_conforming_strings != "on":
-        raise SetupError(
-            "standard_conforming_strings is off for this database or role; it must be on."
-        )
+        raise SetupError("standard_conforming_strings is off for this role; it must be on.")
     major = conn.get_server_version().major
     if major < SERVER_VERSION_MIN:
         raise SetupError(
