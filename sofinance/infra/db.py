@@ -23,6 +23,7 @@ from sofinance.infra import metrics, tracing
 from sofinance.infra.command import SetupError
 from sofinance.infra.pool import Pool, StaleConnectionError
 from sofinance.infra.replica import Replica
+from sofinance.infra.server_checks import check_server
 from sofinance.infra.sql import Connection, Row
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-SERVER_VERSION_MIN = 15
 # How long a statement waits for a row or a key that another transaction holds; less than the
 # statement timeout, so that the client reads which of the two it was, and more than a migration
 # waits for its locks (4 s), behind whose wait others queue.
@@ -141,8 +141,9 @@ class NotCommittedError(RuntimeError):
 class Database:
     """The pool of one process, and the ways to a transaction."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, as_owner: bool = False) -> None:
         self.settings = settings
+        self._as_owner = as_owner
         self.statement_timeout_ms = settings.database_statement_timeout_ms
         self.size_max = settings.database_pool_size
         self.pool = self._pool(settings.database_url)
@@ -193,7 +194,7 @@ class Database:
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise StaleConnectionError("none of the hosts is the primary") from error
         try:
-            check_server(conn)
+            check_server(conn, may_be_superuser=self._as_owner)
         except SetupError:
             await conn.close()
             raise
@@ -381,20 +382,3 @@ def expect_silence_to_end(conn: Any) -> None:
     ):
         if hasattr(socket, name):  # macOS has not all of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def check_server(conn: Any) -> None:
-    """Refuse a server on which this service would not be safe."""
-    settings = conn.get_settings()
-    if getattr(settings, "is_superuser", "off") == "on":
-        raise SetupError(
-            "The role of the database's URL is a superuser, for whom no row security holds: "
-            "DATABASE_URL names sofinance_app, OWNER_URL whoever migrates."
-        )
-    if settings.standard_conforming_strings != "on":
-        raise SetupError("standard_conforming_strings is off for this role; it must be on.")
-    major = conn.get_server_version().major
-    if major < SERVER_VERSION_MIN:
-        raise SetupError(
-            f"The database is PostgreSQL {major}; SOFinance needs {SERVER_VERSION_MIN} or newer."
-        )

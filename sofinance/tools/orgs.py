@@ -83,7 +83,7 @@ async def connected(
         database_pool_size=1,
         database_statement_timeout_ms=STATEMENT_TIMEOUT_MS,
     )
-    database = Database(settings)
+    database = Database(settings, as_owner=as_owner)
     await database.open()
     try:
         yield database

@@ -332,3 +332,14 @@ def test_every_currency_that_can_be_chosen_has_decimals_that_the_books_know() ->
     assert set(money.MINOR_UNITS) - {"UYI"} <= orgs.CURRENCIES  # a unit of account, no money
     assert all(len(code) == 3 and code.isupper() for code in orgs.CURRENCIES)
     assert len(orgs.CURRENCIES) == len(orgs.CURRENCY_CODES.split())
+
+
+async def test_the_superuser_who_migrates_may_let_a_user_in(
+    dsn: str, superuser_dsn: str, org: Org, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OWNER_URL may be a superuser's, as .env.example has it; DATABASE_URL may not."""
+    words = [*user_words(new_email(), org.id), "--generate-password", "--owner-url", superuser_dsn]
+    made = [*words, "--database-url", dsn]
+    assert await asyncio.to_thread(cli.main, made) == 0, capsys.readouterr().err
+    assert await asyncio.to_thread(cli.main, ["org", "list", "--database-url", superuser_dsn]) == 3
+    assert "is a superuser" in capsys.readouterr().err
