@@ -166,7 +166,7 @@ async def mailing(api_with: MakeApi, **settings: Any) -> AsyncIterator[tuple[Api
         )  # fmt: skip
 
         async def next_mail() -> dict[str, Any]:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 mail = await asyncio.to_thread(taken, server)
             read = message_from_string(mail["content"], policy=default)
             return {**mail, "content": read.get_content(), "subject": read["Subject"]}

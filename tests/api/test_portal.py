@@ -55,7 +55,7 @@ class Portal:
 
     async def next_mail(self) -> dict[str, Any]:
         """Wait for the mail server to take a mail, and return it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             mail = await asyncio.to_thread(taken, self.server)
         read = message_from_string(mail["content"], policy=default)
         return {**mail, "content": read.get_content()}

@@ -698,7 +698,7 @@ async def test_an_answer_without_end_is_not_read(api: Api, org: Org, courier: Co
     async with TestServer(app) as server:
         await endpoint(api, org, str(server.make_url("/hook")))
         await customer(api, org)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await courier.run_once()
     assert (await deliveries(api, org))[0]["status"] == "delivered"
     assert sent < 50_000_000

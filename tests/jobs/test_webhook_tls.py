@@ -131,7 +131,7 @@ async def deliver(
     async def tell(receiver: Receiver) -> tuple[str, str | None]:
         await endpoint(api, org, receiver.url)
         await customer(api, org)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await Courier.configured(settings, database).run_once()
         (delivery,) = await deliveries(api, org)
         return delivery["status"], delivery["last_error"]

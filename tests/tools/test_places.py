@@ -196,7 +196,7 @@ def took(began_s: float) -> float:
 
 def test_what_fails_once_is_tried_again(server: S3Server):
     with faults(server) as between:
-        there = place_of(server, "again", port=between.port, timeout_s=1)
+        there = place_of(server, "again", port=between.port, timeout_s=3)
         between.plan[:] = ["503", "503"]
         assert there.entries() == []
         between.plan[:] = ["", "hang"]
