@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable
 
     from sofinance.config import Settings
 
@@ -27,6 +28,23 @@ class SetupError(Exception):
     def __init__(self, message: str, *, exit_code: int = EXIT_CANNOT_RUN) -> None:
         super().__init__(message)
         self.message, self.exit_code = message, exit_code
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number within bounds."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:20]) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is no whole number from {low} to {high}"
+            )
+        return int(text)
+
+    return read
+
+
+# The number of a row: an organisation's, a branch's.
+row_number = whole(1, (1 << 63) - 1)
 
 
 def database_options(parser: argparse.ArgumentParser) -> None:

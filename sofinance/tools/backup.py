@@ -18,7 +18,14 @@ from sofinance.backups.records import BASE, FULL, Records
 from sofinance.backups.s3 import Access, Bucket
 from sofinance.backups.take import Keys, read_back, take
 from sofinance.infra import embedded
-from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, SetupError, data_option
+from sofinance.infra.command import (
+    EXIT_FAILED,
+    EXIT_GOOD,
+    SetupError,
+    data_option,
+    row_number,
+    whole,
+)
 from sofinance.infra.storage import open_storage
 
 if TYPE_CHECKING:
@@ -27,6 +34,10 @@ if TYPE_CHECKING:
     from sofinance.backups.store import Backup
     from sofinance.config import Settings
     from sofinance.infra.storage import Storage
+
+
+# As BACKUP_KEEP_DAYS: a sign too much would remove every backup but one.
+KEEP_DAYS_MAX = 3_650
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,9 +113,14 @@ def backup_options(parser: argparse.ArgumentParser) -> None:
 def taking_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of whoever takes a backup."""
     backup_options(parser)
-    parser.add_argument("--keep-days", type=int, metavar="N", help="instead of BACKUP_KEEP_DAYS")
     parser.add_argument(
-        "--record", type=int, metavar="N", help="the number under which a worker wrote it down"
+        "--keep-days", type=whole(1, KEEP_DAYS_MAX), metavar="N", help="instead of BACKUP_KEEP_DAYS"
+    )
+    parser.add_argument(
+        "--record",
+        type=row_number,
+        metavar="N",
+        help="the number under which a worker wrote it down",
     )
 
 

@@ -6,14 +6,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, database_options, settings_from
+from sofinance.infra.command import EXIT_FAILED, EXIT_GOOD, database_options, settings_from, whole
 from sofinance.jobs.maintaining import bloat, maintain
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-MINUTES = 60
+MINUTES, MINUTES_MAX = 60, 24 * 60
 MIB = 1 << 20
 
 
@@ -28,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "UTC.",
     )
     parser.add_argument("--report", action="store_true", help="only tell of dead rows and bloat")
-    parser.add_argument("--minutes", type=int, default=MINUTES, help="how long at most (60)")
+    parser.add_argument(
+        "--minutes", type=whole(1, MINUTES_MAX), default=MINUTES, help="how long at most (60)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     database_options(parser)
     parser.set_defaults(run=run)

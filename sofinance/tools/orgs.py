@@ -27,6 +27,7 @@ from sofinance.infra.command import (
     STATEMENT_TIMEOUT_MS,
     SetupError,
     database_options,
+    row_number,
     settings_from,
 )
 from sofinance.infra.db import ALL_BRANCHES, Database, Mode
@@ -67,7 +68,10 @@ CURRENCIES = frozenset(CURRENCY_CODES.split())
 def org_option(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the option that says which organisation a command is about."""
     parser.add_argument(
-        "--org", type=int, metavar="N", help=f"the organisation's number; without it, {default}"
+        "--org",
+        type=row_number,
+        metavar="N",
+        help=f"the organisation's number; without it, {default}",
     )
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sofinance import queries as q
-from sofinance.infra.command import EXIT_GOOD, EXIT_USAGE, SetupError, database_options
+from sofinance.infra.command import (
+    EXIT_GOOD,
+    EXIT_USAGE,
+    SetupError,
+    database_options,
+    row_number,
+)
 from sofinance.infra.passwords import hash_password
 from sofinance.tools.orgs import (
     connected,
@@ -41,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     where = create.add_mutually_exclusive_group()
     where.add_argument(
-        "--branch", type=int, action="append", default=[], metavar="ID", dest="branch_ids",
+        "--branch", type=row_number, action="append", default=[], metavar="ID", dest="branch_ids",
         help="a branch in which the user sees and acts; again for each",
     )  # fmt: skip
     where.add_argument(

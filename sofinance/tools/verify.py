@@ -24,6 +24,7 @@ from sofinance.infra.command import (
     EXIT_GOOD,
     SetupError,
     database_options,
+    row_number,
     settings_from,
 )
 from sofinance.infra.health import known_migrations
@@ -108,7 +109,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "first broken record of each kind. Runs as any of the roles, beside the service.",
     )
     database_options(parser)
-    parser.add_argument("--org", type=int, metavar="N", help="only the organisation of this number")
+    parser.add_argument(
+        "--org", type=row_number, metavar="N", help="only the organisation of this number"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 

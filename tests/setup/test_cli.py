@@ -242,6 +242,25 @@ def test_gunicorn_tells_all_problems_of_its_settings(service):
 # -- migrate -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backup", "--keep-days", "-1"],
+        ["backup", "--keep-days", "0"],
+        ["backup", "--keep-days", "9" * 30],
+        ["maintenance", "--minutes", "-5"],
+        ["maintenance", "--minutes", "9" * 30],
+        ["verify", "--org", "9" * 30],
+        ["flags", "set", "pause_jobs", "on", "--org", "9" * 30],
+    ],
+)
+def test_an_absurd_number_is_a_usage_error(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert "is no whole number from 1 to " in capsys.readouterr().err
+
+
 @pytest.mark.empty_database
 def test_migrate_says_what_it_did(sofinance, owner_dsn, dsn):
     done = sofinance("migrate", "--status", OWNER_URL=owner_dsn)
