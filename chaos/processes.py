@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -106,14 +105,6 @@ def owner_of_port(port: int, pids: list[int]) -> int | None:
                     if inode and str(entry.readlink()) == f"socket:[{inode}]":
                         return pid
     return None
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def isolate() -> None:

@@ -16,13 +16,14 @@ import orjson
 
 from bench.world import Shop, open_shop, set_tenant
 from chaos.journal import Journal
-from chaos.processes import Running, free_port, python
+from chaos.processes import Running, python
 from chaos.writers import PREFIX, Crowd
 from sofinance import queries as q
 from sofinance.config import Settings
 from sofinance.infra.db import Database
 from sofinance.infra.guard import Guard
 from sofinance.infra.sql import Row
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

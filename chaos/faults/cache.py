@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from chaos.processes import free_port
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
