@@ -12,12 +12,10 @@ from sofinance.infra.db import NO_DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
 
     from prometheus_client.metrics_core import Metric
 
     from sofinance.infra.http import Call
-    from sofinance.infra.sql import Connection
 
 # Endpoints whose state is told, those that are down first.
 CIRCUIT_COUNT_MAX = 200
@@ -55,33 +53,32 @@ BUSINESS_GAUGES = {
 async def read(call: Call) -> list[Metric]:
     """Return all of it, by queries of a handful of rows each; nothing without the database.
 
-    Over a connection that no request can have: a crowd is when they are looked at.
+    Over a connection that no request can have: a crowd is when they are looked at. Each query is a
+    glance of its own, so that whoever asks whether we are ready waits for one of them at most.
     """
-    ttl_s, now = call.settings.job_heartbeat_ttl_seconds, call.now
+    ttl_s = call.settings.job_heartbeat_ttl_seconds
+
+    async def ask(query: Any, **values: int) -> Any:
+        return await call.db.glance(query.key, lambda conn: query(conn, **values))
+
     try:
-        return await call.db.glance("figures", lambda conn: figures(conn, ttl_s=ttl_s, now=now))
+        heartbeat = await ask(q.jobs.get_heartbeat, ttl_s=ttl_s)
+        return [
+            *of_jobs(await ask(q.jobs.list_jobs), heartbeat.runner_count),
+            *outbox_metrics.families(
+                await ask(q.outbox.read_outbox),
+                await ask(q.outbox.list_circuits, limit=CIRCUIT_COUNT_MAX),
+                now=call.now,
+            ),
+            *of_backups(
+                await ask(q.system.list_latest_backups), await ask(q.system.list_latest_drills)
+            ),
+            *of_archiver(await ask(q.system.get_archiver)),
+            *of_business(await ask(q.business.list_figures)),
+            *of_integrity(await ask(q.integrity_events.count_integrity_events)),
+        ]
     except NO_DATABASE:
         return []
-
-
-async def figures(conn: Connection, *, ttl_s: int, now: datetime) -> list[Metric]:
-    """Ask for all of it."""
-    heartbeat = await q.jobs.get_heartbeat(conn, ttl_s=ttl_s)
-    return [
-        *of_jobs(await q.jobs.list_jobs(conn), heartbeat.runner_count),
-        *outbox_metrics.families(
-            await q.outbox.read_outbox(conn),
-            await q.outbox.list_circuits(conn, limit=CIRCUIT_COUNT_MAX),
-            now=now,
-        ),
-        *of_backups(
-            await q.system.list_latest_backups(conn),
-            await q.system.list_latest_drills(conn),
-        ),
-        *of_archiver(await q.system.get_archiver(conn)),
-        *of_business(await q.business.list_figures(conn)),
-        *of_integrity(await q.integrity_events.count_integrity_events(conn)),
-    ]
 
 
 def of_jobs(jobs: Iterable[Any], runner_count: int) -> Iterator[Metric]:
