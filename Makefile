@@ -9,9 +9,8 @@ VENV_OLDEST := .venv311
 BIN := $(VENV)/bin
 # Two at a time: each worker has a database of its own and a core to itself on a small machine.
 PYTEST := -m pytest -n 2 --dist worksteal -q
-# What plan files allow is of a primary alone: a standby keeps VACUUM from marking pages as visible.
-NOT_REPLICATED := --deselect tests/test_plans.py::test_no_query_reads_more_than_it_needs \
-	--deselect tests/setup/test_packaging.py::test_generated_files_are_current
+# Plans for tables that are nearly empty are those of a primary alone: a standby holds VACUUM back.
+NOT_REPLICATED := --deselect tests/setup/test_packaging.py::test_generated_files_are_current
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

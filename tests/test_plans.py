@@ -25,7 +25,7 @@ PLANS = Path(__file__).resolve().parents[1] / "sql" / "plans"
 BIG_TABLE_ROWS = 1_000
 # What a condition may throw away, and what a query may look at (pages of 8 kB) in the plan data.
 REMOVED_ROWS_MAX = 500
-BUFFERS_MAX = 1_000
+BUFFERS_MAX = 1_200
 # Another version may do with a little more than the pinned one.
 SLACK = 1.5
 SLACK_BUFFERS = 60
