@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sofinance import queries as q
-from sofinance.infra.command import EXIT_GOOD, database_options
+from sofinance.infra.command import EXIT_GOOD, database_options, whole
 from sofinance.tools.orgs import connected
 from sofinance.tools.tables import tell
 
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "first. What belongs to an organisation is in its audit log.",
     )
     parser.add_argument(
-        "--limit", type=int, choices=range(1, LIMIT_MAX + 1), default=50, metavar="N",
+        "--limit", type=whole(1, LIMIT_MAX), default=50, metavar="N",
         help=f"how many, at most {LIMIT_MAX} (default 50)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -252,6 +252,7 @@ def test_gunicorn_tells_all_problems_of_its_settings(service):
         ["maintenance", "--minutes", "9" * 30],
         ["verify", "--org", "9" * 30],
         ["flags", "set", "pause_jobs", "on", "--org", "9" * 30],
+        ["operator-actions", "--limit", "1001"],
     ],
 )
 def test_an_absurd_number_is_a_usage_error(words, capsys):
